@@ -1,0 +1,9 @@
+//! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
+
+pub mod verdict;
+
+pub use verdict::{PickedBy, Reason, WeightsFrom};
+
+/// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Now(pub u64);

@@ -1,0 +1,133 @@
+//! The words in which a decision is told: to the caller, in the access log, in metrics. They are stable.
+
+/// Why gatepost answered itself: `reason` in the problem document, the `X-Gatepost-Reason` header and the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    BadRequest,
+    ForbiddenAddress,
+    ForbiddenClient,
+    NoRoute,
+    MethodNotAllowed,
+    UriTooLong,
+    HeadersTooLarge,
+    RequestTimeout,
+    RateLimited,
+    UpstreamUnreachable,
+    UpstreamReset,
+    NameNotResolved,
+    Overloaded,
+    NoVersion,
+    UpstreamTimeout,
+}
+
+impl Reason {
+    pub const ALL: [Self; 15] = [
+        Self::BadRequest,
+        Self::ForbiddenAddress,
+        Self::ForbiddenClient,
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::RequestTimeout,
+        Self::RateLimited,
+        Self::UpstreamUnreachable,
+        Self::UpstreamReset,
+        Self::NameNotResolved,
+        Self::Overloaded,
+        Self::NoVersion,
+        Self::UpstreamTimeout,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::ForbiddenAddress => "forbidden_address",
+            Self::ForbiddenClient => "forbidden_client",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::RequestTimeout => "request_timeout",
+            Self::RateLimited => "rate_limited",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamReset => "upstream_reset",
+            Self::NameNotResolved => "name_not_resolved",
+            Self::Overloaded => "overloaded",
+            Self::NoVersion => "no_version",
+            Self::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    /// The HTTP status that goes with it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::ForbiddenAddress | Self::ForbiddenClient => 403,
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::UriTooLong => 414,
+            Self::RateLimited => 429,
+            Self::HeadersTooLarge => 431,
+            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
+            Self::Overloaded | Self::NoVersion => 503,
+            Self::UpstreamTimeout => 504,
+        }
+    }
+
+    /// The sentence for people, in the problem document's `title`.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request is malformed",
+            Self::ForbiddenAddress => "Your address may not call this",
+            Self::ForbiddenClient => "This route is for known clients only",
+            Self::NoRoute => "Nothing is served here",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::UriTooLong => "The URI is too long",
+            Self::HeadersTooLarge => "The header fields are too large",
+            Self::RequestTimeout => "The request did not arrive in time",
+            Self::RateLimited => "Too many requests",
+            Self::UpstreamUnreachable => "The function cannot be reached",
+            Self::UpstreamReset => "The function's answer broke off or was invalid",
+            Self::NameNotResolved => "The function's name cannot be resolved",
+            Self::Overloaded => "Too busy to take more work",
+            Self::NoVersion => "No version of the function takes traffic",
+            Self::UpstreamTimeout => "The function did not answer in time",
+        }
+    }
+}
+
+/// What chose the version: `picked_by` in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PickedBy {
+    Weight,
+    Sticky,
+    Override,
+    Pin,
+}
+
+impl PickedBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Sticky => "sticky",
+            Self::Override => "override",
+            Self::Pin => "pin",
+        }
+    }
+}
+
+/// Whose weights were in force: `weights_from` in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightsFrom {
+    File,
+}
+
+impl WeightsFrom {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+        }
+    }
+}

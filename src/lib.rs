@@ -1,0 +1,22 @@
+//! gatepost: one fixed address in front of serverless functions.
+//!
+//! The rooms, in the order in which data flows through them. A room may use those above it, never those
+//! below (`tests/` holds this):
+//!
+//! - [`config`]: TOML text → [`config::Config`]. Every mistake is found here, none later.
+//! - [`decide`]: facts of a request → a verdict. Pure; the clock is an argument.
+//! - [`upstream`]: a version's URL → an address to connect to, and how.
+//! - [`observe`]: access log and metrics.
+//! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
+//! - [`admin`]: health, metrics and calls for the operator.
+//! - [`serve`]: the composition root: sockets, TLS, reload, drain.
+//! - [`cli`]: one file per command.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod decide;
+pub mod ingress;
+pub mod observe;
+pub mod serve;
+pub mod upstream;

@@ -1,0 +1,3 @@
+//! The thin binary: argv → [`gatepost::cli`] → exit code.
+
+fn main() {}
