@@ -2,7 +2,9 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -69,6 +71,8 @@ pub struct Server {
     pub trusted_proxies: Networks,
     /// Connections in all; `None` is (file limit − 1,024) / 2.
     pub max_connections: Option<NonZeroU32>,
+    /// Name servers to ask for the functions' names; empty: those of `/etc/resolv.conf`.
+    pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
 }
@@ -185,7 +189,11 @@ impl Networks {
     /// The length of the longest prefix that holds `ip`.
     pub fn longest_match(&self, ip: IpAddr) -> Option<u8> {
         let ip = ip.to_canonical();
-        self.0.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
+        self.0
+            .iter()
+            .filter(|net| net.contains(&ip))
+            .map(IpNet::prefix_len)
+            .max()
     }
 }
 

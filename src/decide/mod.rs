@@ -1,7 +1,9 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod facts;
 pub mod verdict;
 
+pub use facts::Facts;
 pub use verdict::{PickedBy, Reason, WeightsFrom};
 
 /// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.
