@@ -4,8 +4,8 @@ use std::{
     cell::RefCell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 
+use super::io::Transport;
 use crate::{config::model::ListenerTimeouts, decide::Now};
 
 /// What a connection waits for: what its deadline is of.
@@ -75,6 +76,10 @@ pub struct Conn {
     waker: AtomicWaker,
     /// The function answered 101: bytes pass unseen from here on.
     pub tunnel: AtomicBool,
+    /// What is to be closed gently once the IO is gone.
+    left_over: Mutex<Option<Transport>>,
+    /// Requests under way on an h2 connection.
+    streams: AtomicU32,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
 }
@@ -111,6 +116,8 @@ impl Conn {
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             tunnel: AtomicBool::new(false),
+            left_over: Mutex::new(None),
+            streams: AtomicU32::new(0),
             closing: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
@@ -167,6 +174,29 @@ impl Conn {
             ENDED_UPSTREAM => Some(Ended::Upstream),
             n => Some(Ended::Overdue(Phase::of(n))),
         }
+    }
+
+    /// Of h2: a request begins; the connection is no longer idle.
+    pub fn stream_begins(&self) {
+        if self.streams.fetch_add(1, Relaxed) == 0 {
+            self.begin(Phase::None);
+        }
+    }
+
+    /// Of h2: a request ended; with the last one idle time begins.
+    pub fn stream_ends(&self) {
+        if self.streams.fetch_sub(1, Relaxed) == 1 {
+            self.begin(Phase::Idle);
+        }
+    }
+
+    /// Only the connection's own task and what it calls come here: nobody waits for this lock.
+    pub fn leave(&self, transport: Transport) {
+        *self.left_over.lock().unwrap_or_else(PoisonError::into_inner) = Some(transport);
+    }
+
+    pub fn left_over(&self) -> Option<Transport> {
+        self.left_over.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// To be called before a task waits, so that the sweeper can wake it.

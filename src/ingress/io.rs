@@ -32,9 +32,12 @@ use super::{
 };
 
 /// What the bytes come over.
+#[derive(Debug)]
 pub enum Transport {
     Plain(Wire),
     Tls(Box<TlsStream<Wire>>),
+    /// Given away.
+    Gone,
 }
 
 impl Transport {
@@ -42,6 +45,7 @@ impl Transport {
         match self {
             Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -50,6 +54,7 @@ impl Transport {
         match self {
             Self::Plain(wire) => Pin::new(&mut std::pin::pin!(wire.read_buf(buf))).poll(cx),
             Self::Tls(tls) => Pin::new(&mut std::pin::pin!(tls.read_buf(buf))).poll(cx),
+            Self::Gone => Poll::Ready(Ok(0)),
         }
     }
 
@@ -57,6 +62,7 @@ impl Transport {
         match self {
             Self::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Gone => Poll::Ready(Ok(0)),
         }
     }
 
@@ -64,6 +70,7 @@ impl Transport {
         match self {
             Self::Plain(wire) => Pin::new(wire).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -71,6 +78,7 @@ impl Transport {
         match self {
             Self::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }
@@ -102,6 +110,9 @@ pub enum Next {
     Drained,
 }
 
+/// Preface and first frame header of an h2 connection (RFC 9113 §3.4): its handshake time ends with them.
+const H2_OPENING: u64 = 24 + 9;
+
 /// See the module.
 pub struct Io {
     transport: Transport,
@@ -115,6 +126,8 @@ pub struct Io {
     /// To be written.
     outbox: BytesMut,
     saw_end: bool,
+    /// Something was written since the present request's head.
+    answered: bool,
     /// Of the present request's body and head, as they came.
     pub bytes_in: u64,
 }
@@ -144,6 +157,7 @@ impl Io {
             searched: 0,
             outbox: BytesMut::new(),
             saw_end: false,
+            answered: false,
             bytes_in: 0,
         })
     }
@@ -165,6 +179,12 @@ impl Io {
             Gate::Broken(what) => Some(what),
             _ => None,
         }
+    }
+
+    /// When this IO is dropped, its transport stays with the connection, to be closed gently.
+    pub fn keep_for_linger(&mut self) {
+        let transport = std::mem::replace(&mut self.transport, Transport::Gone);
+        self.conn.leave(transport);
     }
 
     /// Waits for the next head, in the caller's idle and header time.
@@ -247,6 +267,7 @@ impl Io {
             }
         }
         self.bytes_in = bytes.len() as u64;
+        self.answered = false;
         self.inbox.advance(head.end);
         self.searched = 0;
         if self.inbox.is_empty() {
@@ -353,6 +374,15 @@ impl Io {
     }
 }
 
+impl Drop for Io {
+    fn drop(&mut self) {
+        // An answer went out before the request was read to its end: see `linger`.
+        if self.answered && !self.request_is_read() && !self.saw_end {
+            self.keep_for_linger();
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -404,6 +434,9 @@ impl AsyncRead for Io {
             return Poll::Ready(Ok(()));
         }
         let passed = this.pass(&buf.filled()[before..])?;
+        if this.h2 && this.conn.phase() == Phase::Handshake && this.bytes_in >= H2_OPENING {
+            this.conn.begin(Phase::Idle);
+        }
         let rest = &buf.filled()[before + passed..];
         if !rest.is_empty() {
             let mut inbox = pool::take();
@@ -418,6 +451,7 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.answered = true;
         if this.outbox.len() + buf.len() <= pool::SIZE {
             if this.outbox.capacity() == 0 {
                 this.outbox = pool::take();
