@@ -1,6 +1,9 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
 pub mod facts;
+pub mod host;
+pub mod path;
+pub mod route;
 pub mod verdict;
 
 pub use facts::Facts;
