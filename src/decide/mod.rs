@@ -1,6 +1,9 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod client;
+pub mod cookie;
 pub mod facts;
+pub mod split;
 pub mod verdict;
 
 pub use facts::Facts;
