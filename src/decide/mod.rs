@@ -1,9 +1,12 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod client;
+pub mod cookie;
 pub mod facts;
 pub mod host;
 pub mod path;
 pub mod route;
+pub mod split;
 pub mod verdict;
 
 pub use facts::Facts;
