@@ -10,7 +10,7 @@ pub mod split;
 pub mod verdict;
 
 pub use facts::Facts;
-pub use verdict::{PickedBy, Reason, WeightsFrom};
+pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 
 /// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
