@@ -3,6 +3,7 @@
 //! `bytes → raw (tables as written, each value with its place) → parse (gathers every problem) → Config (only valid
 //! values)`. `check`, start-up, reload and `explain` all come in by the same door.
 
+pub mod changes;
 pub mod model;
 pub mod secret;
 
