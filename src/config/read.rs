@@ -70,6 +70,8 @@ pub(super) fn read_at<T: Read>(value: &Value<'_>, reader: &mut Reader<'_>) -> Op
 pub(super) struct Complaint {
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// Whether the text must not be shown.
+    pub(super) secret: bool,
 }
 
 impl Complaint {
@@ -77,7 +79,13 @@ impl Complaint {
         Self {
             message: message.into(),
             help: None,
+            secret: false,
         }
+    }
+
+    pub(super) fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -113,7 +121,7 @@ pub(super) fn read_word<T: Word>(value: &Value<'_>, reader: &mut Reader<'_>) -> 
     match T::parse(text) {
         Ok(word) => Some(word),
         Err(complaint) => {
-            if T::SECRET {
+            if T::SECRET || complaint.secret {
                 reader.report.mask(span);
             }
             let mut problem =
