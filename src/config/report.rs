@@ -140,6 +140,11 @@ impl Report {
         &self.problems
     }
 
+    /// How many problems there are; where it grew, what was read meanwhile is not to be judged further.
+    pub(super) fn len(&self) -> usize {
+        self.problems.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
