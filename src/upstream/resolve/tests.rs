@@ -35,11 +35,19 @@ fn resolver(servers: &[SocketAddr], pace: Pace) -> Resolver {
 }
 
 fn shown(addresses: &Addresses) -> Vec<String> {
-    addresses.current().iter().map(ToString::to_string).collect()
+    addresses
+        .current()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 async fn becomes(addresses: &Addresses, wanted: &[&str]) {
-    until(|| shown(addresses) == wanted, || format!("{wanted:?}, is {:?}", shown(addresses))).await;
+    until(
+        || shown(addresses) == wanted,
+        || format!("{wanted:?}, is {:?}", shown(addresses)),
+    )
+    .await;
 }
 
 async fn until(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
@@ -91,7 +99,11 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
         addresses.wait_first(PATIENCE).await.unwrap();
         stop(&dns, "orders.test");
         let before = dns.asked("orders.test");
-        until(|| dns.asked("orders.test") > before + 6, || "asked again".into()).await;
+        until(
+            || dns.asked("orders.test") > before + 6,
+            || "asked again".into(),
+        )
+        .await;
         assert_eq!(shown(&addresses), ["10.0.0.1"]);
 
         dns.answer("orders.test", &["10.0.0.9"], 0);
@@ -122,7 +134,11 @@ async fn when_one_family_fails_only_that_one_falls_back() {
     // The other family has no records now: nothing is left to go on with but the last good answer.
     dns.fail_only("orders.test", dns::AAAA);
     let before = dns.asked("orders.test");
-    until(|| dns.asked("orders.test") > before + 4, || "asked again".into()).await;
+    until(
+        || dns.asked("orders.test") > before + 4,
+        || "asked again".into(),
+    )
+    .await;
     assert_eq!(shown(&addresses), ["2001:db8::1", "10.0.0.1"]);
 }
 

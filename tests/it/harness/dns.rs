@@ -1,6 +1,7 @@
 //! A name server on loopback (UDP) whose answers the test writes, and may change at any time.
 #![allow(
     dead_code,
+    unreachable_pub,
     reason = "the library's tests and `it` share this file, and each uses a part of it"
 )]
 
@@ -27,9 +28,14 @@ struct Script {
 
 #[derive(Clone)]
 enum Answer {
-    Addresses { ips: Vec<IpAddr>, ttl: u32 },
+    Addresses {
+        ips: Vec<IpAddr>,
+        ttl: u32,
+    },
     /// SERVFAIL for this record type, or for all.
-    Fails { only: Option<u16> },
+    Fails {
+        only: Option<u16>,
+    },
     Silence,
 }
 
