@@ -1,1 +1,6 @@
 //! (being built)
+
+pub mod generations;
+pub mod notify;
+pub mod receipt;
+pub mod requests;
