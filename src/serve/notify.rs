@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 
 /// The service serves a config.
 pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    send(&[NotifyState::Ready, NotifyState::Status(&flat(status))]);
 }
 
 /// A reload begins; [`ready`] ends it, whether it was applied or refused.
@@ -21,12 +21,12 @@ pub fn reloading() {
 
 /// The service drains and will end.
 pub fn stopping(status: &str) {
-    send(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    send(&[NotifyState::Stopping, NotifyState::Status(&flat(status))]);
 }
 
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
-    send(&[NotifyState::Status(line)]);
+    send(&[NotifyState::Status(&flat(line))]);
 }
 
 /// A sign of life for `WatchdogSec=`; to be sent at least every [`watchdog_interval`].
@@ -39,24 +39,32 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-/// A message is one line per state, so a status must not hold line breaks of its own.
 fn send(states: &[NotifyState<'_>]) {
-    let flat: Vec<_> = states
-        .iter()
-        .map(|state| match state {
-            NotifyState::Status(line) => line.replace(['\n', '\r'], " "),
-            _ => String::new(),
-        })
-        .collect();
-    let states: Vec<_> = states
-        .iter()
-        .zip(&flat)
-        .map(|(state, line)| match state {
-            NotifyState::Status(_) => NotifyState::Status(line),
-            other => other.clone(),
-        })
-        .collect();
-    if let Err(error) = sd_notify::notify(&states) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+/// A message has one line per state, so a status must not hold line breaks of its own.
+fn flat(line: &str) -> String {
+    line.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_cannot_smuggle_in_another_state() {
+        assert_eq!(flat("fine\nMAINPID=1"), "fine MAINPID=1");
+    }
+
+    #[test]
+    fn outside_systemd_nothing_happens() {
+        ready("serves generation 1");
+        reloading();
+        status("degraded");
+        watchdog();
+        stopping("drains");
     }
 }

@@ -408,17 +408,11 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
         if self.settle.deadline().is_none_or(|at| now < at) {
             return;
         }
-        let emptied: Vec<Key> = self
+        let dirs = &self.dirs;
+        if self
             .settle
-            .held()
-            .filter(|key| self.is_empty_file(key))
-            .cloned()
-            .collect();
-        if !emptied.is_empty() {
-            // Truncated, and nothing written yet: however long that takes.
-            for key in emptied {
-                self.settle.written(key, false, now);
-            }
+            .wait_for_empty(now, |key| is_empty_file(dirs, key))
+        {
             return;
         }
         self.settle.clear();
@@ -427,13 +421,13 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
         self.told = paths::stamps(&self.set);
         (self.notify)(WatchEvent::Config);
     }
+}
 
-    fn is_empty_file(&self, (id, name): &Key) -> bool {
-        let (Some(watched), Some(name)) = (self.dirs.get(id), name) else {
-            return false;
-        };
-        fs::metadata(watched.dir.join(name)).is_ok_and(|about| about.len() == 0)
-    }
+fn is_empty_file(dirs: &HashMap<i32, Watched>, (id, name): &Key) -> bool {
+    let (Some(watched), Some(name)) = (dirs.get(id), name) else {
+        return false;
+    };
+    fs::metadata(watched.dir.join(name)).is_ok_and(|about| about.len() == 0)
 }
 
 type Unwatched = Option<(PathBuf, io::Error)>;

@@ -18,6 +18,8 @@ const VANISHED: Duration = Duration::from_millis(100);
 const HELD: Duration = Duration::from_millis(400);
 /// A file that nobody asked for by name does not hold up the others for longer.
 const HELD_STRANGER: Duration = Duration::from_secs(5);
+/// An empty file that somebody has open to write is waited for so long.
+const HELD_EMPTY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 enum State {
@@ -83,12 +85,26 @@ impl<K: Hash + Eq> Settle<K> {
         }
     }
 
-    /// The files whose writers are waited for.
-    pub(super) fn held(&self) -> impl Iterator<Item = &K> {
-        self.files
-            .iter()
-            .filter(|(_, state)| matches!(state, State::Held { .. }))
-            .map(|(file, _)| file)
+    /// Waits longer for the writers of the files that `is_empty`: they have emptied them, and not begun to write.
+    ///
+    /// Whether there is one to wait for.
+    pub(super) fn wait_for_empty(&mut self, now: Instant, is_empty: impl Fn(&K) -> bool) -> bool {
+        let mut waits = false;
+        for (file, state) in &mut self.files {
+            if let State::Held {
+                since,
+                last,
+                stranger,
+            } = state
+            {
+                let patience = if *stranger { HELD_STRANGER } else { HELD_EMPTY };
+                if now < *since + patience && is_empty(file) {
+                    *last = now;
+                    waits = true;
+                }
+            }
+        }
+        waits
     }
 
     /// When to fire, if nothing more happens.
@@ -174,6 +190,18 @@ mod tests {
             settle.written("stranger", true, t + ms(100 * i));
         }
         assert_eq!(after(&settle, t), ms(5_000));
+    }
+
+    #[test]
+    fn an_empty_file_is_waited_for_but_not_for_ever() {
+        let (mut settle, t) = (Settle::new(), Instant::now());
+        settle.written("lock", true, t);
+        settle.written("a", false, t);
+        assert!(settle.wait_for_empty(t + ms(400), |_| true));
+        assert_eq!(after(&settle, t), ms(800));
+        assert!(!settle.wait_for_empty(t + ms(5_000), |file| *file == "lock"));
+        assert!(settle.wait_for_empty(t + ms(59_999), |_| true));
+        assert!(!settle.wait_for_empty(t + ms(60_000), |_| true));
     }
 
     #[test]

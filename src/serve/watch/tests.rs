@@ -172,6 +172,15 @@ fn an_emptied_file_waits_for_its_writer() {
 }
 
 #[test]
+fn an_empty_lock_file_beside_the_includes_stops_nothing() {
+    let scene = scene();
+    let lock = File::create(scene.path("conf.d/lock")).unwrap();
+    fs::write(scene.config(), "a = 2\n").unwrap();
+    scene.fires();
+    drop(lock);
+}
+
+#[test]
 fn a_writer_who_never_closes_is_not_waited_for() {
     let scene = scene();
     let mut file = File::create(scene.config()).unwrap();
@@ -274,6 +283,9 @@ fn a_file_that_is_not_there_yet_is_waited_for() {
     let mut set = set(scene.dir.path());
     set.files.push(key.clone());
     scene.watch.set(set);
+    // What is told after an order was given is told with the order done.
+    append(&scene.config(), "b = 1\n");
+    scene.fires();
     fs::create_dir_all(key.parent().unwrap()).unwrap();
     scene.fires();
     fs::write(&key, "key").unwrap();
