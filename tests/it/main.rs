@@ -1,1 +1,8 @@
 //! One binary, a file per capability, named in users' words.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod harness_holds;
+#[cfg(test)]
+mod routes_by_host_and_path;
