@@ -2,3 +2,9 @@
 
 mod architecture;
 mod refuses_a_broken_config;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod harness_holds;
+#[cfg(test)]
+mod routes_by_host_and_path;
