@@ -7,6 +7,7 @@ pub mod host;
 pub mod path;
 pub mod route;
 pub mod snapshot;
+pub mod limit;
 pub mod split;
 pub mod verdict;
 
