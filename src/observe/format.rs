@@ -344,17 +344,14 @@ fn is_plain(value: &[u8]) -> bool {
         && rest.iter().all(|byte| PLAIN[usize::from(*byte)])
 }
 
-/// The same for the eight bytes of a word. A subtraction borrows, and sets a byte's high bit, if that byte was too small (or one before it
-/// in the word was, and then the answer is no already).
+/// The same for the eight bytes of a word. In a subtraction, a byte below 128 gets its high bit only by a borrow: it was too small, or one
+/// before it in the word was, and then the answer is no already. A byte from 128 on has that bit itself.
 fn is_plain_word(word: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
-    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let control = word.wrapping_sub(u64::from(b' ') * ONES) & !word;
-    let quote = is_zero(word ^ (u64::from(b'"') * ONES));
-    let backslash = is_zero(word ^ (u64::from(b'\\') * ONES));
-    let delete = is_zero(word ^ (0x7f * ONES));
-    (word | control | quote | backslash | delete) & HIGH == 0
+    let equals = |byte: u8| (word ^ (u64::from(byte) * ONES)).wrapping_sub(ONES);
+    let control = word.wrapping_sub(u64::from(b' ') * ONES);
+    (word | control | equals(b'"') | equals(b'\\') | equals(0x7f)) & HIGH == 0
 }
 
 #[cold]
