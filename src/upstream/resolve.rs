@@ -139,6 +139,7 @@ impl Resolver {
             client: None,
             last: Last::default(),
             failures: 0,
+            failing: false,
         };
         self.0.handle.spawn(task.run(released));
         addresses
@@ -163,8 +164,10 @@ struct Follow {
     /// Whom we ask, and what that was built from.
     client: Option<(Source, TokioResolver)>,
     last: Last,
-    /// In a row.
+    /// In a row; counts how long to wait.
     failures: u32,
+    /// Whether the last lookup failed; only a change of this is logged.
+    failing: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -226,12 +229,13 @@ impl Follow {
         }
         self.last.at = Some(Instant::now());
         let new = self.last.all();
-        if self.failures > 0 {
+        if self.failing {
             info!(name = &*self.name, addresses = ?new, "name resolves again");
         } else if old != new {
             info!(name = &*self.name, ?old, ?new, "addresses of name changed");
         }
         self.failures = 0;
+        self.failing = false;
         self.store(&new);
         found.ttl.clamp(self.pace.least, self.pace.most)
     }
@@ -250,7 +254,7 @@ impl Follow {
                 kept_s = self.pace.keep.as_secs(),
                 "name has not resolved for too long, its last addresses are given up"
             );
-        } else if self.failures == 0 {
+        } else if !self.failing {
             warn!(
                 name = &*self.name,
                 reason = why,
@@ -258,6 +262,7 @@ impl Follow {
                 "name does not resolve, its last addresses stay in use"
             );
         }
+        self.failing = true;
         let kept = self.last.all();
         self.store(&kept);
         let wait = self
@@ -383,10 +388,10 @@ impl Follow {
         } else {
             Source::Servers(servers)
         };
-        if let Some((built_from, client)) = &self.client {
-            if *built_from == source {
-                return Ok(client.clone());
-            }
+        if let Some((built_from, client)) = &self.client
+            && *built_from == source
+        {
+            return Ok(client.clone());
         }
         let client = build(&source).map_err(|e| match source {
             Source::Servers(_) => e.to_string(),
@@ -421,14 +426,15 @@ fn build(source: &Source) -> Result<TokioResolver, NetError> {
                     )
                 })
                 .collect();
-            let mut options = ResolverOpts::default();
-            options.timeout = Duration::from_secs(2);
             (
                 ResolverConfig::from_parts(None, Vec::new(), servers),
-                options,
+                ResolverOpts::default(),
             )
         }
     };
+    // A lost datagram is sent again well before the lookup as a whole is given up ([`Pace::lookup`]).
+    options.timeout = options.timeout.min(Duration::from_secs(2));
+    options.attempts = options.attempts.max(1);
     // We keep answers ourselves, and know when to ask again.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
