@@ -22,7 +22,7 @@ use hickory_resolver::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -73,7 +73,11 @@ struct Shared {
     /// The name servers; a change makes every name be looked up again at once.
     servers: watch::Sender<Arc<[SocketAddr]>>,
     names: Mutex<HashMap<Box<str>, Weak<Addresses>>>,
+    at_once: Arc<Semaphore>,
 }
+
+/// Names that are looked up at the same time; each takes two sockets. A start with thousands of names must not eat the file limit.
+const AT_ONCE: usize = 256;
 
 /// Where the system says how names are resolved.
 #[derive(Debug, Clone)]
@@ -105,6 +109,7 @@ impl Resolver {
             files,
             servers: watch::Sender::new(servers.into()),
             names: Mutex::default(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
         }))
     }
 
@@ -136,6 +141,7 @@ impl Resolver {
             servers: self.0.servers.subscribe(),
             pace: self.0.pace,
             files: self.0.files.clone(),
+            at_once: Arc::clone(&self.0.at_once),
             client: None,
             last: Last::default(),
             failures: 0,
@@ -161,6 +167,7 @@ struct Follow {
     servers: watch::Receiver<Arc<[SocketAddr]>>,
     pace: Pace,
     files: Files,
+    at_once: Arc<Semaphore>,
     /// Whom we ask, and what that was built from.
     client: Option<(Source, TokioResolver)>,
     last: Last,
@@ -290,6 +297,8 @@ impl Follow {
         }
         let most = self.pace.lookup;
         let client = self.client()?;
+        // Nobody closes it; if somebody did, we would go on without.
+        let _place = self.at_once.acquire().await;
         let (v4, v6) = tokio::join!(
             timeout(most, client.lookup(name.clone(), RecordType::A)),
             timeout(most, client.lookup(name, RecordType::AAAA)),
