@@ -8,10 +8,10 @@ use super::{
     source::Span,
 };
 
-/// The problems of all routes that tie with one before them; `places` are those of their names.
-pub(super) fn find(routes: &[Route], places: &[Span]) -> Vec<Problem> {
+/// The problems of all routes that tie with one before them; each comes with the place of its name.
+pub(super) fn find(routes: &[(Route, Span)]) -> Vec<Problem> {
     let mut groups: BTreeMap<Standing<'_>, Vec<usize>> = BTreeMap::new();
-    for (at, route) in routes.iter().enumerate() {
+    for (at, (route, _)) in routes.iter().enumerate() {
         let hosts: Vec<Host<'_>> = if route.hosts.is_empty() {
             vec![Host::Any]
         } else {
@@ -34,14 +34,14 @@ pub(super) fn find(routes: &[Route], places: &[Span]) -> Vec<Problem> {
     }
     ties.into_iter()
         .filter_map(|(second, first)| {
-            let (a, b) = (routes.get(first)?, routes.get(second)?);
+            let ((a, first), (b, second)) = (routes.get(first)?, routes.get(second)?);
             Some(
                 Problem::at(
                     format!("routes `{}` and `{}` match the same requests", a.name, b.name),
-                    *places.get(second)?,
+                    *second,
                 )
                 .label("nothing tells which of the two wins")
-                .also(*places.get(first)?, format!("`{}` is here", a.name))
+                .also(*first, format!("`{}` is here", a.name))
                 .help("give one a higher `priority`, or a condition more: `host`, `path`, `methods`, `headers`, `query`"),
             )
         })
@@ -110,7 +110,7 @@ impl<'r> Standing<'r> {
 }
 
 /// Pairs of a group that can match one request, at least the first of each route.
-fn pairs(routes: &[Route], group: Vec<usize>) -> Vec<(usize, usize)> {
+fn pairs(routes: &[(Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     // Thousands of routes may differ in one header's value: split by it first, or every pair would be compared.
     let mut open = vec![group];
@@ -121,7 +121,7 @@ fn pairs(routes: &[Route], group: Vec<usize>) -> Vec<(usize, usize)> {
                 for (nth, second) in group.iter().enumerate() {
                     let first = group[..nth]
                         .iter()
-                        .find(|first| meet(&routes[**first], &routes[*second]));
+                        .find(|first| meet(&routes[**first].0, &routes[*second].0));
                     found.extend(first.map(|first| (*first, *second)));
                 }
             }
@@ -131,15 +131,15 @@ fn pairs(routes: &[Route], group: Vec<usize>) -> Vec<(usize, usize)> {
 }
 
 /// Splits a group by a header or query key of which each of its routes demands one value.
-fn split(routes: &[Route], group: &[usize]) -> Option<Vec<Vec<usize>>> {
+fn split(routes: &[(Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> {
     if group.len() < 16 {
         return None;
     }
-    let keys = exact(&routes[*group.first()?]);
+    let keys = exact(&routes[*group.first()?].0);
     keys.into_keys().find_map(|key| {
         let mut parts: HashMap<&str, Vec<usize>> = HashMap::new();
         for at in group {
-            let value = exact(&routes[*at]).get(&key).copied()?;
+            let value = exact(&routes[*at].0).get(&key).copied()?;
             parts.entry(value).or_default().push(*at);
         }
         (parts.len() > 1).then(|| parts.into_values().collect())

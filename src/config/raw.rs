@@ -27,6 +27,8 @@ pub(super) struct File {
     pub(super) admin: Admin,
     pub(super) log: Log,
     pub(super) networks: Map<Vec<At<NetworkRef>>>,
+    /// Whether there is a `listener` at all, be it a wrong one.
+    pub(super) any_listener: bool,
     pub(super) listeners: Tables<Listener>,
     pub(super) clients: Tables<Client>,
     pub(super) functions: Tables<Function>,

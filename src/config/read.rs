@@ -70,6 +70,8 @@ pub(super) fn read_at<T: Read>(value: &Value<'_>, reader: &mut Reader<'_>) -> Op
 pub(super) struct Complaint {
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// Whether the text must not be shown.
+    pub(super) secret: bool,
 }
 
 impl Complaint {
@@ -77,7 +79,13 @@ impl Complaint {
         Self {
             message: message.into(),
             help: None,
+            secret: false,
         }
+    }
+
+    pub(super) fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -113,7 +121,7 @@ pub(super) fn read_word<T: Word>(value: &Value<'_>, reader: &mut Reader<'_>) -> 
     match T::parse(text) {
         Ok(word) => Some(word),
         Err(complaint) => {
-            if T::SECRET {
+            if T::SECRET || complaint.secret {
                 reader.report.mask(span);
             }
             let mut problem =
@@ -282,6 +290,7 @@ pub(super) fn each_key<'v, 'i>(
     mut take: impl FnMut(&'static str, &'v Value<'i>, &mut Reader<'_>),
 ) -> BTreeMap<&'static str, Span> {
     let mut seen = BTreeMap::new();
+    let mut misspelt = Vec::new();
     for part in parts {
         reader.file = part.file;
         for (key, value) in part.table {
@@ -289,6 +298,10 @@ pub(super) fn each_key<'v, 'i>(
             let Some(known) = known.iter().find(|name| **name == key.get_ref().as_ref()) else {
                 let problem = unknown_key(key.get_ref(), known, span);
                 reader.report.push(problem);
+                // It is not missing as well.
+                if let Some(near) = nearest(key.get_ref(), known.iter().copied()) {
+                    misspelt.push((near, span));
+                }
                 continue;
             };
             if let Some(first) = seen.insert(*known, span) {
@@ -305,6 +318,9 @@ pub(super) fn each_key<'v, 'i>(
             take(known, value, reader);
             reader.trail.pop();
         }
+    }
+    for (key, span) in misspelt {
+        seen.entry(key).or_insert(span);
     }
     seen
 }
@@ -400,6 +416,8 @@ macro_rules! table {
         #[derive(Debug, Clone, Default)]
         pub(super) struct $name {
             $( $(#[doc = $doc])* pub(super) $field: Option<$crate::config::source::At<$type>>, )*
+            /// Whether something in it was wrong: what is absent may have been meant.
+            pub(super) broken: bool,
         }
 
         impl $crate::config::read::Table for $name {
@@ -412,6 +430,7 @@ macro_rules! table {
                     { let _ = stringify!($required); $crate::config::read::plain(stringify!($field)) },
                 )?)*];
                 let mut read = Self::default();
+                let before = reader.report.len();
                 let seen = $crate::config::read::each_key(parts, KEYS, reader, |key, value, reader| {
                     $( if key == $crate::config::read::plain(stringify!($field)) {
                         read.$field = $crate::config::read::read_at(value, reader);
@@ -419,6 +438,7 @@ macro_rules! table {
                 });
                 let place = parts.first().map(|part| part.key);
                 $crate::config::read::missing(REQUIRED, &seen, place, reader);
+                read.broken = reader.report.len() > before;
                 read
             }
 

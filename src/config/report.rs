@@ -103,7 +103,9 @@ impl Report {
         }
     }
 
-    pub(super) fn push(&mut self, problem: Problem) {
+    pub(super) fn push(&mut self, mut problem: Problem) {
+        problem.message = scrubbed(problem.message);
+        problem.help = problem.help.map(scrubbed);
         self.problems.push(problem);
     }
 
@@ -136,6 +138,11 @@ impl Report {
 
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// How many problems there are; where it grew, what was read meanwhile is not to be judged further.
+    pub(super) fn len(&self) -> usize {
+        self.problems.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -362,30 +369,49 @@ impl Masked {
     }
 }
 
-/// Values that look like a secret by their key, wherever they stand: a report goes to logs and chats.
+/// What looks like a secret, wherever it stands: a report goes to logs and chats.
 fn suspicious(text: &str) -> Vec<Range<usize>> {
     const KEYS: [&str; 5] = ["token", "secret", "password", "passwd", "api_key"];
-    let mut found = Vec::new();
+    let mut found = logins(text);
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let lower = line.to_ascii_lowercase();
-        if let Some(equals) = line.find('=')
-            && KEYS.iter().any(|key| lower[..equals].contains(key))
-        {
+        if let Some(equals) = line.find('=') {
+            let key = line[..equals].to_ascii_lowercase();
             let value = line[equals + 1..].trim();
             let quoted = value.trim_start_matches(['"', '\'']);
             let reference = ["env:", "file:", "credential:"]
                 .iter()
                 .any(|form| quoted.starts_with(form));
-            if !reference && !value.is_empty() {
-                let at = start + equals + 1 + line[equals + 1..].len()
-                    - line[equals + 1..].trim_start().len();
+            if KEYS.iter().any(|word| key.contains(word)) && !reference && !value.is_empty() {
+                let blanks = line[equals + 1..].len() - line[equals + 1..].trim_start().len();
+                let at = start + equals + 1 + blanks;
                 found.push(at..at + value.len());
             }
         }
         start += line.len();
     }
     found
+}
+
+/// User and password of the URLs in a text (RFC 3986 §3.2.1).
+fn logins(text: &str) -> Vec<Range<usize>> {
+    text.match_indices("://")
+        .filter_map(|(at, scheme)| {
+            let start = at + scheme.len();
+            let rest = &text[start..];
+            let end = rest.find(['/', '"', '\'', ' ', '\n']).unwrap_or(rest.len());
+            let login = rest[..end].rfind('@')?;
+            (login > 0).then_some(start..start + login)
+        })
+        .collect()
+}
+
+fn scrubbed(text: String) -> String {
+    let logins = logins(&text);
+    if logins.is_empty() {
+        return text;
+    }
+    Masked::new(&text, &logins).text
 }
 
 /// The nearest of `names`, if one is near enough to have been meant.

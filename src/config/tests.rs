@@ -68,3 +68,42 @@ fn a_file_is_loaded_with_its_includes() {
     );
     assert!(loaded.warnings.is_empty());
 }
+
+/// The configs of `../shared/bench`, where they are at hand.
+#[test]
+fn the_benchs_configs_are_taken() {
+    for name in [
+        "log",
+        "plain",
+        "ratelimit",
+        "routes",
+        "serverless",
+        "tls",
+        "uptls",
+    ] {
+        let path = format!("../../shared/bench/peers/gatepost/{name}/gatepost.toml");
+        let Ok(text) = std::fs::read_to_string(path) else {
+            continue;
+        };
+        let text: String =
+            text.replace("#each pool", "")
+                .replace("@{PORT}", "1")
+                .replace("@{TLS_PORT}", "2")
+                .replace("@{ADMIN_PORT}", "3")
+                .lines()
+                .map(|line| {
+                    let line = line.replace("_PORT}", "}");
+                    let filled = line.split("@{").enumerate().map(|(nth, part)| {
+                        match part.split_once('}') {
+                            Some((_, rest)) if nth > 0 => format!("0{rest}"),
+                            _ => part.to_owned(),
+                        }
+                    });
+                    format!("{}\n", filled.collect::<String>())
+                })
+                .collect();
+        let text = text.replace(":0\"", ":9000\"");
+        let config = config(&text);
+        assert!(!config.routes.is_empty(), "{name}");
+    }
+}

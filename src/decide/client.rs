@@ -389,7 +389,7 @@ mod tests {
                 .iter()
                 .rev()
                 .find(|ip| !trusted.contains(**ip))
-                .or(list.first())
+                .or_else(|| list.first())
                 .map_or_else(|| "10.0.0.1".into(), |ip| ip.to_canonical().to_string());
             prop_assert_eq!(found("10.0.0.1", &[&line]), expected);
         }

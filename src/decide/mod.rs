@@ -6,10 +6,13 @@ pub mod facts;
 pub mod host;
 pub mod path;
 pub mod route;
+pub mod snapshot;
+pub mod limit;
 pub mod split;
 pub mod verdict;
 
 pub use facts::Facts;
+pub use snapshot::{Snapshot, compile};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 
 /// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.

@@ -4,8 +4,8 @@
 //!
 //! - `..` above the root is refused, as nginx does (RFC 3986 §5.2.4 would drop it): no honest client sends it.
 //! - A raw backslash is refused: to some servers behind a gateway it is a slash, to others a letter.
-//! - `%2F` and `%5C` are kept and flagged, and are no segment border; a `..` beside one is refused, because a
-//!   function that decodes them would climb.
+//! - `%2F` and `%5C` are kept and flagged, and are no segment border; a `..` beside one, or after a segment with
+//!   one, is refused: who decodes them first climbs from another place.
 //! - `[ ] ^ |` are not allowed raw (RFC 3986 §3.3), but browsers send them so: they are escaped.
 
 use std::borrow::Cow;
@@ -34,7 +34,7 @@ pub enum PathProblem {
     Backslash { at: usize },
     #[error("the path climbs above `/` with `..`")]
     AboveRoot,
-    #[error("the path has `..` beside an encoded slash")]
+    #[error("the path has `..` beside an encoded slash, or after a segment with one")]
     DotsAtEncodedSlash,
 }
 
@@ -186,6 +186,12 @@ fn rewrite(raw: &str) -> Result<Normal<'static>, PathProblem> {
             "/.." => {
                 out.truncate(start);
                 let parent = out.rfind('/').ok_or(PathProblem::AboveRoot)?;
+                if ["%2F", "%5C"]
+                    .iter()
+                    .any(|slash| out[parent..].contains(slash))
+                {
+                    return Err(PathProblem::DotsAtEncodedSlash);
+                }
                 out.truncate(parent);
             }
             _ => ends_with_slash = false,

@@ -124,7 +124,7 @@ impl Router {
     /// The best route of those whose conditions all hold.
     ///
     /// Host before path before number of conditions before priority; a route that misses a condition is passed
-    /// over for less specific ones, and for less specific hosts.
+    /// over for less specific ones, and for less specific hosts. Allocates nothing but the methods of a 405.
     pub fn find(&self, facts: &Facts<'_>) -> Found {
         let mut only_method_failed = false;
         let found = self.visit(facts, &mut |id| match self.conditions(id).check(facts) {
@@ -195,7 +195,8 @@ impl Router {
             visit_all(&self.node(deepest).full, visitor)?;
         }
         if host.has_params {
-            self.visit_params(host.root, Some(segments), false, visitor)?;
+            // Meets the exact end again: it has nothing new to say.
+            self.visit_ways(host.root, Some(segments), visitor)?;
         }
         let mut place = Some(deepest);
         while let Some(node) = place.map(|id| self.node(id)) {
@@ -224,14 +225,13 @@ impl Router {
         (place, true)
     }
 
-    /// Visits the ends of all ways with at least one param; from the left, literals before params.
+    /// Visits the ends of all ways, params included; from the left, literals before params.
     ///
     /// No deeper than the longest pattern, and each node once at most: a node has one way to it.
-    fn visit_params<V>(
+    fn visit_ways<V>(
         &self,
         place: NodeId,
         rest: Option<&str>,
-        param_seen: bool,
         visitor: &mut V,
     ) -> ControlFlow<RouteId>
     where
@@ -239,20 +239,17 @@ impl Router {
     {
         let node = self.node(place);
         let Some(rest) = rest else {
-            if param_seen {
-                visit_all(&node.full, visitor)?;
-            }
-            return ControlFlow::Continue(());
+            return visit_all(&node.full, visitor);
         };
         let (segment, rest) = match rest.split_once('/') {
             Some((segment, rest)) => (segment, Some(rest)),
             None => (rest, None),
         };
         if let Some(child) = node.literals.get(segment) {
-            self.visit_params(*child, rest, param_seen, visitor)?;
+            self.visit_ways(*child, rest, visitor)?;
         }
         match node.param {
-            Some(child) if !segment.is_empty() => self.visit_params(child, rest, true, visitor),
+            Some(child) if !segment.is_empty() => self.visit_ways(child, rest, visitor),
             _ => ControlFlow::Continue(()),
         }
     }

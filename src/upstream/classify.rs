@@ -126,16 +126,25 @@ fn certificate(problem: &str) -> String {
 }
 
 fn innermost(error: &Error) -> String {
-    let Some(cause) = &error.cause else {
-        return error
+    let context = || {
+        error
             .context
             .as_ref()
             .map(|context| context.as_str().to_owned())
-            .unwrap_or_default();
+            .unwrap_or_default()
     };
-    match cause.downcast_ref::<Box<Error>>() {
-        Some(inner) => innermost(inner),
-        None => cause.to_string(),
+    let Some(cause) = &error.cause else {
+        return context();
+    };
+    if let Some(inner) = cause.downcast_ref::<Box<Error>>() {
+        return innermost(inner);
+    }
+    let said = cause.to_string();
+    // pingora's note of our own port, put where a cause would be.
+    if said.starts_with("local address ") {
+        context()
+    } else {
+        said
     }
 }
 

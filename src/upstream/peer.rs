@@ -132,3 +132,6 @@ fn trust_anchors(ca: &[CertificateDer<'static>]) -> Result<Arc<[WrappedX509]>, B
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

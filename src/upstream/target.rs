@@ -332,4 +332,4 @@ impl Iterator for Candidates {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -332,6 +332,9 @@ impl Scope<'_> {
             raw.networks.is_some(),
             raw.client.is_some(),
         ];
+        if raw.broken {
+            return None;
+        }
         if given.into_iter().filter(|given| *given).count() != 1 {
             self.report.push(
                 Problem::at("an override goes by exactly one thing", at.span)

@@ -13,7 +13,7 @@ use crate::config::{
 impl Scope<'_> {
     pub(super) fn listeners(&mut self) -> Vec<Listener> {
         let file = self.file;
-        if file.listeners.is_empty() {
+        if !file.any_listener {
             self.report.push(
                 Problem::new("no listener: nothing would be served")
                     .help("add one, such as `[listener.public]` with `address = \"0.0.0.0:80\"`"),

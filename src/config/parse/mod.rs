@@ -5,7 +5,7 @@ mod listener;
 mod route;
 mod tables;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
     model::{
@@ -58,7 +58,12 @@ pub(super) fn parse_into(sources: &Sources, report: &mut Report) -> Option<(Conf
         file: &file,
         pointers: Pointers::default(),
         networks: Vec::new(),
+        numbers: HashMap::new(),
     };
+    scope.number("listener", &file.listeners);
+    scope.number("client", &file.clients);
+    scope.number("function", &file.functions);
+    scope.number("limit", &file.limits);
     let config = scope.config();
     Some((config?, scope.pointers))
 }
@@ -71,9 +76,16 @@ struct Scope<'s> {
     pointers: Pointers,
     /// `[networks]`; `None`: its list was wrong, and the report says so.
     networks: Vec<(String, Option<Networks>)>,
+    /// The number of each table in its kind, by the order of names.
+    numbers: HashMap<(&'static str, &'s str), u32>,
 }
 
-impl Scope<'_> {
+impl<'s> Scope<'s> {
+    fn number<T>(&mut self, kind: &'static str, tables: &'s Tables<T>) {
+        let names = tables.keys().zip(0u32..);
+        (self.numbers).extend(names.map(|(name, at)| ((kind, name.as_str()), at)));
+    }
+
     fn config(&mut self) -> Option<Config> {
         let file = self.file;
         self.named_networks();
@@ -90,13 +102,17 @@ impl Scope<'_> {
                 limit: scope.limit(limit)?,
             })
         });
-        let (routes, places): (Vec<_>, Vec<_>) = self
-            .each(&file.routes, |scope, name, span, route| {
-                Some((scope.route(name, span, route)?, span))
-            })
-            .into_iter()
-            .unzip();
-        for problem in super::overlap::find(&routes, &places) {
+        // A route with a problem of its own may not be what it looks like: nothing is said of its ties.
+        let mut sound = Vec::new();
+        let routes = self.each(&file.routes, |scope, name, span, raw| {
+            let before = scope.report.len();
+            let route = scope.route(name, span, raw)?;
+            if !raw.broken && scope.report.len() == before {
+                sound.push((route.clone(), span));
+            }
+            Some(route)
+        });
+        for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
         Some(Config {
@@ -267,7 +283,7 @@ impl Scope<'_> {
 
     /// Of clients known by network the longest prefix wins, so two may not have the same.
     fn clients_apart(&mut self) {
-        let mut owners = std::collections::HashMap::new();
+        let mut owners = HashMap::new();
         for (name, (_, client)) in &self.file.clients {
             for at in client.networks.iter().flat_map(|list| &list.value) {
                 let nets: Vec<ipnet::IpNet> = match &at.value {
@@ -326,14 +342,14 @@ impl Scope<'_> {
     }
 
     /// The number of the table that a name means.
-    fn find<T>(&mut self, kind: &str, name: &At<Text>, tables: &Tables<T>) -> Option<u32> {
-        let found = tables.keys().position(|known| *known == name.value.0);
+    fn find<T>(&mut self, kind: &'static str, name: &At<Text>, tables: &Tables<T>) -> Option<u32> {
+        let found = (self.numbers.get(&(kind, name.value.0.as_str()))).copied();
         if found.is_none() {
             let known: Vec<&str> = tables.keys().map(String::as_str).collect();
             let problem = dangling(kind, &name.value.0, name.span, &known);
             self.report.push(problem);
         }
-        found.and_then(|found| u32::try_from(found).ok())
+        found
     }
 
     /// A path of the file; a relative one starts from the folder of the file that it stands in.

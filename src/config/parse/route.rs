@@ -25,6 +25,7 @@ impl Scope<'_> {
         });
         let hosts = self.hosts(raw);
         let path = self.path_pattern(raw);
+        self.encoded_slash_fits(raw);
         let strip_prefix = (raw.strip_prefix.as_ref())
             .filter(|strip| path.as_ref().is_some_and(|path| self.strips(strip, path)))
             .map(|strip| strip.value.0.clone());
@@ -157,6 +158,31 @@ impl Scope<'_> {
             (Some(path), None) => Some(path.value.0.clone()),
             (None, Some(regex)) => Some(PathPattern::Regex(regex.value.0.clone())),
             (None, None) => Some(PathPattern::Prefix(String::new())),
+        }
+    }
+
+    /// A path with an encoded slash is matched only where the route keeps them.
+    fn encoded_slash_fits(&mut self, raw: &raw::Route) {
+        let keep = (raw.encoded_slash.as_ref()).is_some_and(|at| at.value == EncodedSlash::Keep);
+        let Some(at) = raw.path.as_ref().filter(|_| !keep) else {
+            return;
+        };
+        let encoded = |text: &str| text.contains("%2F") || text.contains("%5C");
+        let found = match &at.value.0 {
+            PathPattern::Exact(text) | PathPattern::Prefix(text) => encoded(text),
+            PathPattern::Params(segments) => segments
+                .iter()
+                .any(|segment| matches!(segment, PathSegment::Literal(text) if encoded(text))),
+            PathPattern::Regex(_) => false,
+        };
+        if found {
+            self.report.push(
+                Problem::at(
+                    "this path is never matched: encoded slashes are refused",
+                    at.span,
+                )
+                .help("add `encoded_slash = \"keep\"`"),
+            );
         }
     }
 

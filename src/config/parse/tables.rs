@@ -39,10 +39,11 @@ pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> 
             None => whole = false,
         }
     }
-    if !whole {
+    // A main file that could not even be read is in the report already.
+    if !whole || parsed.is_empty() {
         return None;
     }
-    if parsed.first().is_none_or(|(_, main)| main.is_empty()) {
+    if parsed.first().is_some_and(|(_, main)| main.is_empty()) {
         report.push(
             Problem::at("the file is empty", Span::new(0, 0..0))
                 .label("nothing is configured here")
@@ -64,19 +65,40 @@ pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> 
 fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut last = None;
+    // A table that stands twice makes each of its keys a duplicate: only the header is told.
+    let mut repeated = 0..0;
     for error in &errors {
-        let span = Span::new(file, error.span().unwrap_or(0..0));
-        // After a stray character the parser often complains once more about the same line.
-        if last == Some(span) {
+        let range = error.span().unwrap_or(0..0);
+        let span = Span::new(file, range.clone());
+        let duplicate = error.message() == "duplicate key";
+        // After a stray character the parser often complains once more about the same place.
+        if last == Some(span) || (duplicate && repeated.contains(&range.start)) {
             continue;
         }
         last = Some(span);
+        if duplicate {
+            let key = text.get(range.clone()).unwrap_or_default();
+            let line = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
+            if text[line..].trim_start().starts_with('[') {
+                let end = text[range.start..].find("\n[");
+                repeated = range.start..end.map_or(text.len(), |at| range.start + at);
+            }
+            report.push(
+                Problem::at(format!("`{}` is written twice", key.escape_debug()), span)
+                    .label("it stands above already"),
+            );
+            continue;
+        }
         let (what, expected) = error
             .message()
             .split_once(", expected ")
             .unwrap_or((error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
-        if !expected.is_empty() && expected != "nothing" {
+        if what == "invalid boolean" || what == "string values must be quoted" {
+            problem = problem
+                .label("expected a value")
+                .help("a text stands in quotes: `\"…\"`");
+        } else if !expected.is_empty() && expected != "nothing" {
             problem = problem.label(format!("expected {expected}"));
         }
         report.push(problem);
@@ -89,6 +111,7 @@ struct Tops<'v, 'i> {
     single: BTreeMap<&'static str, Vec<Part<'v, 'i>>>,
     /// `function` → `orders` → where it stands.
     named: BTreeMap<&'static str, BTreeMap<&'v str, Vec<Part<'v, 'i>>>>,
+    any_listener: bool,
 }
 
 impl<'v, 'i> Tops<'v, 'i> {
@@ -96,6 +119,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         let mut tops = Self {
             single: BTreeMap::new(),
             named: BTreeMap::new(),
+            any_listener: false,
         };
         for (file, table) in parsed {
             reader.file = *file;
@@ -130,9 +154,14 @@ impl<'v, 'i> Tops<'v, 'i> {
         if top == "include" {
             return;
         }
+        self.any_listener |= top == "listener";
         reader.trail.push(top.to_owned());
         let Some(table) = value.get_ref().as_table() else {
-            reader.expected("a table", value);
+            if MAIN_ONLY.contains(&top) || top == "networks" {
+                reader.expected("a table", value);
+            } else {
+                reader.expected(&format!("a table: write `[{top}.NAME]`"), value);
+            }
             reader.trail.pop();
             return;
         };
@@ -175,6 +204,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             admin: self.one("admin", reader),
             log: self.one("log", reader),
             networks: self.networks(reader),
+            any_listener: self.any_listener,
             listeners: self.all("listener", reader),
             clients: self.all("client", reader),
             functions: self.all("function", reader),

@@ -52,7 +52,9 @@ pub(in crate::config) fn header_name(text: &str) -> Result<HeaderName, Complaint
         "upgrade",
     ];
     if name == http::header::HOST {
-        return Err(Complaint::new("`host` is not judged as a header").help("use `host = \"…\"`"));
+        return Err(Complaint::new(
+            "`host` is not judged as a header: a route has `host = \"…\"`",
+        ));
     }
     if HOP.contains(&name.as_str()) {
         return Err(Complaint::new(format!(

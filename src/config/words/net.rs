@@ -201,6 +201,15 @@ impl Word for Endpoint {
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         let shown = text.escape_debug();
+        let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+        // RFC 3986 §3.2.1. The text is not shown: it may hold a password.
+        if after_scheme
+            .split(['/', '?', '#'])
+            .next()
+            .is_some_and(|authority| authority.contains('@'))
+        {
+            return Err(Complaint::new("a function's URL has no user or password").secret());
+        }
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| Complaint::new(format!("`{shown}` is not a URL")))?;
@@ -222,10 +231,6 @@ impl Word for Endpoint {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        // RFC 3986 §3.2.1. The text is not shown: it holds a password.
-        if authority.contains('@') {
-            return Err(Complaint::new("a function's URL has no user or password"));
-        }
         let (host, port) = split_port(authority)
             .ok_or_else(|| Complaint::new(format!("`{shown}` has no valid port")))?;
         let own = if tls { 443 } else { 80 };

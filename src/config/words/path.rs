@@ -78,10 +78,8 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
         return Err(no_slash(text));
     };
     let mut names: Vec<&str> = Vec::new();
-    let mut plain = String::new();
     let mut segments = Vec::new();
     for segment in rest.split('/') {
-        plain.push('/');
         let name = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
         match name {
             Some(name) => {
@@ -97,7 +95,6 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
                     return Err(Complaint::new(format!("`{shown}` has `{{{name}}}` twice")));
                 }
                 names.push(name);
-                plain.push('x');
                 segments.push(PathSegment::Param(name.to_owned()));
             }
             None if segment.contains(['{', '}']) => {
@@ -109,17 +106,42 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
             }
             None if segment.contains('*') => return Err(star(text)),
             None => {
-                plain.push_str(segment);
+                segment_of(segment, text)?;
                 segments.push(PathSegment::Literal(segment.to_owned()));
             }
         }
     }
-    literal(&plain).map_err(|mut complaint| {
-        // The normal form would show the stand-ins.
-        complaint.help = Some("see the literal segments".to_owned());
-        complaint
-    })?;
+    // A slash at the end is an empty last segment, and says something; others are merged away.
+    let empty =
+        |segment: &PathSegment| matches!(segment, PathSegment::Literal(text) if text.is_empty());
+    if segments.iter().rev().skip(1).any(empty) {
+        return Err(Complaint::new(format!(
+            "`{shown}` is never matched: paths are normalised first"
+        ))
+        .help("write single slashes"));
+    }
     Ok(PathWord(PathPattern::Params(segments)))
+}
+
+/// Checks one literal segment of a path with parameters.
+fn segment_of(segment: &str, text: &str) -> Result<(), Complaint> {
+    if segment.is_empty() {
+        return Ok(());
+    }
+    literal(&format!("/{segment}")).map_err(|mut complaint| {
+        if let Some(normal) = normal(segment).filter(|_| !matches!(segment, "." | "..")) {
+            complaint.message = format!(
+                "`{}` is never matched: paths are normalised first",
+                text.escape_debug()
+            );
+            complaint.help = Some(format!(
+                "the normal form of `{}` is `{}`",
+                segment.escape_debug(),
+                normal.trim_start_matches('/')
+            ));
+        }
+        complaint
+    })
 }
 
 fn no_slash(text: &str) -> Complaint {
@@ -180,7 +202,7 @@ fn normal(text: &str) -> Option<String> {
     }
     let mut segments: Vec<&str> = Vec::new();
     let mut folder = false;
-    for segment in plain.split('/').skip(1) {
+    for segment in plain.trim_start_matches('/').split('/') {
         folder = matches!(segment, "" | "." | "..");
         match segment {
             "" | "." => {}

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use super::{PickedBy, WeightsFrom, cookie};
-use crate::config::model::{ClientId, Function, Override, OverrideBy, StickyKey, VersionId};
+use crate::config::model::{ClientId, Function, Override, OverrideBy, VersionId};
 
 use deal::Dealer;
 use sticky::Buckets;

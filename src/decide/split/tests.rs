@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::model::{
-    Endpoint, EndpointHost, Networks, Pool, Share, Sticky, UpstreamHttp, UpstreamTimeouts, Version,
+    Endpoint, EndpointHost, Networks, Pool, Share, Sticky, StickyKey, UpstreamHttp,
+    UpstreamTimeouts, Version,
 };
 
 const V: [VersionId; 4] = [VersionId(0), VersionId(1), VersionId(2), VersionId(3)];

@@ -6,7 +6,7 @@ use crate::{
     upstream::resolve::{Files, Pace},
 };
 
-pub(crate) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
+pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
     Endpoint {
         tls,
         host: host.parse().map_or_else(
@@ -19,7 +19,7 @@ pub(crate) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
     }
 }
 
-pub(crate) fn version(tls: bool, host: &str, port: u16) -> Version {
+pub(in crate::upstream) fn version(tls: bool, host: &str, port: u16) -> Version {
     Version {
         name: "v1".into(),
         url: url(tls, host, port),
@@ -28,7 +28,7 @@ pub(crate) fn version(tls: bool, host: &str, port: u16) -> Version {
     }
 }
 
-pub(crate) fn function(http: UpstreamHttp) -> Function {
+pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
     Function {
         name: "orders".into(),
         versions: vec![version(false, "127.0.0.1", 80)],

@@ -1,11 +1,11 @@
 //! Every leaf of the model shows, in words that a release engineer would use.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use http::{HeaderName, Method};
 
 use super::*;
-use crate::config::secret::SecretRef;
+use crate::config::{model::*, secret::SecretRef};
 
 fn n(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).unwrap()
@@ -573,5 +573,4 @@ fn the_second_limit_alike_is_the_one_that_counts_anew() {
     let anew = counts_anew(std::slice::from_ref(&one), &new);
     assert_eq!(anew, [&own_limit(5, 5, LimitKey::ClientIp)]);
     assert!(counts_anew(&new, &[two, one]).is_empty());
-    let _: Name = Arc::from("x");
 }

@@ -1,0 +1,463 @@
+//! The real binary, with a config of the test's, in a directory of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    client::{Answer, Connection, Request, get},
+    eventually,
+    process::Process,
+    when,
+};
+
+/// A gatepost that isn't running yet.
+pub(crate) struct Build {
+    text: String,
+    dir: TempDir,
+    workers: usize,
+    env: Vec<(String, String)>,
+}
+
+/// A gatepost with this config. What a test has no word to say about is filled in: a listener `in`, the admin, the
+/// access log and `state_dir`, all on port 0 and in the test's own directory; `@DIR@` in the text is that directory.
+pub(crate) fn gateway(config: impl Into<String>) -> Build {
+    Build {
+        text: config.into(),
+        dir: TempDir::with_prefix("gatepost-").unwrap(),
+        workers: 2,
+        env: Vec::new(),
+    }
+}
+
+impl Build {
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets a variable of the process.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file in the gateway's directory.
+    pub(crate) fn file(self, name: &str, content: &str) -> Self {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    pub(crate) async fn start(self) -> Gateway {
+        let gateway = self.spawn();
+        gateway.ready().await;
+        gateway
+    }
+
+    /// Starts a gatepost that must not come up: its exit code and what it said.
+    pub(crate) async fn fails(self) -> (Option<i32>, String) {
+        let mut gateway = self.spawn();
+        let status = gateway.exit().await;
+        (status.code(), gateway.stderr())
+    }
+
+    fn spawn(self) -> Gateway {
+        let config = self.dir.path().join("gatepost.toml");
+        let text = fill_in(&self.text, self.dir.path(), self.workers);
+        fs::write(&config, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .envs(self.env)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = gather(child.stderr.take().unwrap());
+        let stdout = gather(child.stdout.take().unwrap());
+        Gateway {
+            child,
+            config,
+            dir: self.dir,
+            stderr,
+            stdout,
+        }
+    }
+}
+
+/// Adds what the text leaves out, and puts the directory in.
+fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
+    let mut text = text.to_owned();
+    let defaults = [
+        ("[server]", "workers", workers.to_string()),
+        ("[server]", "state_dir", r#""@DIR@/state""#.to_owned()),
+        ("[server]", "drain", r#""10s""#.to_owned()),
+        ("[admin]", "address", r#""127.0.0.1:0""#.to_owned()),
+        ("[log]", "access", r#""@DIR@/access.log""#.to_owned()),
+    ];
+    if !text.contains("[listener.") {
+        text += "\n[listener.in]\naddress = \"127.0.0.1:0\"\n";
+    }
+    for (table, key, value) in defaults {
+        if !text.lines().any(|line| line.trim() == table) {
+            text += &format!("\n{table}\n");
+        }
+        let says = section(&text, table)
+            .lines()
+            .any(|line| line.split('=').next().unwrap_or_default().trim() == key);
+        if !says {
+            text = text.replacen(table, &format!("{table}\n{key} = {value}"), 1);
+        }
+    }
+    text.replace("@DIR@", &dir.display().to_string())
+}
+
+/// What stands under a table's header.
+fn section<'t>(text: &'t str, table: &str) -> &'t str {
+    let start = text.find(table).map_or(text.len(), |at| at + table.len());
+    let rest = &text[start..];
+    &rest[..rest.find("\n[").unwrap_or(rest.len())]
+}
+
+type Gathered = Arc<Mutex<Vec<String>>>;
+
+fn gather(from: impl Read + Send + 'static) -> Gathered {
+    let lines = Gathered::default();
+    let all = lines.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            all.lock().unwrap().push(line);
+        }
+    });
+    lines
+}
+
+/// A running gatepost; dropped, it is killed.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) config: PathBuf,
+    dir: TempDir,
+    stderr: Gathered,
+    stdout: Gathered,
+}
+
+/// What a reload said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// `applied`, `rejected` or `unchanged`.
+    pub(crate) result: String,
+    pub(crate) generation: u64,
+    /// The line it stands on.
+    pub(crate) line: String,
+}
+
+impl Gateway {
+    async fn ready(&self) {
+        let pid = self.process();
+        eventually("gatepost is ready", async || {
+            let lines = self.stderr.lock().unwrap();
+            let dead = || {
+                fs::read_to_string(format!("/proc/{}/stat", pid.0))
+                    .map_or(true, |s| s.contains(") Z "))
+            };
+            assert!(!dead(), "gatepost ended:\n{}", lines.join("\n"));
+            when(lines.iter().any(|line| line.contains("ready generation=")))
+        })
+        .await;
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Where that listener listens: what its latest `listening` line says.
+    #[track_caller]
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        self.try_address(listener)
+            .unwrap_or_else(|| panic!("{listener} doesn't listen:\n{}", self.stderr()))
+    }
+
+    pub(crate) fn try_address(&self, listener: &str) -> Option<SocketAddr> {
+        let lines = self.stderr.lock().unwrap();
+        lines
+            .iter()
+            .rev()
+            .filter(|line| line.contains("listening"))
+            .find(|line| word(line, "listener").as_deref() == Some(listener))
+            .and_then(|line| word(line, "address")?.parse().ok())
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
+    /// All it said on stderr.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().join("\n")
+    }
+
+    pub(crate) fn stdout_lines(&self) -> Vec<String> {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// Waits until stderr has a line with all these words.
+    pub(crate) async fn says(&self, words: &[&str]) -> String {
+        eventually(&format!("gatepost says {words:?}"), async || {
+            let lines = self.stderr.lock().unwrap();
+            lines
+                .iter()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+                .cloned()
+        })
+        .await
+    }
+
+    // Callers.
+
+    /// A fresh connection to the listener `in`.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(self.address("in")).await
+    }
+
+    /// The same, as a caller at that address of loopback.
+    pub(crate) async fn connect_from(&self, ip: &str) -> Connection {
+        Connection::from(ip, self.address("in")).await
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn send(&self, request: impl Into<Request>) -> Answer {
+        self.connect().await.send(request).await
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        self.send(target).await
+    }
+
+    pub(crate) async fn post(&self, target: &str, body: &str) -> Answer {
+        let request = super::post(target).body(body.to_owned());
+        self.send(request).await
+    }
+
+    /// Bytes that no client of ours would send; everything that came back until gatepost closed.
+    pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut connection = self.connect().await;
+        connection.write(bytes).await;
+        connection.until_closed().await
+    }
+
+    // The config.
+
+    pub(crate) fn config_text(&self) -> String {
+        fs::read_to_string(&self.config).unwrap()
+    }
+
+    /// Replaces the config by rename, and waits for nothing.
+    pub(crate) fn replace(&self, text: &str) {
+        let text = text.replace("@DIR@", &self.dir.path().display().to_string());
+        let new = self.dir.path().join("gatepost.toml.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &self.config).unwrap();
+    }
+
+    /// Changes the config's text, and waits for the receipt.
+    pub(crate) async fn edit(&self, change: impl FnOnce(&str) -> String) -> Receipt {
+        let before = self.receipts().len();
+        let old = self.config_text();
+        let new = change(&old);
+        assert_ne!(old, new, "the edit changes nothing");
+        self.replace(&new);
+        self.receipt(before).await
+    }
+
+    /// `edit` for the commonest change; fails where it wasn't applied.
+    pub(crate) async fn swap(&self, from: &str, to: &str) -> Receipt {
+        let receipt = self.edit(|text| text.replace(from, to)).await;
+        assert_eq!(receipt.result, "applied", "{}", self.stderr());
+        receipt
+    }
+
+    /// SIGHUP, and the receipt.
+    pub(crate) async fn hup(&self) -> Receipt {
+        let before = self.receipts().len();
+        self.signal(Signal::HUP);
+        self.receipt(before).await
+    }
+
+    /// Every receipt so far.
+    pub(crate) fn receipts(&self) -> Vec<Receipt> {
+        let lines = self.stderr.lock().unwrap();
+        lines
+            .iter()
+            .filter(|line| line.contains("reload"))
+            .filter_map(|line| {
+                Some(Receipt {
+                    result: word(line, "result")?,
+                    generation: word(line, "generation")?.parse().ok()?,
+                    line: line.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// Waits for the receipt behind the first `before`.
+    pub(crate) async fn receipt(&self, before: usize) -> Receipt {
+        let what = format!("receipt {}, stderr:\n{}", before + 1, self.stderr());
+        eventually(&what, async || self.receipts().get(before).cloned()).await
+    }
+
+    // What it tells.
+
+    /// The access log, as soon as it has that many lines; fails where it has more.
+    pub(crate) async fn log(&self, lines: usize) -> Vec<Value> {
+        let path = self.dir.path().join("access.log");
+        let all = eventually(&format!("{lines} lines in the access log"), async || {
+            let all = log_lines(&path);
+            (all.len() >= lines).then_some(all)
+        })
+        .await;
+        assert_eq!(all.len(), lines, "{all:#?}");
+        all
+    }
+
+    /// The access log's only line.
+    pub(crate) async fn log_line(&self) -> Value {
+        self.log(1).await.remove(0)
+    }
+
+    pub(crate) async fn ask_admin(&self, target: &str) -> Answer {
+        Connection::open(self.admin()).await.send(get(target)).await
+    }
+
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let answer = self.ask_admin("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics::parse(&answer.text())
+    }
+
+    // The process.
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = eventually("gatepost ends", async || child.try_wait().unwrap()).await;
+        // What it wrote last may still be on its way through the pipe.
+        tokio::task::yield_now().await;
+        status
+    }
+
+    /// SIGTERM, and its end; fails unless that was an orderly one.
+    pub(crate) async fn stop(&mut self) {
+        self.terminate();
+        let status = self.exit().await;
+        assert!(status.success(), "{status}:\n{}", self.stderr());
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- gatepost's stderr:\n{}\n---", self.stderr());
+        }
+    }
+}
+
+/// Every whole line of an access log.
+pub(crate) fn log_lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+/// The value of `name=value` or `name="va lue"` in a log line.
+fn word(line: &str, name: &str) -> Option<String> {
+    let key = format!(" {name}=");
+    let at = line.find(&key)? + key.len();
+    let rest = &line[at..];
+    let value = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => rest.split_whitespace().next(),
+    };
+    value.map(str::to_owned)
+}
+
+/// A scrape of the metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
+
+impl Metrics {
+    fn parse(text: &str) -> Self {
+        let series = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let labels = labels
+                .strip_suffix('}')?
+                .split("\",")
+                .filter_map(|label| label.split_once("=\""))
+                .map(|(k, v)| (k.to_owned(), v.trim_end_matches('"').to_owned()))
+                .collect();
+            Some((name.to_owned(), labels, value.parse().ok()?))
+        };
+        Self(
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+                .map(|line| series(line).unwrap_or_else(|| panic!("not a metric: {line}")))
+                .collect(),
+        )
+    }
+
+    /// The sum over all series of that name with these labels; 0 where there are none.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.0
+            .iter()
+            .filter(|(n, has, _)| {
+                n == name
+                    && labels
+                        .iter()
+                        .all(|&(k, v)| has.get(k).is_some_and(|h| h == v))
+            })
+            .map(|(_, _, value)| value)
+            .sum()
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, ..)| name.as_str()).collect()
+    }
+}

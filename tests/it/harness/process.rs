@@ -1,0 +1,42 @@
+//! What the kernel knows about a running gatepost.
+
+use std::fs;
+
+/// A process by its number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process(pub(crate) u32);
+
+impl Process {
+    /// Resident memory in bytes.
+    pub(crate) fn rss(self) -> u64 {
+        self.kib("status", "VmRSS:")
+    }
+
+    /// Proportional memory in bytes: shared pages are counted by share.
+    pub(crate) fn pss(self) -> u64 {
+        self.kib("smaps_rollup", "Pss:")
+    }
+
+    /// Open file descriptors.
+    pub(crate) fn fds(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0))
+            .unwrap()
+            .count()
+    }
+
+    /// Names of its threads.
+    pub(crate) fn threads(self) -> Vec<String> {
+        fs::read_dir(format!("/proc/{}/task", self.0))
+            .unwrap()
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect()
+    }
+
+    fn kib(self, file: &str, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.0)).unwrap();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+}
