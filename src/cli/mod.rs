@@ -2,10 +2,13 @@
 //!
 //! Exit codes: 0 done, 1 it failed while running, 2 the config or the command line is wrong.
 
+mod check;
 mod completions;
+mod explain;
 mod failure;
 mod http;
 mod place;
+mod schema;
 mod status;
 mod table;
 mod term;
@@ -19,13 +22,7 @@ use term::Terminal;
 
 /// One fixed address for serverless functions.
 #[derive(Debug, Parser)]
-#[command(
-    name = "gatepost",
-    version,
-    about,
-    propagate_version = false,
-    max_term_width = 100
-)]
+#[command(name = "gatepost", version, about, propagate_version = false, max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -33,8 +30,14 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Is the config right? Prints every problem, with its place.
+    Check(check::Options),
+    /// What would happen to a request: route, callers, limits, version. Needs no running gatepost.
+    Explain(explain::Options),
     /// What a running gatepost is doing: its config, functions and listeners.
     Status(status::Options),
+    /// Print the JSON Schema of the config file, for editors.
+    Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
     Completions(completions::Options),
 }
@@ -43,12 +46,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The config's main file.
-    #[arg(
-        long,
-        short,
-        value_name = "FILE",
-        default_value = "/etc/gatepost/gatepost.toml"
-    )]
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/gatepost/gatepost.toml")]
     config: PathBuf,
 }
 
@@ -74,6 +72,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command, term: &mut Terminal) -> Outcome {
     match command {
+        Command::Check(options) => check::run(&options, term),
+        Command::Explain(options) => explain::run(&options, term),
+        Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),
     }

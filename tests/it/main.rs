@@ -1,6 +1,7 @@
 //! One binary, a file per capability, named in users' words.
 
 mod architecture;
+mod shipped_configs;
 mod refuses_a_broken_config;
 #[cfg(test)]
 mod harness;
