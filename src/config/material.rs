@@ -309,3 +309,6 @@ fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
         .ok()
         .map(|zoned| zoned.timestamp())
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,11 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
             .split_once(", expected ")
             .unwrap_or((error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
-        if what == "invalid boolean" || what == "string values must be quoted" {
+        let line_end = text[range.start.min(text.len())..].starts_with(['\n', '\r']);
+        if what == "string values must be quoted" && (line_end || range.start >= text.len()) {
+            problem =
+                Problem::at("not valid TOML: the value is missing", span).label("expected a value");
+        } else if what == "invalid boolean" || what == "string values must be quoted" {
             problem = problem
                 .label("expected a value")
                 .help("a text stands in quotes: `\"…\"`");
