@@ -262,6 +262,44 @@ fn a_subtable_may_stand_in_another_file() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_by_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = load(&folder.path().join("gone.toml"), Mode::Run).expect_err("refused");
+    let [problem] = report.problems() else {
+        panic!("{report}");
+    };
+    assert!(
+        problem.message.contains("gone.toml: No such file"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_file_that_two_globs_find_is_read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let main = folder.path().join(".").join("gatepost.toml");
+    let text = format!("include = [\"*.toml\", \"./r*.toml\", \"none/*.toml\"]\n{SMALL}");
+    std::fs::write(&main, text).expect("main");
+    let route = "[route.g]\npath = \"/g\"\nfunction = \"f\"\n";
+    std::fs::write(folder.path().join("route.toml"), route).expect("route");
+    let loaded = load(&main, Mode::Run).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.sources.files.len(), 2);
+}
+
+#[test]
+fn deep_nesting_is_refused_and_no_stack_overflows() {
+    for (open, close) in [("[", "]"), ("{ a = ", "}"), ("a.", "")] {
+        let depth = 100_000;
+        let text = match open {
+            "a." => format!("{}a = 1\n", open.repeat(depth)),
+            _ => format!("a = {}{}\n", open.repeat(depth), close.repeat(depth)),
+        };
+        let report = parse(&Sources::new([("gatepost.toml", &text)])).expect_err("refused");
+        assert!(!report.to_string().is_empty());
+    }
+}
+
+#[test]
 fn lines_may_end_as_on_windows() {
     assert_eq!(config(&SMALL.replace('\n', "\r\n")).routes.len(), 1);
 }
