@@ -64,7 +64,7 @@ fn read(path: &Path) -> (Sources, Report) {
     let mut problems = Vec::new();
     match text(path) {
         Ok(text) => sources.files.push(text),
-        Err(problem) => problems.push(problem),
+        Err(problem) => problems.push(*problem),
     }
     let mut report = Report::new(&sources);
     let globs = parse::include(&sources, &mut report);
@@ -78,25 +78,22 @@ fn read(path: &Path) -> (Sources, Report) {
     (sources, report)
 }
 
-fn text(path: &Path) -> Result<SourceFile, Problem> {
+fn text(path: &Path) -> Result<SourceFile, Box<Problem>> {
     let bytes = fs::read(path).map_err(|error| {
         let problem = Problem::new(format!("cannot read {}: {error}", path.display()));
-        match error.kind() {
+        Box::new(match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 problem.help("the service's user must be able to read it")
             }
             _ => problem,
-        }
+        })
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1;
-        Problem::new(format!("{}:{line}: not UTF-8 text", path.display()))
-            .help(format!("byte {at} of the file is the first that is wrong"))
+        let before = &error.as_bytes()[..at];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let problem = Problem::new(format!("{}:{line}: not UTF-8 text", path.display()));
+        Box::new(problem.help(format!("byte {at} of the file is the first that is wrong")))
     })?;
     Ok(SourceFile {
         path: path.to_owned(),
@@ -149,14 +146,18 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
             }
             continue;
         }
-        if sources.files.iter().any(|file| file.path == path) {
+        // The same file may be found by another spelling: the main file itself, or by two globs.
+        let itself = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let known = itself(&path);
+        if sources.files.iter().any(|file| itself(&file.path) == known) {
             continue;
         }
         match text(&path) {
             Ok(file) => sources.files.push(file),
-            Err(mut problem) => {
+            Err(problem) => {
+                let mut problem = problem.label("included here");
                 problem.span = Some(glob.span);
-                problems.push(problem.label("included here"));
+                problems.push(problem);
             }
         }
     }
@@ -164,13 +165,16 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
 
 /// The longest leading part of a glob without wildcards.
 fn folder_of(pattern: &Path) -> PathBuf {
-    let Some(parent) = pattern.parent() else {
-        return pattern.to_owned();
-    };
-    parent
+    let folder: PathBuf = pattern
+        .parent()
+        .unwrap_or(pattern)
         .components()
         .take_while(|part| {
             !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))
         })
-        .collect()
+        .collect();
+    if folder.as_os_str().is_empty() {
+        return PathBuf::from(".");
+    }
+    folder
 }

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{
     raw::{self, Tables},
-    read::{Part, Read, Reader, Table, Value, read_at, unknown_key},
+    read::{Part, Read, Reader, Table, Value, hide, read_at, unknown_key},
     report::{Problem, Report},
     source::{At, Sources, Span},
     words::Text,
@@ -84,17 +84,27 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
                 repeated = range.start..end.map_or(text.len(), |at| range.start + at);
             }
             report.push(
-                Problem::at(format!("`{}` is written twice", key.escape_debug()), span)
-                    .label("it stands above already"),
+                Problem::at(
+                    format!("`{}` is written twice", key.trim_matches(['"', '\''])),
+                    span,
+                )
+                .label("it stands above already"),
             );
             continue;
         }
         let (what, expected) = error
             .message()
             .split_once(", expected ")
-            .unwrap_or((error.message(), ""));
+            .unwrap_or_else(|| (error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
-        if what == "invalid boolean" || what == "string values must be quoted" {
+        let line_end = text[range.start.min(text.len())..].starts_with(['\n', '\r']);
+        if what == "string values must be quoted" && (line_end || range.start >= text.len()) {
+            problem =
+                Problem::at("not valid TOML: the value is missing", span).label("expected a value");
+        } else if what == "invalid boolean"
+            || (what == "string values must be quoted"
+                && !text[range.start..].starts_with(|c: char| c.is_ascii_digit()))
+        {
             problem = problem
                 .label("expected a value")
                 .help("a text stands in quotes: `\"…\"`");
@@ -141,6 +151,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         let Some(top) = TOP.into_iter().find(|top| *top == name) else {
             let problem = unknown_key(name, &TOP, span);
             reader.report.push(problem);
+            hide(name, value, reader);
             return;
         };
         if MAIN_ONLY.contains(&top) && reader.file != 0 {
@@ -333,7 +344,9 @@ pub(super) fn bad_name(name: &str, span: Span) -> Option<Problem> {
 
 /// The globs of the main file's `include`; problems with the file's syntax are found later, by `read`.
 pub(in crate::config) fn include(sources: &Sources, report: &mut Report) -> Vec<At<Text>> {
-    let Some(main) = sources.files.first() else {
+    // The whole file is parsed for it: not where the word isn't even there.
+    let main = sources.files.first();
+    let Some(main) = main.filter(|main| main.text.contains("include")) else {
         return Vec::new();
     };
     let (table, _) = DeTable::parse_recoverable(&main.text);
