@@ -103,8 +103,20 @@ fn text(path: &Path) -> Result<SourceFile, Box<Problem>> {
 
 /// Adds the files that a glob matches, sorted; one that is there already is not read again.
 fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) {
-    let pattern = sources.folder(0).join(&glob.value.0);
-    sources.folders.insert(folder_of(&pattern));
+    let home = sources.folder(0);
+    let written = Path::new(&glob.value.0);
+    let literal = home.join(folder_of(written));
+    sources.folders.insert(if literal.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        literal
+    });
+    // The main file's own folder is no pattern, whatever is in its name.
+    let pattern = if written.is_absolute() || home.as_os_str().is_empty() {
+        written.to_owned()
+    } else {
+        Path::new(&glob::Pattern::escape(&home.to_string_lossy())).join(written)
+    };
     let options = glob::MatchOptions {
         require_literal_separator: true,
         require_literal_leading_dot: true,
@@ -131,8 +143,11 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
     let plain = !glob.value.0.contains(['*', '?', '[']);
     if paths.is_empty() && plain {
         problems.push(
-            Problem::at(format!("there is no file {}", pattern.display()), glob.span)
-                .label("a name without `*` must be there"),
+            Problem::at(
+                format!("there is no file {}", home.join(written).display()),
+                glob.span,
+            )
+            .label("a name without `*` must be there"),
         );
     }
     for path in paths {
@@ -165,16 +180,12 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
 
 /// The longest leading part of a glob without wildcards.
 fn folder_of(pattern: &Path) -> PathBuf {
-    let folder: PathBuf = pattern
+    pattern
         .parent()
         .unwrap_or(pattern)
         .components()
         .take_while(|part| {
             !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))
         })
-        .collect();
-    if folder.as_os_str().is_empty() {
-        return PathBuf::from(".");
-    }
-    folder
+        .collect()
 }

@@ -78,9 +78,10 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
         last = Some(span);
         if duplicate {
             let key = text.get(range.clone()).unwrap_or_default();
-            let line = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
-            if text[line..].trim_start().starts_with('[') {
-                let end = text[range.start..].find("\n[");
+            let (before, after) = text.split_at_checked(range.start).unwrap_or((text, ""));
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            if line.trim_start().starts_with('[') {
+                let end = after.find("\n[");
                 repeated = range.start..end.map_or(text.len(), |at| range.start + at);
             }
             report.push(
@@ -97,13 +98,13 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
             .split_once(", expected ")
             .unwrap_or_else(|| (error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
-        let line_end = text[range.start.min(text.len())..].starts_with(['\n', '\r']);
-        if what == "string values must be quoted" && (line_end || range.start >= text.len()) {
+        let rest = text.get(range.start..).unwrap_or_default();
+        let unquoted = what == "string values must be quoted";
+        if unquoted && (rest.is_empty() || rest.starts_with(['\n', '\r'])) {
             problem =
                 Problem::at("not valid TOML: the value is missing", span).label("expected a value");
         } else if what == "invalid boolean"
-            || (what == "string values must be quoted"
-                && !text[range.start..].starts_with(|c: char| c.is_ascii_digit()))
+            || (unquoted && !rest.starts_with(|c: char| c.is_ascii_digit()))
         {
             problem = problem
                 .label("expected a value")
