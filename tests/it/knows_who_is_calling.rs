@@ -18,6 +18,7 @@ async fn echoing(server: &str, route: &str) -> (Gateway, Origin) {
         "#,
         function.url()
     ))
+    .workers(1)
     .start()
     .await;
     (gateway, function)

@@ -32,6 +32,7 @@ async fn listening(listener: &str) -> (Gateway, Origin) {
         "#,
         function.url()
     ))
+    .workers(1)
     .start()
     .await;
     (gateway, function)

@@ -21,6 +21,7 @@ async fn in_front_of(url: &str, function: &str, server: &str) -> Gateway {
         function = "f"
         "#
     ))
+    .workers(1)
     .start()
     .await
 }

@@ -21,6 +21,7 @@ async fn telling(log: &str, function: Origin) -> (Gateway, Origin) {
         "#,
         function.url()
     ))
+    .workers(1)
     .start()
     .await;
     (gateway, function)

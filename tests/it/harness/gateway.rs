@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
+    PATIENCE,
     client::{Answer, Connection, Request, get},
     eventually,
     process::Process,
@@ -337,7 +339,7 @@ impl Gateway {
 
     // What it tells.
 
-    /// The access log, as soon as it has that many lines; fails where it has more.
+    /// The access log in the order in which it was written (of one worker: in the order of the requests), as soon as it has that many lines; fails where it has more.
     pub(crate) async fn log(&self, lines: usize) -> Vec<Value> {
         let path = self.dir.path().join("access.log");
         let all = eventually(&format!("{lines} lines in the access log"), async || {
@@ -356,6 +358,20 @@ impl Gateway {
 
     pub(crate) async fn ask_admin(&self, target: &str) -> Answer {
         Connection::open(self.admin()).await.send(get(target)).await
+    }
+
+    /// Waits until the series of that name with these labels total `value`.
+    pub(crate) async fn counts(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut seen = f64::NAN;
+        let right = async {
+            // A request is counted when it is over, and that may be after its answer arrived.
+            while seen != value {
+                seen = self.metrics().await.sum(name, labels);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, right).await.is_ok();
+        assert!(in_time, "{name} {labels:?} is {seen}, not {value}");
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {
