@@ -1,1 +1,83 @@
-//! (being built)
+//! In: the command line. Out: an exit code. One file per command; what they share is in [`term`] and [`place`].
+//!
+//! Exit codes: 0 done, 1 it failed while running, 2 the config or the command line is wrong.
+
+mod completions;
+mod failure;
+mod http;
+mod place;
+mod status;
+mod table;
+mod term;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use failure::Outcome;
+use term::Terminal;
+
+/// One fixed address for serverless functions.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gatepost",
+    version,
+    about,
+    propagate_version = false,
+    max_term_width = 100
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What a running gatepost is doing: its config, functions and listeners.
+    Status(status::Options),
+    /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
+    Completions(completions::Options),
+}
+
+/// Which config file is meant.
+#[derive(Debug, Clone, Args)]
+struct ConfigFile {
+    /// The config's main file.
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        default_value = "/etc/gatepost/gatepost.toml"
+    )]
+    config: PathBuf,
+}
+
+/// Runs the command of `args` (the program's name first) and says how it ended.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut term = Terminal::of_process();
+    let command = match CommandLine::try_parse_from(args) {
+        Ok(line) => line.command,
+        // Help and the version come this way too; `print` knows where to, and in which colours.
+        Err(usage) => {
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(command, &mut term) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(&mut term);
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command, term: &mut Terminal) -> Outcome {
+    match command {
+        Command::Status(options) => status::run(&options, term),
+        Command::Completions(options) => completions::run(&options, term),
+    }
+}
+
+#[cfg(test)]
+mod tests;

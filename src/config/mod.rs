@@ -1,9 +1,31 @@
 //! In: the bytes of the config file and its includes. Out: a [`Config`], or a report of every problem in them.
 //!
-//! `bytes → raw (serde mirror with spans) → parse (gathers every problem) → Config (only valid values)`.
-//! `check`, start-up, reload and `explain` all come in by the same door.
+//! `bytes → raw (tables as written, each value with its place) → parse (gathers every problem) → Config (only valid
+//! values)`. `check`, start-up, reload and `explain` all come in by the same door.
 
+pub mod changes;
 pub mod model;
 pub mod secret;
 
+mod load;
+mod material;
+mod overlap;
+mod parse;
+mod raw;
+mod read;
+mod report;
+mod schema;
+mod source;
+mod words;
+
+pub use load::{Loaded, Mode, load};
+pub use material::Material;
 pub use model::Config;
+pub use parse::parse;
+pub use report::{Place, Problem, Report, Severity};
+pub use schema::schema;
+pub use secret::{Secret, SecretError, SecretRef};
+pub use source::{SourceFile, Sources, Span};
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,19 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod client;
+pub mod cookie;
 pub mod facts;
+pub mod host;
+pub mod path;
+pub mod route;
+pub mod snapshot;
+pub mod limit;
+pub mod split;
 pub mod verdict;
 
 pub use facts::Facts;
-pub use verdict::{PickedBy, Reason, WeightsFrom};
+pub use snapshot::{Snapshot, compile};
+pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 
 /// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -131,3 +131,55 @@ impl WeightsFrom {
         }
     }
 }
+
+/// How a request ended, in one word: `class` in the access log and in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    Ok,
+    ClientError,
+    RateLimited,
+    Refused,
+    Throttled,
+    Function,
+    Platform,
+    Config,
+    Account,
+    Timeout,
+    Unreachable,
+    Aborted,
+}
+
+impl Class {
+    /// In the order of their discriminants: `ALL[class as usize] == class`.
+    pub const ALL: [Self; 12] = [
+        Self::Ok,
+        Self::ClientError,
+        Self::RateLimited,
+        Self::Refused,
+        Self::Throttled,
+        Self::Function,
+        Self::Platform,
+        Self::Config,
+        Self::Account,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Aborted,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientError => "client_error",
+            Self::RateLimited => "rate_limited",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Function => "function",
+            Self::Platform => "platform",
+            Self::Config => "config",
+            Self::Account => "account",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+        }
+    }
+}

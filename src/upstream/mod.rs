@@ -1,1 +1,15 @@
-//! (being built)
+//! In: a version's URL. Out: an address to try next, and a peer that pingora connects to.
+//!
+//! Names are resolved in the background ([`Resolver`]); a request only reads what was found ([`Target::candidates`]), marks what it
+//! met ([`Target::failed`], [`Target::succeeded`]) and copies a prepared peer ([`Target::peer`]). None of this takes a lock.
+
+pub mod addresses;
+mod classify;
+mod peer;
+pub mod resolve;
+pub mod target;
+
+pub use addresses::{Addresses, NotResolved};
+pub use classify::{Failure, Phase, classify_error};
+pub use resolve::Resolver;
+pub use target::{BadCa, Candidates, Target};

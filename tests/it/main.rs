@@ -1,5 +1,7 @@
 //! One binary, a file per capability, named in users' words.
 
+mod architecture;
+mod refuses_a_broken_config;
 #[cfg(test)]
 mod harness;
 

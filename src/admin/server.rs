@@ -1,0 +1,132 @@
+//! Connections in, one call each.
+
+use std::{convert::Infallible, io, os::unix, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    pin, select,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{Backend, answer::answer};
+
+/// Connections at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+
+/// For a call's head, from the connection's begin.
+const HEADER: Duration = Duration::from_secs(5);
+
+/// For all of a call: body, a reload, an answer that is taken slowly.
+const CALL: Duration = Duration::from_secs(60);
+
+/// A bound and listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(unix::net::UnixListener),
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Answers calls until `shutdown`; then takes no more, finishes those under way (a minute at most) and returns.
+///
+/// # Errors
+///
+/// The socket can't be handed to tokio.
+pub async fn serve<B: Backend>(
+    socket: Socket,
+    backend: Arc<B>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = Listener::new(socket)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut calls = JoinSet::new();
+    pin!(shutdown);
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = (select! {
+            () = &mut shutdown => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        }) else {
+            break;
+        };
+        let accepted = select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        while calls.try_join_next().is_some() {}
+        match accepted {
+            Ok(io) => {
+                let backend = Arc::clone(&backend);
+                calls.spawn(async move {
+                    call(io, backend).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "admin connection cannot be accepted");
+                // Out of file descriptors, most likely: they won't be back at once.
+                select! {
+                    () = &mut shutdown => break,
+                    () = sleep(Duration::from_millis(100)) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    while calls.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn call<B: Backend>(io: Box<dyn Io>, backend: Arc<B>) {
+    let service = service_fn(|request| {
+        let backend = Arc::clone(&backend);
+        async move { Ok::<_, Infallible>(answer(&*backend, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(io), service);
+    match timeout(CALL, connection).await {
+        Ok(Ok(())) => {}
+        // A caller that went away, or no HTTP: nobody need act.
+        Ok(Err(error)) => debug!(%error, "admin call broke off"),
+        Err(_) => debug!("admin call took too long"),
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+impl Listener {
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
+            Socket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?)
+            }
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Io>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! What is told as JSON, by the server and to `gatepost status` and `gatepost reload`.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `GET /api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// Of the config in use.
+    pub generation: u64,
+    pub hash: String,
+    /// Since when it is in use: RFC 3339, UTC.
+    pub since: String,
+    pub listeners: Vec<ListenerStatus>,
+    /// `None`: none since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<Receipt>,
+    pub draining: bool,
+    pub workers: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub name: String,
+    /// As bound: port 0 of the config is a real one here.
+    pub address: String,
+    pub tls: bool,
+    /// Open now.
+    pub connections: u64,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Applied,
+    /// The old config serves on.
+    Rejected,
+    /// The files say what is in use already.
+    Unchanged,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub result: Outcome,
+    /// When: RFC 3339, UTC.
+    pub at: String,
+    /// Of the config in use afterwards.
+    pub generation: u64,
+    pub hash: String,
+    /// What changed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// Keys that were changed and act after a restart only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for_restart: Vec<String>,
+    /// Why it was rejected: every problem, with its place in the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+}

@@ -1,0 +1,176 @@
+//! Files → [`Sources`] → [`Loaded`].
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{
+    Config,
+    material::Material,
+    parse,
+    report::{Problem, Report},
+    source::{At, SourceFile, Sources},
+    words::Text,
+};
+
+/// A config that can be served: parsed, with what it points to read and checked.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub sources: Sources,
+    pub material: Material,
+    /// What does not hinder but should be known: expired certificates, and in [`Mode::Check`] unreadable secrets.
+    pub warnings: Report,
+}
+
+/// What an unreadable secret is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A note: outside of the service nobody may read it.
+    Check,
+    /// An error.
+    Run,
+}
+
+/// Reads a config: its files, what they mean, and what they point to.
+///
+/// # Errors
+///
+/// The report of every problem.
+pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
+    let (sources, mut report) = read(path);
+    let parsed = parse::parse_into(&sources, &mut report);
+    let material = parsed.map(|(config, pointers)| {
+        let material = Material::read(&pointers, mode, &mut report);
+        (config, material)
+    });
+    report.sort();
+    let warnings = report.split_warnings();
+    match material {
+        Some((config, material)) if report.is_empty() => Ok(Loaded {
+            config,
+            sources,
+            material,
+            warnings,
+        }),
+        _ => Err(report),
+    }
+}
+
+/// The main file and its includes, with the problems of reading them.
+fn read(path: &Path) -> (Sources, Report) {
+    let mut sources = Sources::default();
+    let mut problems = Vec::new();
+    match text(path) {
+        Ok(text) => sources.files.push(text),
+        Err(problem) => problems.push(problem),
+    }
+    let mut report = Report::new(&sources);
+    let globs = parse::include(&sources, &mut report);
+    for glob in &globs {
+        include(glob, &mut sources, &mut problems);
+    }
+    report.set_files(&sources);
+    for problem in problems {
+        report.push(problem);
+    }
+    (sources, report)
+}
+
+fn text(path: &Path) -> Result<SourceFile, Problem> {
+    let bytes = fs::read(path).map_err(|error| {
+        let problem = Problem::new(format!("cannot read {}: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                problem.help("the service's user must be able to read it")
+            }
+            _ => problem,
+        }
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        Problem::new(format!("{}:{line}: not UTF-8 text", path.display()))
+            .help(format!("byte {at} of the file is the first that is wrong"))
+    })?;
+    Ok(SourceFile {
+        path: path.to_owned(),
+        text: text.into(),
+    })
+}
+
+/// Adds the files that a glob matches, sorted; one that is there already is not read again.
+fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) {
+    let pattern = sources.folder(0).join(&glob.value.0);
+    sources.folders.insert(folder_of(&pattern));
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
+    let found = match glob::glob_with(&pattern.to_string_lossy(), options) {
+        Ok(found) => found,
+        Err(error) => {
+            problems.push(
+                Problem::at(format!("the glob is broken: {}", error.msg), glob.span)
+                    .label("expected such as `conf.d/*.toml`"),
+            );
+            return;
+        }
+    };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in found {
+        match path {
+            Ok(path) => paths.push(path),
+            Err(error) => problems.push(Problem::at(format!("cannot read {error}"), glob.span)),
+        }
+    }
+    paths.sort();
+    let plain = !glob.value.0.contains(['*', '?', '[']);
+    if paths.is_empty() && plain {
+        problems.push(
+            Problem::at(format!("there is no file {}", pattern.display()), glob.span)
+                .label("a name without `*` must be there"),
+        );
+    }
+    for path in paths {
+        if path.is_dir() {
+            if plain {
+                problems.push(
+                    Problem::at(format!("{} is a folder", path.display()), glob.span).help(
+                        format!("write `{}/*.toml`", glob.value.0.trim_end_matches('/')),
+                    ),
+                );
+            }
+            continue;
+        }
+        if sources.files.iter().any(|file| file.path == path) {
+            continue;
+        }
+        match text(&path) {
+            Ok(file) => sources.files.push(file),
+            Err(mut problem) => {
+                problem.span = Some(glob.span);
+                problems.push(problem.label("included here"));
+            }
+        }
+    }
+}
+
+/// The longest leading part of a glob without wildcards.
+fn folder_of(pattern: &Path) -> PathBuf {
+    let Some(parent) = pattern.parent() else {
+        return pattern.to_owned();
+    };
+    parent
+        .components()
+        .take_while(|part| {
+            !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))
+        })
+        .collect()
+}

@@ -1,0 +1,139 @@
+//! `[listener.NAME]`
+
+use std::collections::HashMap;
+
+use super::{Scope, number, patience};
+use crate::config::{
+    model::{CertificateFiles, ListenAddress, Listener, ListenerTimeouts, Name},
+    raw,
+    report::Problem,
+    source::{At, Span},
+};
+
+impl Scope<'_> {
+    pub(super) fn listeners(&mut self) -> Vec<Listener> {
+        let file = self.file;
+        if !file.any_listener {
+            self.report.push(
+                Problem::new("no listener: nothing would be served")
+                    .help("add one, such as `[listener.public]` with `address = \"0.0.0.0:80\"`"),
+            );
+        }
+        self.addresses_apart();
+        self.each(&file.listeners, Self::listener)
+    }
+
+    /// Two sockets cannot have one address. Port 0 is a new port each time.
+    fn addresses_apart(&mut self) {
+        let admin = (self.file.admin.address.as_ref()).map(|at| ("the admin".to_owned(), at));
+        let listeners = self.file.listeners.iter().filter_map(|(name, (_, raw))| {
+            Some((format!("listener `{name}`"), raw.address.as_ref()?))
+        });
+        let mut owners: HashMap<&ListenAddress, (String, Span)> = HashMap::new();
+        for (name, at) in admin.into_iter().chain(listeners) {
+            if matches!(&at.value, ListenAddress::Tcp(address) if address.port() == 0) {
+                continue;
+            }
+            match owners.get(&at.value) {
+                None => {
+                    owners.insert(&at.value, (name, at.span));
+                }
+                Some((owner, first)) => self.report.push(
+                    Problem::at(
+                        format!("{owner} and {name} both listen on {}", at.value),
+                        at.span,
+                    )
+                    .label("this address is taken")
+                    .also(*first, format!("{owner} has it here")),
+                ),
+            }
+        }
+    }
+
+    fn listener(&mut self, name: &Name, _: Span, raw: &raw::Listener) -> Option<Listener> {
+        let address = raw.address.as_ref()?;
+        let unix = matches!(address.value, ListenAddress::Unix(_));
+        if let Some(mode) = raw.mode.as_ref().filter(|_| !unix) {
+            self.report.push(
+                Problem::at("`mode` is for unix sockets only", mode.span)
+                    .label("this listener has an IP address"),
+            );
+        }
+        let tls = raw
+            .tls
+            .as_ref()
+            .map_or_else(Vec::new, |list| self.certificates(list));
+        let h2c = raw.h2c.as_ref().is_some_and(|at| at.value);
+        if let (Some(at), Some(tls)) = (&raw.h2c, &raw.tls)
+            && h2c
+        {
+            self.report.push(
+                Problem::at("`h2c` is for listeners without `tls`", at.span)
+                    .label("over TLS, HTTP/2 is agreed on by ALPN")
+                    .also(tls.span, "this listener speaks TLS"),
+            );
+        }
+        let proxy_protocol = match &raw.proxy_protocol {
+            None => None,
+            Some(at) if unix => {
+                self.report.push(
+                    Problem::at("a unix socket takes no PROXY header", at.span)
+                        .label("its peers have no address to be told by"),
+                );
+                None
+            }
+            Some(at) => Some(self.some_networks(at.value.from.as_ref()?, "from")?),
+        };
+        let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
+        Some(Listener {
+            name: name.clone(),
+            address: address.value.clone(),
+            tls,
+            proxy_protocol,
+            h2c,
+            max_connections: raw
+                .max_connections
+                .as_ref()
+                .and_then(|at| number(at.value.0)),
+            timeouts: ListenerTimeouts {
+                handshake: patience(timeouts.and_then(|t| t.handshake.as_ref()), 10),
+                header: patience(timeouts.and_then(|t| t.header.as_ref()), 10),
+                body: patience(timeouts.and_then(|t| t.body.as_ref()), 30),
+                idle: patience(timeouts.and_then(|t| t.idle.as_ref()), 75),
+            },
+            mode: raw.mode.as_ref().map_or(0o660, |at| at.value.0),
+        })
+    }
+
+    fn certificates(&mut self, list: &At<Vec<At<raw::Certificate>>>) -> Vec<CertificateFiles> {
+        if list.value.is_empty() {
+            self.report.push(
+                Problem::at("`tls` is empty", list.span)
+                    .label("expected at least one `{ cert = \"…\", key = \"…\" }`")
+                    .help("for plain HTTP leave `tls` out"),
+            );
+        }
+        let mut files = Vec::new();
+        for at in &list.value {
+            let (Some(cert), Some(key)) = (&at.value.cert, &at.value.key) else {
+                continue;
+            };
+            let pair = CertificateFiles {
+                cert: self.path(cert),
+                key: self.path(key),
+            };
+            self.pointers.certificates.push((
+                At {
+                    value: pair.cert.clone(),
+                    span: cert.span,
+                },
+                At {
+                    value: pair.key.clone(),
+                    span: key.span,
+                },
+            ));
+            files.push(pair);
+        }
+        files
+    }
+}

@@ -1,0 +1,343 @@
+//! The tables of the file as they are written: each key, its type, its words for editors. No logic.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::{
+    model::{
+        EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, UpstreamHttp,
+    },
+    read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
+    secret::SecretRef,
+    source::{At, Span},
+    words::{
+        Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
+        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip,
+        Text, Weight,
+    },
+};
+
+/// The whole file and its includes, table by table.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) server: Server,
+    pub(super) admin: Admin,
+    pub(super) log: Log,
+    pub(super) networks: Map<Vec<At<NetworkRef>>>,
+    /// Whether there is a `listener` at all, be it a wrong one.
+    pub(super) any_listener: bool,
+    pub(super) listeners: Tables<Listener>,
+    pub(super) clients: Tables<Client>,
+    pub(super) functions: Tables<Function>,
+    pub(super) routes: Tables<Route>,
+    pub(super) limits: Tables<Limit>,
+}
+
+/// Tables of one kind by name, each with the place of its name.
+pub(super) type Tables<T> = BTreeMap<String, (Span, T)>;
+
+pub(super) type Networks = Vec<At<NetworkRef>>;
+pub(super) type Names = Vec<At<Text>>;
+pub(super) type Connections = Whole<1, 4_294_967_295>;
+
+table! {
+    struct Server {
+        /// Worker threads; `0`, the default: one per core.
+        workers: Whole<0, 1024>,
+        /// Folder for generations and other state. Default `/var/lib/gatepost`.
+        state_dir: FilePath,
+        /// Whose X-Forwarded-For and X-Request-Id are believed. Default: nobody's.
+        trusted_proxies: Networks,
+        /// Connections in all. Default: (file limit − 1,024) / 2.
+        max_connections: Connections,
+        /// Name servers for the functions' names. Default: those of /etc/resolv.conf.
+        dns: Vec<At<NameServer>>,
+        /// How long in-flight requests may take once a stop was asked for. Default `30s`.
+        drain: Patience,
+    }
+}
+
+table! {
+    struct Admin {
+        /// Where health, metrics and the API listen. Default `127.0.0.1:9901`.
+        address: ListenAddress,
+        /// The bearer token for calls that change something; without one they are refused.
+        token: SecretRef,
+    }
+}
+
+table! {
+    struct Log {
+        /// The access log: a path, `stdout` (the default) or `off`.
+        access: Access,
+        /// Its format: `json` (the default) or `text`.
+        format: LogFormat,
+        /// Share of successes that are logged; everything else always is. Default `1.0`.
+        sample_ok: Fraction,
+        /// Whether paths are logged with their query. Default `false`.
+        query: bool,
+    }
+}
+
+table! {
+    struct Listener {
+        /// `ip:port` or `unix:/path`.
+        address: ListenAddress [required],
+        /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
+        tls: Vec<At<Certificate>>,
+        /// Who must send the PROXY header.
+        proxy_protocol: ProxyProtocol,
+        /// Whether a plain listener takes HTTP/2 with prior knowledge. Default `false`.
+        h2c: bool,
+        /// Connections on this listener. Default: only the total counts.
+        max_connections: Connections,
+        /// How long callers may take.
+        timeouts: ListenerTimeouts,
+        /// Permission bits of a unix socket. Default `0660`.
+        mode: Mode,
+    }
+}
+
+table! {
+    struct Certificate {
+        /// PEM file with the certificate and its chain.
+        cert: FilePath [required],
+        /// PEM file with its private key.
+        key: FilePath [required],
+    }
+}
+
+table! {
+    struct ProxyProtocol {
+        /// Peers that must send the header; nobody else may.
+        from: Networks [required],
+    }
+}
+
+table! {
+    struct ListenerTimeouts {
+        /// PROXY header and TLS handshake. Default `10s`.
+        handshake: Patience,
+        /// A request's head, from its first byte to its last. Default `10s`.
+        header: Patience,
+        /// Between two reads of a request's body, or two writes of an answer. Default `30s`.
+        body: Patience,
+        /// A kept connection without a request. Default `75s`.
+        idle: Patience,
+    }
+}
+
+table! {
+    struct Client {
+        /// Who answers for it.
+        owner: Text,
+        /// Where it calls from.
+        networks: Networks [required],
+    }
+}
+
+table! {
+    struct Function {
+        /// Name to URL, or to a table with `url`, `ca`, `host`.
+        versions: Map<Version> [required],
+        /// Version to percent, or to `rest`; they total 100. A single version needs none.
+        weights: Map<Weight>,
+        /// The version that others are compared with. Default: the `rest` version, or the only one.
+        baseline: Text,
+        /// Keep a caller on its version. Default: requests are dealt evenly.
+        sticky: Sticky,
+        /// Who reaches a named version whatever the weights; the first that matches wins.
+        r#override: Vec<At<Override>>,
+        /// Send the caller's Host instead of the function's own. Default `false`.
+        preserve_host: bool,
+        /// PEM bundle that alone is trusted. Default: the system's roots.
+        ca: FilePath,
+        /// How long the function may take.
+        timeouts: UpstreamTimeouts,
+        /// What to speak to the function: `auto` (the default), `1.1` or `2`.
+        http: UpstreamHttp,
+        /// Connections that wait for the next request.
+        pool: Pool,
+    }
+}
+
+table! {
+    struct VersionTable {
+        /// The function's URL.
+        url: Endpoint [required],
+        /// PEM bundle that alone is trusted for this version. Default: the function's `ca`.
+        ca: FilePath,
+        /// The Host to send. Default: the URL's own.
+        host: Text,
+    }
+}
+
+table! {
+    struct Sticky {
+        /// The first of these that the request has decides.
+        by: Vec<At<StickyBy>> [required],
+        /// Functions of one group send a caller to the same bucket. Default: the function's name.
+        group: Text,
+        /// Hand a cookie to callers that have none of the keys. Default `false`.
+        issue_cookie: bool,
+    }
+}
+
+table! {
+    struct Override {
+        /// `name: value`, or `name` for any value.
+        header: HeaderIs,
+        /// `name=value`, or `name` for any value.
+        cookie: CookieIs,
+        /// Callers from these networks.
+        networks: Networks,
+        /// A `[client]`.
+        client: Text,
+        /// Only for callers from these networks. Default: anyone.
+        from: Networks,
+        /// The version that they reach.
+        version: Text [required],
+    }
+}
+
+table! {
+    struct UpstreamTimeouts {
+        /// TCP and TLS to one address. Default `3s`.
+        connect: Patience,
+        /// From the request's end to the answer's head. Default `60s`.
+        first_byte: Patience,
+        /// Between two reads of an answer's body. Default `60s`.
+        idle: Patience,
+        /// Between two writes that the function takes. Default `30s`.
+        write: Patience,
+        /// The whole request. Default: no bound.
+        total: Patience,
+    }
+}
+
+table! {
+    struct Pool {
+        /// How long a connection may wait; `0s`: none is kept. Default `25s`.
+        idle: PatienceOrNone,
+    }
+}
+
+table! {
+    struct Route {
+        /// Where it is served. Default: on all listeners.
+        listeners: Names,
+        /// Host or hosts: exact, or `*.` and a domain. Default: any.
+        host: OneOrMany<HostPattern>,
+        /// Exact, with `{param}`s, or a prefix that ends in `/*`. Default `/*`.
+        path: PathWord,
+        /// A regular expression for the whole path, in place of `path`.
+        path_regex: RegexText,
+        /// Default: any.
+        methods: Vec<At<Method>>,
+        /// Header to the value that it must have; `*`: any.
+        headers: Map<HeaderCondition>,
+        /// Query key to the value that it must have; `*`: any.
+        query: Map<Condition>,
+        /// Only where two routes would match alike; higher wins. Default `0`.
+        priority: Whole<-1_000_000, 1_000_000>,
+        /// Where requests go.
+        function: Text [required],
+        /// Pins a version, whatever the weights.
+        version: Text,
+        /// Only these `[client]`s. Default: anyone.
+        clients: Names,
+        /// Only these networks. Default: anyone.
+        allow: Networks,
+        /// Not these networks; beats `allow`.
+        deny: Networks,
+        /// Limits that all must have room.
+        limits: Vec<At<RouteLimit>>,
+        /// Leading segments of the path that the function doesn't see.
+        strip_prefix: Strip,
+        /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
+        encoded_slash: EncodedSlash,
+    }
+}
+
+table! {
+    struct Limit {
+        /// How much, per `s`, `min`, `h` or `d`.
+        rate: Rate [required],
+        /// The bucket's size. Default: one second's worth, at least 1.
+        burst: Connections,
+        /// What gets a bucket of its own. Default `route`.
+        per: LimitKey,
+        /// How many keys are remembered. Default `1000000`.
+        max_keys: Connections,
+        /// Only count, never refuse. Default `false`.
+        dry_run: bool,
+    }
+}
+
+table! {
+    struct SharedUse {
+        /// The name of a `[limit]`.
+        r#use: Text [required],
+    }
+}
+
+/// A version: a URL, or a table.
+#[derive(Debug, Clone)]
+pub(super) struct Version(pub(super) VersionTable);
+
+impl Read for Version {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => read_at(value, reader).map(|url| {
+                Self(VersionTable {
+                    url: Some(url),
+                    ..VersionTable::default()
+                })
+            }),
+            DeValue::Table(_) => read_table(value, reader).map(Self),
+            _ => {
+                reader.expected("a URL, or a table with `url`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Endpoint as Read>::schema(), <VersionTable as Read>::schema()] })
+    }
+}
+
+/// One of a route's limits: its own, or `{ use = "NAME" }`.
+#[derive(Debug, Clone)]
+pub(super) enum RouteLimit {
+    Own(Limit),
+    Shared(SharedUse),
+}
+
+impl Read for RouteLimit {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) if table.contains_key("use") => {
+                read_table(value, reader).map(Self::Shared)
+            }
+            DeValue::Table(_) => read_table(value, reader).map(Self::Own),
+            _ => {
+                reader.expected("`{ rate = \"100/s\" }` or `{ use = \"NAME\" }`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Limit as Read>::schema(), <SharedUse as Read>::schema()] })
+    }
+}
+
+impl<T> Default for Map<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}

@@ -1,0 +1,274 @@
+//! The values that are written as strings, each from its text.
+
+mod http_words;
+mod net;
+mod path;
+mod time;
+
+pub(super) use http_words::{
+    Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name,
+};
+pub(super) use net::{NameServer, NetworkRef};
+pub(super) use path::{PathWord, Strip};
+pub(super) use time::{Patience, PatienceOrNone};
+
+use std::path::PathBuf;
+
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::{
+    model::{EncodedSlash, LogFormat, Share, UpstreamHttp},
+    read::{Complaint, Read, Reader, Value, Word, words},
+    report::Problem,
+    secret::SecretRef,
+};
+
+/// Any text that is not empty.
+#[derive(Debug, Clone)]
+pub(super) struct Text(pub(super) String);
+
+impl Word for Text {
+    const EXPECTED: &'static str = "a string";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        if text.is_empty() {
+            return Err(Complaint::new("an empty string says nothing"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn form() -> Json {
+        json!({ "minLength": 1 })
+    }
+}
+
+/// A path of a file or folder; a relative one starts from the folder of the config file that it stands in.
+#[derive(Debug, Clone)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Word for FilePath {
+    const EXPECTED: &'static str = "a path";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Complaint::new("a path cannot be empty or hold a NUL"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    fn form() -> Json {
+        json!({ "minLength": 1 })
+    }
+}
+
+/// `"stdout"`, `"off"`, or a path.
+#[derive(Debug, Clone)]
+pub(super) enum Access {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+impl Word for Access {
+    const EXPECTED: &'static str = "a path, `stdout` or `off`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "stdout" => Ok(Self::Stdout),
+            "off" => Ok(Self::Off),
+            "none" | "false" => Err(Complaint::new(format!("`{text}` is not a path"))
+                .help("to log nothing write `access = \"off\"`; a file of that name is `./none`")),
+            path => FilePath::parse(path).map(|path| Self::File(path.0)),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "minLength": 1, "examples": ["stdout", "off", "/var/log/gatepost/access.log"] })
+    }
+}
+
+/// One of a few words.
+macro_rules! choices {
+    ($($type:ty, $expected:literal: { $($word:literal => $value:expr),* $(,)? })*) => {$(
+        impl Word for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Result<Self, Complaint> {
+                match text {
+                    $($word => Ok($value),)*
+                    other => {
+                        let complaint = Complaint::new(format!("`{}` is none of the choices", other.escape_debug()));
+                        Err(match super::report::nearest(other, [$($word),*]) {
+                            Some(near) => complaint.help(format!("did you mean `{near}`?")),
+                            None => complaint,
+                        })
+                    }
+                }
+            }
+
+            fn form() -> Json {
+                json!({ "enum": [$($word),*] })
+            }
+        }
+    )*};
+}
+
+choices! {
+    LogFormat, "`json` or `text`": { "json" => Self::Json, "text" => Self::Text }
+    UpstreamHttp, "`auto`, `1.1` or `2`": {
+        "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
+    }
+    EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
+}
+
+/// `"0660"`: the permission bits of a unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode(pub(super) u32);
+
+impl Word for Mode {
+    const EXPECTED: &'static str = "permission bits in octal such as `0660`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| {
+                (3..=4).contains(&text.len()) && *mode <= 0o777 && !text.starts_with('+')
+            })
+            .map(Self)
+            .ok_or_else(|| Complaint::new(format!("`{}` is not a mode", text.escape_debug())))
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^0?[0-7]{3}$" })
+    }
+}
+
+impl Word for SecretRef {
+    const EXPECTED: &'static str = "a reference to a secret";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        const FORMS: &str = "write `env:NAME`, `file:/path` or `credential:name`";
+        let Some((kind, rest)) = text.split_once(':') else {
+            return Err(Complaint::new("a secret stands in the file itself").help(FORMS));
+        };
+        let complaint = |why: &str| Err(Complaint::new(why.to_owned()).help(FORMS));
+        match kind {
+            "env" if rest.is_empty() || rest.contains(['=', '\0']) => {
+                complaint("that is not the name of an environment variable")
+            }
+            "env" => Ok(Self::Env(rest.to_owned())),
+            "file" if rest.is_empty() || rest.contains('\0') => complaint("`file:` names no file"),
+            "file" => Ok(Self::File(rest.into())),
+            "credential" if rest.is_empty() || rest.contains(['/', '\0']) || rest == ".." => {
+                complaint("that is not the name of a credential")
+            }
+            "credential" => Ok(Self::Credential(rest.to_owned())),
+            _ => complaint("a secret stands in the file itself"),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^(env:[^=]+|file:.+|credential:[^/]+)$" })
+    }
+}
+
+words!(
+    Text,
+    FilePath,
+    Access,
+    LogFormat,
+    UpstreamHttp,
+    EncodedSlash,
+    Mode,
+    SecretRef
+);
+
+/// A version's weight: percent with at most two decimals, or `"rest"`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weight {
+    Percent(Share),
+    Rest,
+}
+
+const WEIGHT: &str = "a percentage from 0 to 100 with at most two decimals, or `rest`";
+
+impl Weight {
+    fn percent(text: &str) -> Option<Share> {
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let part = part.trim_end_matches('0');
+        if part.len() > 2 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let whole: u16 = whole.parse().ok().filter(|whole| *whole <= 100)?;
+        let part: u16 = format!("{part:0<2}").parse().ok()?;
+        Some(whole * 100 + part)
+            .filter(|share| *share <= Share::WHOLE.0)
+            .map(Share)
+    }
+}
+
+impl Read for Weight {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let (read, written) = match value.get_ref() {
+            DeValue::String(text) if text == "rest" => return Some(Self::Rest),
+            DeValue::Integer(number) if number.radix() == 10 => {
+                (Self::percent(number.as_str()), number.to_string())
+            }
+            DeValue::Float(number) => (Self::percent(number.as_str()), number.to_string()),
+            DeValue::Integer(number) => (None, number.to_string()),
+            DeValue::String(text) => (None, text.escape_debug().to_string()),
+            _ => {
+                reader.expected(WEIGHT, value);
+                return None;
+            }
+        };
+        if read.is_none() {
+            let span = reader.span(value);
+            reader.report.push(
+                Problem::at(format!("`{written}` is not a weight"), span)
+                    .label(format!("expected {WEIGHT}")),
+            );
+        }
+        read.map(Self::Percent)
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01 },
+            { "const": "rest" },
+        ] })
+    }
+}
+
+/// A share from 0 to 1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fraction(pub(super) f64);
+
+impl Read for Fraction {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        const EXPECTED: &str = "a share from 0.0 to 1.0";
+        let (number, written) = match value.get_ref() {
+            DeValue::Integer(number) => (number.as_str().parse().ok(), number.to_string()),
+            DeValue::Float(number) => (number.as_str().parse().ok(), number.to_string()),
+            _ => {
+                reader.expected(EXPECTED, value);
+                return None;
+            }
+        };
+        let read = number.filter(|number: &f64| (0.0..=1.0).contains(number));
+        if read.is_none() {
+            let span = reader.span(value);
+            reader.report.push(
+                Problem::at(format!("`{written}` is not a share"), span)
+                    .label(format!("expected {EXPECTED}")),
+            );
+        }
+        read.map(Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}

@@ -1,0 +1,121 @@
+//! What a limit counts by: a request's key, hashed.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    net::IpAddr,
+    sync::LazyLock,
+};
+
+use http::HeaderMap;
+
+use super::{KeyHash, Limiter};
+use crate::{config::model::LimitKey, decide::cookie};
+
+/// Keyed with random numbers of this process, so that nobody outside can make keys collide; the same for all limiters,
+/// so that buckets can be carried from one to another.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// What a key may be made of.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyFacts<'r> {
+    pub client_ip: IpAddr,
+    /// The client's name: unlike its id, it means the same after a reload.
+    pub client: Option<&'r str>,
+    pub headers: &'r HeaderMap,
+    /// As it came, without the question mark.
+    pub query: Option<&'r str>,
+}
+
+/// What a hash is of comes first in it, so that a header's value never counts as the address that it looks like.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    Route,
+    V4,
+    V6,
+    Client,
+    Header,
+    Cookie,
+    Query,
+}
+
+impl Limiter {
+    /// The bucket by which this limiter counts a request.
+    ///
+    /// Of a header, a cookie or a query parameter that came several times, the first counts; query names and values are
+    /// percent-decoded (RFC 3986 §2.1). A key that is missing or empty counts by the caller's address.
+    pub fn key(&self, facts: &KeyFacts) -> KeyHash {
+        let key = match &self.limit.per {
+            LimitKey::Route => Some(hash(Kind::Route, [])),
+            LimitKey::ClientIp => None,
+            LimitKey::Client => facts
+                .client
+                .and_then(|name| present(Kind::Client, name.bytes())),
+            LimitKey::Header(name) => facts
+                .headers
+                .get(name)
+                .and_then(|v| present(Kind::Header, v.as_bytes().iter().copied())),
+            LimitKey::Cookie(name) => {
+                cookie::value(facts.headers, name).and_then(|v| present(Kind::Cookie, v.bytes()))
+            }
+            LimitKey::Query(name) => facts
+                .query
+                .and_then(|query| parameter(query, name))
+                .and_then(|v| present(Kind::Query, v)),
+        };
+        key.unwrap_or_else(|| by_address(facts.client_ip))
+    }
+}
+
+/// IPv4 whole, IPv6 by /64: what one subscriber is given at least (RFC 6177).
+fn by_address(ip: IpAddr) -> KeyHash {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => hash(Kind::V4, ip.octets()),
+        IpAddr::V6(ip) => hash(Kind::V6, ip.octets().into_iter().take(8)),
+    }
+}
+
+fn present(kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
+    let mut value = value.peekable();
+    value.peek()?;
+    Some(hash(kind, value))
+}
+
+fn hash(kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
+    let mut hasher = HASHER.build_hasher();
+    hasher.write_u8(kind as u8);
+    for byte in value {
+        hasher.write_u8(byte);
+    }
+    KeyHash::new(hasher.finish())
+}
+
+/// The decoded value of the first parameter of this name.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<Decoded<'q>> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(n, _)| Decoded(n.as_bytes()).eq(name.bytes()))
+        .map(|(_, v)| Decoded(v.as_bytes()))
+}
+
+/// Percent-decodes as it goes. What is no escape stands for itself.
+struct Decoded<'q>(&'q [u8]);
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let digit = |b: u8| (b as char).to_digit(16);
+        if let [b'%', high, low, rest @ ..] = self.0
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            self.0 = rest;
+            return Some((high * 16 + low) as u8);
+        }
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+}

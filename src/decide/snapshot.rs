@@ -1,0 +1,291 @@
+//! A config, arranged for deciding; and the decision itself: client address → route → client → limits → version.
+
+use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+use super::{
+    Facts, Now, Reason,
+    client::{self, Clients},
+    host,
+    limit::{Ask, KeyFacts, Limiter, Refused, take_all},
+    path,
+    route::{AllowedMethods, Found, Router},
+    split::{Pick, PickFacts, Split},
+};
+use crate::config::{
+    Config,
+    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Name, Route, RouteId},
+};
+
+/// Everything that a decision needs of one config. Shared by all workers, swapped whole.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub config: Config,
+    /// Its number and the hash of its texts.
+    pub generation: u64,
+    pub hash: String,
+    pub router: Router,
+    pub clients: Clients,
+    /// By [`FunctionId`](crate::config::model::FunctionId).
+    pub splits: Vec<Split>,
+    /// By [`RouteId`], in the order of the route's `limits`.
+    pub limits: Vec<Box<[Arc<Limiter>]>>,
+    /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
+    shared: Vec<Arc<Limiter>>,
+}
+
+/// Arranges `config`. What still means the same goes on from `previous`: the counts of limits, the place in dealing.
+pub fn compile(
+    config: Config,
+    generation: u64,
+    hash: String,
+    workers: usize,
+    previous: Option<&Snapshot>,
+    now: Now,
+) -> Snapshot {
+    let old_functions: HashMap<&str, &Split> = previous
+        .map(|p| p.config.functions.iter().map(|f| &*f.name).zip(&p.splits).collect())
+        .unwrap_or_default();
+    let splits = config
+        .functions
+        .iter()
+        .map(|function| Split::new(function, workers, old_functions.get(&*function.name).copied()))
+        .collect();
+
+    let old_shared: HashMap<&str, &Arc<Limiter>> = previous
+        .map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&p.shared).collect())
+        .unwrap_or_default();
+    let shared: Vec<_> = config
+        .limits
+        .iter()
+        .map(|shared| match old_shared.get(&*shared.name) {
+            Some(old) => Limiter::carried(&shared.limit, shared.name.clone(), old, now),
+            None => Arc::new(Limiter::new(&shared.limit, shared.name.clone())),
+        })
+        .collect();
+
+    let old_routes: HashMap<&str, RouteId> = previous
+        .map(|p| (0..).map(RouteId).zip(&p.config.routes).map(|(id, r)| (&*r.name, id)).collect())
+        .unwrap_or_default();
+    let limits = config
+        .routes
+        .iter()
+        .map(|route| {
+            let old = previous.zip(old_routes.get(&*route.name)).map(|(p, id)| own_limits(p, *id)).unwrap_or_default();
+            limits_of(route, &shared, old, now)
+        })
+        .collect();
+
+    let router = Router::new(&config);
+    let clients = Clients::new(&config.clients);
+    Snapshot { generation, hash, router, clients, splits, limits, shared, config }
+}
+
+/// A route's own limits in `snapshot`, with what they count by.
+fn own_limits(snapshot: &Snapshot, route: RouteId) -> Vec<(&LimitKey, &Arc<Limiter>)> {
+    let uses = &snapshot.config.routes[route.index()].limits;
+    uses.iter()
+        .zip(&snapshot.limits[route.index()])
+        .filter_map(|(one, limiter)| match one {
+            LimitUse::Own(limit) => Some((&limit.per, limiter)),
+            LimitUse::Shared(_) => None,
+        })
+        .collect()
+}
+
+/// The nth limit with a `per` goes on with the counts of the nth old one with that `per`
+/// ([`changes`](crate::config::changes) tells so).
+fn limits_of(
+    route: &Route,
+    shared: &[Arc<Limiter>],
+    mut old: Vec<(&LimitKey, &Arc<Limiter>)>,
+    now: Now,
+) -> Box<[Arc<Limiter>]> {
+    (0..)
+        .zip(&route.limits)
+        .map(|(n, one)| match one {
+            LimitUse::Shared(id) => shared[id.index()].clone(),
+            LimitUse::Own(limit) => {
+                let label = limit_label(route, n);
+                match old.iter().position(|(per, _)| **per == limit.per) {
+                    Some(at) => Limiter::carried(limit, label, old.remove(at).1, now),
+                    None => Arc::new(Limiter::new(limit, label)),
+                }
+            }
+        })
+        .collect()
+}
+
+/// What a route's own limit is called in headers: the route's name, and its number where it isn't the first.
+fn limit_label(route: &Route, n: usize) -> Name {
+    match n {
+        0 => route.name.clone(),
+        n => format!("{}-{}", route.name, n + 1).into(),
+    }
+}
+
+/// A request as it came, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    pub listener: ListenerId,
+    /// Who the connection is from (PROXY header, or the socket).
+    pub peer: IpAddr,
+    pub method: &'r Method,
+    /// Host or `:authority`, as sent; `None` only in HTTP/1.0.
+    pub authority: Option<&'r str>,
+    /// The target's path, as sent.
+    pub path: &'r str,
+    pub query: Option<&'r str>,
+    pub headers: &'r HeaderMap,
+}
+
+/// What was decided of a request.
+#[derive(Debug)]
+pub struct Decision<'r> {
+    pub client_ip: IpAddr,
+    pub client: Option<ClientId>,
+    pub route: Option<RouteId>,
+    /// Normalised; as sent where it has no normal form.
+    pub path: Cow<'r, str>,
+    /// The version, or the refusal.
+    pub outcome: Result<Pick, Refusal>,
+}
+
+/// Why a request goes nowhere.
+#[derive(Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    /// What exactly, for the caller; empty: the reason says it all.
+    pub detail: Cow<'static, str>,
+    pub allow: Option<AllowedMethods>,
+    /// The limit that refused: its place in the route's limits.
+    pub limit: Option<Refused>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: Cow::Borrowed(""), allow: None, limit: None }
+    }
+}
+
+impl Refusal {
+    fn bad(detail: impl ToString) -> Self {
+        Self { detail: Cow::Owned(detail.to_string()), ..Reason::BadRequest.into() }
+    }
+}
+
+/// Who asks: a worker's number (only it deals under this number), and its dice for sticky cookies.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    pub worker: usize,
+    pub now: Now,
+    pub dice: &'a dyn Fn() -> u128,
+}
+
+impl Snapshot {
+    /// Decides what becomes of a request. Takes from its limits and deals its version: to be called once.
+    pub fn decide<'r>(&self, request: &Request<'r>, asker: Asker<'_>) -> Decision<'r> {
+        let client_ip = client::address(request.peer, request.headers, &self.config.server.trusted_proxies);
+        let mut decision = Decision {
+            client_ip,
+            client: None,
+            route: None,
+            path: Cow::Borrowed(request.path),
+            outcome: Err(Reason::NoRoute.into()),
+        };
+        decision.outcome = self.outcome(request, asker, &mut decision);
+        decision
+    }
+
+    fn outcome<'r>(
+        &self,
+        request: &Request<'r>,
+        asker: Asker<'_>,
+        decision: &mut Decision<'r>,
+    ) -> Result<Pick, Refusal> {
+        let host = match request.authority {
+            Some(authority) => host::parse(authority).map_err(Refusal::bad)?.name,
+            None => Cow::Borrowed(""),
+        };
+        // RFC 9110 §9.3.7: `OPTIONS *` asks about the server as a whole; routes are of paths.
+        let normal = path::normalise(request.path).map_err(Refusal::bad)?;
+        decision.path = normal.path;
+
+        let facts = Facts {
+            listener: request.listener,
+            method: request.method,
+            host: &host,
+            path: &decision.path,
+            query: request.query,
+            headers: request.headers,
+        };
+        let id = match self.router.find(&facts) {
+            Found::Route(id) => id,
+            Found::NoRoute => return Err(Reason::NoRoute.into()),
+            Found::MethodNotAllowed(allow) => {
+                return Err(Refusal { allow: Some(allow), ..Reason::MethodNotAllowed.into() });
+            }
+        };
+        decision.route = Some(id);
+        let route = &self.config.routes[id.index()];
+        if normal.encoded_slash && route.encoded_slash == EncodedSlash::Refuse {
+            return Err(Refusal::bad("the path has an encoded slash, which this route does not take"));
+        }
+
+        decision.client = self.clients.identify(decision.client_ip);
+        client::admit(route, decision.client_ip, decision.client)?;
+
+        self.take_limits(id, request, decision)
+            .map_or(Ok(()), |asks| asks.take(asker.now))
+            .map_err(|refused| Refusal { limit: Some(refused), ..Reason::RateLimited.into() })?;
+
+        let pick = PickFacts {
+            pin: route.version,
+            client_ip: decision.client_ip,
+            client: decision.client,
+            headers: request.headers,
+            worker: asker.worker,
+            dice: asker.dice,
+        };
+        self.splits[route.function.index()].pick(&pick).ok_or_else(|| Reason::NoVersion.into())
+    }
+
+    /// The limits that a request is under, with its keys; `None`: none.
+    fn take_limits(&self, route: RouteId, request: &Request<'_>, decision: &Decision<'_>) -> Option<Asks<'_>> {
+        let limiters = &self.limits[route.index()];
+        let first = limiters.first()?;
+        let facts = KeyFacts {
+            client_ip: decision.client_ip,
+            client: decision.client.map(|id| &*self.config.clients[id.index()].name),
+            headers: request.headers,
+            query: request.query,
+        };
+        let ask = |limiter| Ask { limiter, key: Limiter::key(limiter, &facts) };
+        if limiters.len() > FEW {
+            return Some(Asks::Many(limiters.iter().map(|l| ask(&**l)).collect()));
+        }
+        let mut few = [ask(first); FEW];
+        for (place, limiter) in few.iter_mut().zip(limiters).skip(1) {
+            *place = ask(limiter);
+        }
+        Some(Asks::Few(few, limiters.len()))
+    }
+}
+
+/// So many limits of one route cost no allocation.
+const FEW: usize = 4;
+
+enum Asks<'s> {
+    Few([Ask<'s>; FEW], usize),
+    Many(Vec<Ask<'s>>),
+}
+
+impl Asks<'_> {
+    fn take(&self, now: Now) -> Result<(), Refused> {
+        match self {
+            Self::Few(asks, n) => take_all(&asks[..*n], now),
+            Self::Many(asks) => take_all(asks, now),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The gate's look at chunked framing (RFC 9112 §7.1), byte by byte, before pingora decodes it. Pure.
+//!
+//! Stricter than pingora 0.9.1, which takes a chunk-size line without digits for the last chunk, and would run what
+//! follows as a new request.
+
+/// Where in a chunked body the bytes so far end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunks {
+    at: At,
+    /// Of the present size line or the trailers: bounded.
+    line: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Before the first digit of a size.
+    Size,
+    /// Behind at least one digit.
+    Digits(u64),
+    /// In a chunk extension, which is passed over.
+    Extension(u64),
+    /// Behind the CR of a size line.
+    SizeLf(u64),
+    /// So many bytes of data left.
+    Data(u64),
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line.
+    Trailer,
+    /// Within a trailer line.
+    TrailerLine,
+    /// Behind the CR of a trailer line.
+    TrailerLf,
+    /// Behind the CR of the empty line.
+    EndLf,
+    Done,
+}
+
+/// The bytes are no chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadChunk(pub &'static str);
+
+/// Size lines may have so many bytes with their extensions; all trailers together as well.
+const LINE: u32 = 8 * 1024;
+
+impl Chunks {
+    pub fn new() -> Self {
+        Self { at: At::Size, line: 0 }
+    }
+
+    /// Whether the body's last byte was seen.
+    pub fn is_done(&self) -> bool {
+        self.at == At::Done
+    }
+
+    /// Takes in the next bytes: says how many of them belong to this body.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the framing; nothing of the connection may be used after that.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        let mut i = 0;
+        while i < bytes.len() {
+            if let At::Data(left) = self.at {
+                let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - i);
+                i += n;
+                let left = left - n as u64;
+                self.at = if left == 0 { At::DataCr } else { At::Data(left) };
+                continue;
+            }
+            if self.is_done() {
+                break;
+            }
+            self.step(bytes[i])?;
+            i += 1;
+        }
+        Ok(i)
+    }
+
+    fn step(&mut self, b: u8) -> Result<(), BadChunk> {
+        self.line += 1;
+        if self.line > LINE {
+            return Err(BadChunk("a chunk's size line or the trailers are longer than 8 KiB"));
+        }
+        self.at = match (self.at, b) {
+            (At::Size, _) => At::Digits(digit(b).ok_or(BadChunk("a chunk size has no digits"))?),
+            (At::Digits(n), b'\r') => At::SizeLf(n),
+            (At::Digits(n), b';') => At::Extension(n),
+            (At::Digits(n), _) => {
+                let d = digit(b).ok_or(BadChunk("a chunk size has a character that is no hexadecimal digit"))?;
+                if n > u64::MAX >> 8 {
+                    return Err(BadChunk("a chunk size is too large"));
+                }
+                At::Digits(n << 4 | d)
+            }
+            (At::Extension(n), b'\r') => At::SizeLf(n),
+            (At::Extension(_), b'\n' | 0..=8 | 0x0b..=0x1f | 0x7f) => {
+                return Err(BadChunk("a chunk extension has a control character"));
+            }
+            (At::Extension(n), _) => At::Extension(n),
+            (At::SizeLf(0), b'\n') => {
+                self.line = 0;
+                At::Trailer
+            }
+            (At::SizeLf(n), b'\n') => {
+                self.line = 0;
+                At::Data(n)
+            }
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => {
+                self.line = 0;
+                At::Size
+            }
+            (At::Trailer, b'\r') => At::EndLf,
+            (At::Trailer, b'\n' | b' ' | b'\t' | b':') => return Err(BadChunk("a trailer is malformed")),
+            (At::Trailer | At::TrailerLine, b'\n' | 0..=8 | 0x0b..=0x0c | 0x0e..=0x1f | 0x7f) => {
+                return Err(BadChunk("a trailer has a control character"));
+            }
+            (At::TrailerLine, b'\r') => At::TrailerLf,
+            (At::Trailer | At::TrailerLine, _) => At::TrailerLine,
+            (At::TrailerLf, b'\n') => At::Trailer,
+            (At::EndLf, b'\n') => At::Done,
+            (At::SizeLf(_) | At::TrailerLf | At::EndLf, _) => return Err(BadChunk("a CR without its LF")),
+            (At::DataCr | At::DataLf, _) => return Err(BadChunk("a chunk is longer than its size")),
+            (At::Data(_) | At::Done, _) => self.at, // never: `take` handles both
+        };
+        Ok(())
+    }
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn digit(b: u8) -> Option<u64> {
+    char::from(b).to_digit(16).map(u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(bytes: &[u8]) -> Result<(usize, bool), BadChunk> {
+        let mut chunks = Chunks::new();
+        let n = chunks.take(bytes)?;
+        Ok((n, chunks.is_done()))
+    }
+
+    #[test]
+    fn a_body_ends_where_it_says() {
+        assert_eq!(take(b"5\r\nhello\r\n0\r\n\r\nGET /"), Ok((15, true)));
+        assert_eq!(take(b"5;a=b\r\nhello\r\n00\r\nx: y\r\n\r\n"), Ok((26, true)));
+        assert_eq!(take(b"A\r\n01234"), Ok((8, false)));
+        assert_eq!(take(b"0\r\n\r\n"), Ok((5, true)));
+    }
+
+    #[test]
+    fn broken_framing_is_refused() {
+        for bytes in [
+            &b"\r\nGET /smuggled HTTP/1.1\r\n\r\n"[..],
+            b";x\r\n\r\n",
+            b" 5\r\nhello\r\n",
+            b"5 \r\nhello\r\n",
+            b"0x5\r\nhello\r\n",
+            b"+5\r\nhello\r\n",
+            b"5\nhello\r\n",
+            b"5\r\nhello!\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"5\rxhello",
+            b"fffffffffffffffff\r\n",
+            b"0\r\n\n",
+            b"0\r\n x\r\n\r\n",
+            b"0\r\na: b\n\r\n",
+            b"5;a\nb\r\n",
+        ] {
+            assert!(take(bytes).is_err(), "{}", bytes.escape_ascii());
+        }
+        assert!(take(format!("5;{}", "a".repeat(9000)).as_bytes()).is_err());
+        assert!(take(format!("0\r\n{}", "a: b\r\n".repeat(2000)).as_bytes()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pieces_are_judged_like_the_whole(bytes in proptest::collection::vec(
+            proptest::sample::select(&b"05af;\r\n\n x:"[..]), 0..60), cut in 0usize..60) {
+            let cut = cut.min(bytes.len());
+            let mut whole = Chunks::new();
+            let one = whole.take(&bytes);
+            let mut pieces = Chunks::new();
+            let two = pieces.take(&bytes[..cut]).and_then(|n| {
+                if pieces.is_done() { Ok(n) } else { pieces.take(&bytes[cut..]).map(|m| n + m) }
+            });
+            proptest::prop_assert_eq!(one, two);
+            proptest::prop_assert_eq!(whole, pieces);
+        }
+    }
+}

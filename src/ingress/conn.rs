@@ -1,0 +1,281 @@
+//! What a connection's task, its IO, pingora's phases and the worker's sweeper share about one downstream connection.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use atomic_waker::AtomicWaker;
+
+use super::io::Transport;
+use crate::{config::model::ListenerTimeouts, decide::Now};
+
+/// What a connection waits for: what its deadline is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Nothing that is bounded here.
+    None = 0,
+    /// PROXY header, TLS handshake, h2 preface.
+    Handshake = 1,
+    /// The next request.
+    Idle = 2,
+    /// The rest of a head.
+    Header = 3,
+    /// The next bytes of a request's body.
+    Body = 4,
+    /// The caller to take more of the answer.
+    Write = 5,
+    /// The caller to close after a last answer.
+    Linger = 6,
+}
+
+impl Phase {
+    fn of(n: u8) -> Self {
+        match n {
+            1 => Self::Handshake,
+            2 => Self::Idle,
+            3 => Self::Header,
+            4 => Self::Body,
+            5 => Self::Write,
+            6 => Self::Linger,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Why a connection was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This phase took too long.
+    Overdue(Phase),
+    /// The function took too long (first byte, idle or total).
+    Upstream,
+    /// gatepost stops, or the listener is gone, and no request is under way.
+    Drained,
+}
+
+/// The shared part of a connection. Deadlines are set with relaxed stores and looked at by one sweeper per worker: no timer is
+/// registered per request.
+#[derive(Debug)]
+pub struct Conn {
+    pub info: Info,
+    pub timeouts: ListenerTimeouts,
+    phase: AtomicU8,
+    /// In milliseconds of the worker's coarse clock; 0: none.
+    deadline: AtomicU64,
+    /// The same for the function that works for this connection.
+    upstream_deadline: AtomicU64,
+    ended: AtomicU8,
+    waker: AtomicWaker,
+    /// The function answered 101: bytes pass unseen from here on.
+    pub tunnel: AtomicBool,
+    /// What is to be closed gently once the IO is gone.
+    left_over: Mutex<Option<Transport>>,
+    /// Requests under way on an h2 connection.
+    streams: AtomicU32,
+    /// After the present request this connection is to close.
+    pub closing: AtomicBool,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Info {
+    /// Which listener: stable over reloads, unlike its index in a config.
+    pub listener: ListenerKey,
+    /// The caller, as the PROXY header or the socket tells; `None`: a unix socket.
+    pub peer: Option<SocketAddr>,
+    pub tls: bool,
+}
+
+impl Info {
+    /// The caller's address. A unix socket's peer is this machine.
+    pub fn ip(&self) -> IpAddr {
+        self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
+    }
+}
+
+/// A listener by the order in which names were first seen in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerKey(pub u32);
+
+impl Conn {
+    pub fn new(info: Info, timeouts: ListenerTimeouts) -> Arc<Self> {
+        let conn = Arc::new(Self {
+            info,
+            timeouts,
+            phase: AtomicU8::new(0),
+            deadline: AtomicU64::new(0),
+            upstream_deadline: AtomicU64::new(0),
+            ended: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            tunnel: AtomicBool::new(false),
+            left_over: Mutex::new(None),
+            streams: AtomicU32::new(0),
+            closing: AtomicBool::new(false),
+        });
+        SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
+        conn
+    }
+
+    /// Begins a phase with its full time, whatever was before.
+    pub fn begin(&self, phase: Phase) {
+        let time = match phase {
+            Phase::None => None,
+            Phase::Handshake => Some(self.timeouts.handshake),
+            Phase::Idle => Some(self.timeouts.idle),
+            Phase::Header => Some(self.timeouts.header),
+            Phase::Body | Phase::Write => Some(self.timeouts.body),
+            Phase::Linger => Some(LINGER),
+        };
+        self.phase.store(phase as u8, Relaxed);
+        self.deadline.store(time.map_or(0, after), Relaxed);
+    }
+
+    /// A read or write has to wait: its time runs from the first such wait.
+    pub fn waits(&self, phase: Phase) {
+        if self.deadline.load(Relaxed) == 0 {
+            self.begin(phase);
+        }
+    }
+
+    /// A read or write of this phase went on.
+    pub fn goes_on(&self, phase: Phase) {
+        if self.phase.load(Relaxed) == phase as u8 {
+            self.begin(Phase::None);
+        }
+    }
+
+    /// A whole head is here: what ended the wait for it no longer counts.
+    pub fn request_begins(&self) {
+        self.begin(Phase::None);
+        self.ended.store(0, Relaxed);
+    }
+
+    pub fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Relaxed))
+    }
+
+    /// Bounds what the function may take from now on; `None` lifts it.
+    pub fn bound_upstream(&self, time: Option<Duration>) {
+        self.upstream_deadline.store(time.map_or(0, after), Relaxed);
+    }
+
+    pub fn ended(&self) -> Option<Ended> {
+        match self.ended.load(Relaxed) {
+            0 => None,
+            ENDED_DRAINED => Some(Ended::Drained),
+            ENDED_UPSTREAM => Some(Ended::Upstream),
+            n => Some(Ended::Overdue(Phase::of(n))),
+        }
+    }
+
+    /// Of h2: a request begins; the connection is no longer idle.
+    pub fn stream_begins(&self) {
+        if self.streams.fetch_add(1, Relaxed) == 0 {
+            self.begin(Phase::None);
+        }
+    }
+
+    /// Of h2: a request ended; with the last one idle time begins.
+    pub fn stream_ends(&self) {
+        if self.streams.fetch_sub(1, Relaxed) == 1 {
+            self.begin(Phase::Idle);
+        }
+    }
+
+    /// Only the connection's own task and what it calls come here: nobody waits for this lock.
+    pub fn leave(&self, transport: Transport) {
+        *self.left_over.lock().unwrap_or_else(PoisonError::into_inner) = Some(transport);
+    }
+
+    pub fn left_over(&self) -> Option<Transport> {
+        self.left_over.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// To be called before a task waits, so that the sweeper can wake it.
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    fn end(&self, how: u8) {
+        self.ended.store(how, Relaxed);
+        self.waker.wake();
+    }
+
+    /// No further request after the present one; a connection that waits for one ends now.
+    pub fn drain(&self) {
+        self.closing.store(true, Relaxed);
+        if self.phase() == Phase::Idle {
+            self.end(ENDED_DRAINED);
+        }
+    }
+}
+
+const ENDED_DRAINED: u8 = 100;
+const ENDED_UPSTREAM: u8 = 101;
+/// How long a caller may take to read a last answer and close.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often deadlines are looked at: deadlines are met up to two sweeps late, never early.
+pub const SWEEP: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+struct Sweeper {
+    conns: Vec<Weak<Conn>>,
+    /// The coarse clock.
+    now_ms: u64,
+}
+
+thread_local! {
+    static SWEEPER: RefCell<Sweeper> = RefCell::default();
+}
+
+fn after(time: Duration) -> u64 {
+    let now = SWEEPER.with_borrow(|s| s.now_ms);
+    // The coarse clock may be a sweep behind: never end anything early.
+    let time = u64::try_from((time + SWEEP).as_millis()).unwrap_or(u64::MAX);
+    now.saturating_add(time).max(1)
+}
+
+/// Ends what is overdue on this worker. To be called every [`SWEEP`], with the time.
+pub fn sweep(now: Now) {
+    let now_ms = now.0 / 1_000_000;
+    let overdue = SWEEPER.with_borrow_mut(|s| {
+        s.now_ms = now_ms;
+        let mut overdue = Vec::new();
+        s.conns.retain(|weak| {
+            let Some(conn) = weak.upgrade() else { return false };
+            let is_over = |d: &AtomicU64| matches!(d.load(Relaxed), d if d != 0 && d <= now_ms);
+            if is_over(&conn.deadline) {
+                overdue.push((conn, true));
+            } else if is_over(&conn.upstream_deadline) {
+                overdue.push((conn, false));
+            }
+            true
+        });
+        overdue
+    });
+    for (conn, own) in overdue {
+        if own {
+            conn.deadline.store(0, Relaxed);
+            conn.end(conn.phase.load(Relaxed));
+        } else {
+            conn.upstream_deadline.store(0, Relaxed);
+            conn.end(ENDED_UPSTREAM);
+        }
+    }
+}
+
+/// Drains this worker's connections: of one listener, or all.
+pub fn drain(listener: Option<ListenerKey>) {
+    let conns: Vec<_> = SWEEPER.with_borrow(|s| s.conns.iter().filter_map(Weak::upgrade).collect());
+    for conn in conns.iter().filter(|c| listener.is_none_or(|l| c.info.listener == l)) {
+        conn.drain();
+    }
+}

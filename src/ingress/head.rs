@@ -1,0 +1,461 @@
+//! The gate's look at an HTTP/1 head, before any other parser sees it: strict, so that gatepost and a function
+//! cannot read two different requests from the same bytes. Pure.
+//!
+//! What passes here is framed in one way only: a single decimal Content-Length, `Transfer-Encoding: chunked` alone, or
+//! nothing. Sources: RFC 9112 (HTTP/1.1), RFC 9110 (semantics).
+
+use std::ops::Range;
+
+use memchr::memchr;
+
+use crate::decide::Reason;
+
+/// Bounds of a head, in bytes and lines.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// The whole head, its empty line included.
+    pub bytes: usize,
+    pub fields: usize,
+    /// The request target.
+    pub target: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { bytes: 32 * 1024, fields: 100, target: 8 * 1024 }
+    }
+}
+
+/// How the body behind a head ends (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// So many bytes.
+    Length(u64),
+    Chunked,
+}
+
+/// A head that may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Where it ends in the buffer, counted from the buffer's start.
+    pub end: usize,
+    /// Where it begins: empty lines before a request are skipped (RFC 9112 §2.2).
+    pub start: usize,
+    pub framing: Framing,
+    /// The target of an absolute-form request up to its path, to be cut out: `http://host:80`. The rest may be empty.
+    pub absolute: Option<Range<usize>>,
+    /// The client waits for `100 Continue`.
+    pub expects_continue: bool,
+}
+
+/// Why a head may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadHead {
+    pub reason: Reason,
+    /// What is wrong, in words that help the sender.
+    pub detail: &'static str,
+}
+
+impl BadHead {
+    const fn new(detail: &'static str) -> Self {
+        Self { reason: Reason::BadRequest, detail }
+    }
+}
+
+/// What the bytes so far are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// Not a whole head yet. The next look may start its search for the end at this offset.
+    Partial(usize),
+    Head(Head),
+    Bad(BadHead),
+}
+
+/// Looks at `buffer`, which begins where a request should. `searched` is what the last [`Look::Partial`] said, or 0.
+pub fn look(buffer: &[u8], searched: usize, limits: &HeadLimits) -> Look {
+    let Some(end) = find_end(buffer, searched) else {
+        if buffer.len() > limits.bytes {
+            return Look::Bad(too_large(buffer, limits));
+        }
+        return Look::Partial(buffer.len().saturating_sub(3));
+    };
+    if end > limits.bytes {
+        return Look::Bad(too_large(&buffer[..end], limits));
+    }
+    match parse(&buffer[..end], limits) {
+        Ok(Some(head)) => Look::Head(head),
+        // Only empty lines so far.
+        Ok(None) => Look::Partial(end.saturating_sub(3)),
+        Err(bad) => Look::Bad(bad),
+    }
+}
+
+/// The offset behind the first empty line that ends something. Lines that end in a bare LF count here, so that a
+/// head that uses them is refused at once and not waited for.
+fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
+    let mut at = searched;
+    loop {
+        at += memchr(b'\n', &buffer[at..])? + 1;
+        match buffer.get(at..) {
+            // An empty line that only other empty lines precede ends nothing.
+            Some([b'\r', b'\n', ..]) if !only_line_ends(&buffer[..at]) => return Some(at + 2),
+            Some([b'\n', ..]) => return Some(at + 1),
+            _ => {}
+        }
+    }
+}
+
+fn only_line_ends(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| matches!(b, b'\r' | b'\n'))
+}
+
+fn too_large(buffer: &[u8], limits: &HeadLimits) -> BadHead {
+    let line = memchr(b'\n', buffer).unwrap_or(buffer.len());
+    if line > limits.target + 64 {
+        BadHead { reason: Reason::UriTooLong, detail: "the request target is longer than 8 KiB" }
+    } else {
+        BadHead { reason: Reason::HeadersTooLarge, detail: "the header is larger than 32 KiB" }
+    }
+}
+
+fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
+    let mut start = 0;
+    while head[start..].starts_with(b"\r\n") {
+        start += 2;
+    }
+    if start == head.len() {
+        return Ok(None);
+    }
+    let mut at = start;
+    let line = next_line(head, &mut at)?;
+    let request = request_line(line, limits)?;
+
+    let mut fields = 0;
+    let mut hosts = 0;
+    let mut host: &[u8] = b"";
+    let mut length: Option<u64> = None;
+    let mut chunked = false;
+    let mut expects_continue = false;
+    loop {
+        let line = next_line(head, &mut at)?;
+        if line.is_empty() {
+            break;
+        }
+        fields += 1;
+        if fields > limits.fields {
+            return Err(BadHead { reason: Reason::HeadersTooLarge, detail: "more than 100 header fields" });
+        }
+        let (name, value) = field(line)?;
+        // The few names that matter here have lengths of their own: no other name is compared.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                hosts += 1;
+                host = value;
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                // RFC 9110 §8.6: one value. A repeated one is refused even where equal: nobody honest sends it.
+                if length.is_some() {
+                    return Err(BadHead::new("more than one Content-Length"));
+                }
+                length = Some(content_length(value)?);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                // RFC 9112 §6.1: chunked must be the last coding, and is the only one that is understood here.
+                if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(BadHead::new("Transfer-Encoding must be chunked, once"));
+                }
+                chunked = true;
+            }
+            _ => {}
+        }
+    }
+
+    if hosts > 1 {
+        return Err(BadHead::new("more than one Host")); // RFC 9112 §3.2
+    }
+    if hosts == 0 && !request.is_1_0 {
+        return Err(BadHead::new("Host is missing")); // RFC 9112 §3.2
+    }
+    if chunked && length.is_some() {
+        return Err(BadHead::new("both Transfer-Encoding and Content-Length")); // RFC 9112 §6.3, the way of smuggling
+    }
+    if chunked && request.is_1_0 {
+        return Err(BadHead::new("Transfer-Encoding in an HTTP/1.0 request")); // RFC 9112 §6.1
+    }
+    if let Some(authority) = request.authority {
+        // RFC 9112 §3.2.2: Host is to be the same, and the target would win: refuse what could be read two ways.
+        if hosts == 1 && !authority.eq_ignore_ascii_case(host) {
+            return Err(BadHead::new("the target's host and Host differ"));
+        }
+    }
+    let framing = match (chunked, length) {
+        (true, _) => Framing::Chunked,
+        (_, Some(0) | None) => Framing::None,
+        (_, Some(n)) => Framing::Length(n),
+    };
+    Ok(Some(Head {
+        start,
+        end: at,
+        framing,
+        absolute: request.absolute.map(|r| r.start + start..r.end + start),
+        expects_continue: expects_continue && !request.is_1_0,
+    }))
+}
+
+/// The next line without its CRLF.
+fn next_line<'h>(head: &'h [u8], at: &mut usize) -> Result<&'h [u8], BadHead> {
+    let rest = &head[*at..];
+    let Some(lf) = memchr(b'\n', rest) else {
+        return Err(BadHead::new("the header breaks off"));
+    };
+    // RFC 9112 §2.2 lets a recipient take a bare LF for a line's end: others read on, so this one refuses.
+    if lf == 0 || rest[lf - 1] != b'\r' {
+        return Err(BadHead::new("a line ends in a bare LF"));
+    }
+    *at += lf + 1;
+    Ok(&rest[..lf - 1])
+}
+
+struct RequestLine<'l> {
+    is_1_0: bool,
+    /// Within the line.
+    absolute: Option<Range<usize>>,
+    authority: Option<&'l [u8]>,
+}
+
+fn request_line<'l>(line: &'l [u8], limits: &HeadLimits) -> Result<RequestLine<'l>, BadHead> {
+    let method_end = memchr(b' ', line).ok_or(BadHead::new("the request line has no target"))?;
+    let method = &line[..method_end];
+    if method.is_empty() || !method.iter().all(|&b| is_token(b)) {
+        return Err(BadHead::new("the method is not a token"));
+    }
+    let rest = &line[method_end + 1..];
+    let target_end = memchr(b' ', rest).ok_or(BadHead::new("the request line has no version"))?;
+    let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+    let is_1_0 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        _ => return Err(BadHead::new("the version must be HTTP/1.1 or HTTP/1.0")),
+    };
+    if target.len() > limits.target {
+        return Err(BadHead { reason: Reason::UriTooLong, detail: "the request target is longer than 8 KiB" });
+    }
+    // RFC 3986 §2: a URI is of printable ASCII; a fragment is never sent.
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return Err(BadHead::new("the request target has a character that must be percent-encoded"));
+    }
+    let plain = |absolute, authority| Ok(RequestLine { is_1_0, absolute, authority });
+    if method == b"CONNECT" {
+        return Err(BadHead { reason: Reason::MethodNotAllowed, detail: "CONNECT is not served here" });
+    }
+    match target {
+        [b'/', ..] => plain(None, None),
+        b"*" if method == b"OPTIONS" => plain(None, None),
+        _ => {
+            // RFC 9112 §3.2.2: absolute-form must be taken; it goes on in origin-form.
+            let scheme = [&b"http://"[..], b"https://"]
+                .into_iter()
+                .find(|s| target.len() > s.len() && target[..s.len()].eq_ignore_ascii_case(s))
+                .ok_or(BadHead::new("the request target must begin with a slash"))?;
+            let rest = &target[scheme.len()..];
+            let authority_end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+            let authority = &rest[..authority_end];
+            if authority.is_empty() || authority.contains(&b'@') {
+                return Err(BadHead::new("the request target's host is empty or has user information"));
+            }
+            let from = method_end + 1;
+            plain(Some(from..from + scheme.len() + authority_end), Some(authority))
+        }
+    }
+}
+
+/// Name and trimmed value of a field line (RFC 9112 §5).
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
+    let colon = memchr(b':', line).ok_or(BadHead::new("a header line has no colon"))?;
+    let name = &line[..colon];
+    // This refuses folded lines and white space before the colon too (RFC 9112 §5.1, §5.2).
+    if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
+        return Err(BadHead::new("a header name is not a token"));
+    }
+    let value = line[colon + 1..].trim_ascii();
+    // No early way out: the whole value in one vectorised pass.
+    let bad = value.iter().fold(false, |bad, &b| bad | ((b < 0x20 && b != b'\t') | (b == 0x7f)));
+    if bad {
+        return Err(BadHead::new("a header value has a control character"));
+    }
+    Ok((name, value))
+}
+
+fn content_length(value: &[u8]) -> Result<u64, BadHead> {
+    let bad = BadHead::new("Content-Length is not one decimal number");
+    // 19 digits always fit.
+    if value.is_empty() || value.len() > 19 {
+        return Err(bad);
+    }
+    value.iter().try_fold(0u64, |n, b| if b.is_ascii_digit() { Ok(n * 10 + u64::from(b - b'0')) } else { Err(bad) })
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+fn is_token(b: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0;
+        while b < 256 {
+            let c = b as u8;
+            table[b] = c.is_ascii_alphanumeric()
+                || matches!(
+                    c,
+                    b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+                );
+            b += 1;
+        }
+        table
+    };
+    TABLE[usize::from(b)]
+}
+
+/// Method, host and target of a head that may be broken, as far as they can be told: for the log alone.
+pub fn describe(buffer: &[u8]) -> (String, String, String) {
+    let text = String::from_utf8_lossy(&buffer[..buffer.len().min(4096)]).into_owned();
+    let mut lines = text.trim_start_matches(['\r', '\n']).split('\n').map(|l| l.trim_end_matches('\r'));
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let method = words.next().unwrap_or_default().chars().take(32).collect();
+    let target = words.next().unwrap_or_default();
+    let path = target.split('?').next().unwrap_or_default().to_owned();
+    let host = lines
+        .filter_map(|l| l.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("host"))
+        .map(|(_, value)| value.trim().chars().take(256).collect())
+        .unwrap_or_default();
+    (method, host, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(bytes: &[u8]) -> Look {
+        look(bytes, 0, &HeadLimits::default())
+    }
+
+    fn head(bytes: &[u8]) -> Head {
+        match see(bytes) {
+            Look::Head(head) => head,
+            other => panic!("{other:?} for {}", bytes.escape_ascii()),
+        }
+    }
+
+    fn bad(bytes: &[u8]) -> BadHead {
+        match see(bytes) {
+            Look::Bad(bad) => bad,
+            other => panic!("{other:?} for {}", bytes.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn an_ordinary_request_passes() {
+        let h = head(b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\nrest");
+        assert_eq!((h.start, h.end, h.framing), (0, 45, Framing::None));
+        let h = head(b"\r\nPOST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello");
+        assert_eq!((h.start, h.framing), (2, Framing::Length(5)));
+        let h = head(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!((h.framing, h.expects_continue), (Framing::Chunked, true));
+        head(b"GET / HTTP/1.0\r\n\r\n");
+        head(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+
+    #[test]
+    fn absolute_form_is_recognised_and_must_agree_with_host() {
+        let bytes = b"GET http://x.test:80/a HTTP/1.1\r\nHost: X.test:80\r\n\r\n";
+        let h = head(bytes);
+        assert_eq!(&bytes[h.absolute.unwrap()], b"http://x.test:80");
+        bad(b"GET http://x/ HTTP/1.1\r\nHost: y\r\n\r\n");
+        bad(b"GET http://u@x/ HTTP/1.1\r\nHost: u@x\r\n\r\n");
+        bad(b"GET http:/// HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+
+    #[test]
+    fn a_head_that_arrives_in_pieces_is_partial_until_its_end() {
+        let bytes = b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut searched = 0;
+        for n in 0..bytes.len() {
+            match look(&bytes[..n], searched, &HeadLimits::default()) {
+                Look::Partial(at) => searched = at,
+                other => panic!("{other:?} at {n}"),
+            }
+        }
+        assert!(matches!(look(bytes, searched, &HeadLimits::default()), Look::Head(_)));
+    }
+
+    #[test]
+    fn what_could_be_read_two_ways_is_refused() {
+        for bytes in [
+            &b"GET / HTTP/1.1\nHost: x\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nHost: x\n\n",
+            b"GET / HTTP/1.1\r\nHost: x\n\r\n",
+            b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+            b"GET / HTTP/1.1\r\n Host: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nA\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nA: a\rb\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+            b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+            b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+            b"GET /\r\nHost: x\r\n\r\n",
+            b"GET /\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /#a HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET a HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"G(T / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+            b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            assert_eq!(bad(bytes).reason, Reason::BadRequest, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(bad(b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n").reason, Reason::MethodNotAllowed);
+    }
+
+    #[test]
+    fn too_much_is_told_apart() {
+        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(9000));
+        assert_eq!(bad(long.as_bytes()).reason, Reason::UriTooLong);
+        let endless = format!("GET /{}", "a".repeat(40_000));
+        assert_eq!(bad(endless.as_bytes()).reason, Reason::UriTooLong);
+        let large = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(40_000));
+        assert_eq!(bad(large.as_bytes()).reason, Reason::HeadersTooLarge);
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(100));
+        assert_eq!(bad(many.as_bytes()).reason, Reason::HeadersTooLarge);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic_and_alike_in_pieces(bytes in proptest::collection::vec(
+            proptest::sample::select(&b"\r\n\n :aGET /HTTP/1.1Host5,\t\0"[..]), 0..200), cut in 0usize..200) {
+            let limits = HeadLimits::default();
+            let whole = look(&bytes, 0, &limits);
+            let cut = cut.min(bytes.len());
+            let pieces = match look(&bytes[..cut], 0, &limits) {
+                Look::Partial(at) => look(&bytes, at, &limits),
+                decided => decided,
+            };
+            proptest::prop_assert_eq!(whole, pieces);
+        }
+    }
+}

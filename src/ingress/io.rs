@@ -1,0 +1,552 @@
+//! The IO that pingora sees: over a socket or TLS, with the gate in it.
+//!
+//! In HTTP/1 mode it hands out exactly one request at a time. The head never comes this way ([`Io::poll_head`] gives it to
+//! the connection's task, which feeds it to pingora's session). The body comes framed as the head said, checked by
+//! [`Chunks`]; behind its end, reads wait, and see only the caller's end of stream. What a caller sends ahead stays here.
+//!
+//! Answers are gathered until a flush: head and body of a small one leave in one write.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType, raw_connect::ProxyDigest,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    chunk::Chunks,
+    conn::{Conn, Phase},
+    head::{self, BadHead, Framing, Head, HeadLimits, Look},
+    pool,
+    wire::Wire,
+};
+
+/// What the bytes come over.
+#[derive(Debug)]
+pub enum Transport {
+    Plain(Wire),
+    Tls(Box<TlsStream<Wire>>),
+    /// Given away.
+    Gone,
+}
+
+impl Transport {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_read_buf(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // The future holds nothing between polls: it may be made anew for each.
+        match self {
+            Self::Plain(wire) => Pin::new(&mut std::pin::pin!(wire.read_buf(buf))).poll(cx),
+            Self::Tls(tls) => Pin::new(&mut std::pin::pin!(tls.read_buf(buf))).poll(cx),
+            Self::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Where in the caller's bytes the gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// HTTP/2, or past a 101: bytes pass unseen.
+    Open,
+    /// A request was read to its end (or none was begun).
+    Between,
+    /// So many bytes of a body are left.
+    Length(u64),
+    Chunked(Chunks),
+    /// The body's framing is broken: nothing more is handed out.
+    Broken(&'static str),
+}
+
+/// What waiting for a head came to.
+#[derive(Debug)]
+pub enum Next {
+    /// A head, in origin-form, ready for pingora's parser.
+    Head(BytesMut, Head),
+    Bad(BadHead),
+    /// The caller closed, before a request or within its head.
+    Closed,
+    /// The phase that ran out of time.
+    Overdue(Phase),
+    Drained,
+}
+
+/// Preface and first frame header of an h2 connection (RFC 9113 §3.4): its handshake time ends with them.
+const H2_OPENING: u64 = 24 + 9;
+
+/// See the module.
+pub struct Io {
+    transport: Transport,
+    pub conn: Arc<Conn>,
+    gate: Gate,
+    h2: bool,
+    /// Read, and not handed out.
+    inbox: BytesMut,
+    /// How far `inbox` was searched for a head's end.
+    searched: usize,
+    /// To be written.
+    outbox: BytesMut,
+    saw_end: bool,
+    /// Something was written since the present request's head.
+    answered: bool,
+    /// Of the present request's body and head, as they came.
+    pub bytes_in: u64,
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io").field("info", &self.conn.info).field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+impl Io {
+    pub fn http1(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
+        Self::new(transport, conn, Gate::Between, false)
+    }
+
+    pub fn http2(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
+        Self::new(transport, conn, Gate::Open, true)
+    }
+
+    fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, h2: bool) -> Box<Self> {
+        Box::new(Self {
+            transport,
+            conn,
+            gate,
+            h2,
+            inbox: BytesMut::new(),
+            searched: 0,
+            outbox: BytesMut::new(),
+            saw_end: false,
+            answered: false,
+            bytes_in: 0,
+        })
+    }
+
+    /// Bytes read before this IO was made.
+    pub fn with_inbox(mut self: Box<Self>, bytes: BytesMut) -> Box<Self> {
+        self.inbox = bytes;
+        self
+    }
+
+    /// Whether the present request's body was read to its end.
+    pub fn request_is_read(&self) -> bool {
+        matches!(self.gate, Gate::Between | Gate::Open)
+    }
+
+    /// What is wrong with the present request's body, where something is.
+    pub fn broken(&self) -> Option<&'static str> {
+        match self.gate {
+            Gate::Broken(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// When this IO is dropped, its transport stays with the connection, to be closed gently.
+    pub fn keep_for_linger(&mut self) {
+        let transport = std::mem::replace(&mut self.transport, Transport::Gone);
+        self.conn.leave(transport);
+    }
+
+    /// Waits for the next head, in the caller's idle and header time.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, limits: &HeadLimits) -> Poll<Next> {
+        loop {
+            if !self.inbox.is_empty() {
+                match head::look(&self.inbox, self.searched, limits) {
+                    Look::Head(head) => {
+                        self.conn.request_begins();
+                        return Poll::Ready(Next::Head(self.take_head(&head), head));
+                    }
+                    Look::Bad(bad) => {
+                        self.conn.begin(Phase::None);
+                        return Poll::Ready(Next::Bad(bad));
+                    }
+                    Look::Partial(searched) => {
+                        self.searched = searched;
+                        if self.conn.phase() != Phase::Header {
+                            self.conn.begin(Phase::Header);
+                        }
+                    }
+                }
+            } else if self.conn.phase() != Phase::Idle {
+                self.conn.begin(Phase::Idle);
+                // `drain` may have run while this connection was busy.
+                if self.conn.closing.load(Relaxed) {
+                    return Poll::Ready(Next::Drained);
+                }
+            }
+            if self.saw_end {
+                return Poll::Ready(Next::Closed);
+            }
+            match self.poll_more(cx) {
+                Poll::Ready(Ok(0)) => self.saw_end = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
+                Poll::Pending => {
+                    return match self.conn.ended() {
+                        Some(super::conn::Ended::Overdue(phase)) => Poll::Ready(Next::Overdue(phase)),
+                        Some(_) => Poll::Ready(Next::Drained),
+                        None => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+
+    /// What there is of the head that is being waited for: for the log.
+    pub fn inbox(&self) -> &[u8] {
+        &self.inbox
+    }
+
+    /// Reads into the inbox.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.inbox.capacity() == 0 {
+            self.inbox = pool::take();
+        }
+        let read = self.transport.poll_read_buf(cx, &mut self.inbox);
+        if read.is_pending() {
+            self.conn.register(cx.waker());
+            if self.inbox.is_empty() {
+                pool::give(&mut self.inbox);
+            }
+        }
+        read
+    }
+
+    /// Cuts the head out of the inbox, absolute-form rewritten to origin-form (RFC 9112 §3.2.1), and sets the gate.
+    fn take_head(&mut self, head: &Head) -> BytesMut {
+        let bytes = &self.inbox[head.start..head.end];
+        let mut own = BytesMut::with_capacity(bytes.len() + 1);
+        match &head.absolute {
+            None => own.extend_from_slice(bytes),
+            Some(cut) => {
+                own.extend_from_slice(&self.inbox[head.start..cut.start]);
+                if self.inbox[cut.end] != b'/' {
+                    own.extend_from_slice(b"/");
+                }
+                own.extend_from_slice(&self.inbox[cut.end..head.end]);
+            }
+        }
+        self.bytes_in = bytes.len() as u64;
+        self.answered = false;
+        self.inbox.advance(head.end);
+        self.searched = 0;
+        if self.inbox.is_empty() {
+            pool::give(&mut self.inbox);
+        }
+        self.gate = match head.framing {
+            Framing::None => Gate::Between,
+            Framing::Length(n) => Gate::Length(n),
+            Framing::Chunked => Gate::Chunked(Chunks::new()),
+        };
+        own
+    }
+
+    /// Lets bytes of the body pass: says how many of these belong to it.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = match &mut self.gate {
+            Gate::Open => bytes.len(),
+            Gate::Between | Gate::Broken(_) => 0,
+            Gate::Length(left) => {
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= n as u64;
+                if *left == 0 {
+                    self.gate = Gate::Between;
+                }
+                n
+            }
+            Gate::Chunked(chunks) => match chunks.take(bytes) {
+                Ok(n) => {
+                    if chunks.is_done() {
+                        self.gate = Gate::Between;
+                    }
+                    n
+                }
+                Err(bad) => {
+                    self.gate = Gate::Broken(bad.0);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, bad.0));
+                }
+            },
+        };
+        self.bytes_in += n as u64;
+        Ok(n)
+    }
+
+    /// Behind a request's end: looks for the end of the stream alone. What else comes stays in the inbox, up to a buffer's
+    /// size; past that the caller's bytes stay in its socket.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(error) = self.overdue() {
+                return Poll::Ready(Err(error));
+            }
+            if self.saw_end {
+                return Poll::Ready(Ok(()));
+            }
+            if self.inbox.len() >= pool::SIZE / 2 {
+                self.conn.register(cx.waker());
+                return Poll::Pending;
+            }
+            // Almost always nothing comes: no buffer is taken for that.
+            let mut little = [0; 512];
+            let mut buf = ReadBuf::new(&mut little);
+            let read = self.transport.poll_read(cx, &mut buf);
+            if read.is_pending() {
+                self.conn.register(cx.waker());
+            }
+            ready!(read)?;
+            if buf.filled().is_empty() {
+                self.saw_end = true;
+            } else {
+                if self.inbox.capacity() == 0 {
+                    self.inbox = pool::take();
+                }
+                self.inbox.extend_from_slice(buf.filled());
+            }
+        }
+    }
+
+    fn overdue(&self) -> Option<io::Error> {
+        self.conn.ended().map(|ended| io::Error::new(io::ErrorKind::TimedOut, format!("{ended:?}")))
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            match self.transport.poll_write(cx, &[IoSlice::new(&self.outbox)]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.conn.goes_on(Phase::Write);
+                    self.outbox.advance(n);
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return self.write_waits(cx),
+            }
+        }
+        pool::give(&mut self.outbox);
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_waits<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.conn.register(cx.waker());
+        if let Some(error) = self.overdue() {
+            return Poll::Ready(Err(error));
+        }
+        self.conn.waits(Phase::Write);
+        Poll::Pending
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // An answer went out before the request was read to its end: see `linger`.
+        if self.answered && !self.request_is_read() && !self.saw_end {
+            self.keep_for_linger();
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.conn.tunnel.load(Relaxed) {
+            this.gate = Gate::Open;
+        }
+        match this.gate {
+            Gate::Between => return this.poll_end(cx),
+            Gate::Broken(what) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what))),
+            _ => {}
+        }
+        if let Some(error) = this.overdue() {
+            return Poll::Ready(Err(error));
+        }
+        if !this.inbox.is_empty() {
+            let mut inbox = std::mem::take(&mut this.inbox);
+            let n = inbox.len().min(buf.remaining());
+            let passed = this.pass(&inbox[..n]);
+            // What is behind the body's end stays: it is the next request's.
+            if let Ok(passed) = passed {
+                buf.put_slice(&inbox[..passed]);
+                inbox.advance(passed);
+            }
+            this.inbox = inbox;
+            if this.inbox.is_empty() {
+                pool::give(&mut this.inbox);
+            }
+            passed?;
+            return Poll::Ready(Ok(()));
+        }
+        if this.saw_end {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match this.transport.poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+            Poll::Pending => {
+                this.conn.register(cx.waker());
+                if this.gate != Gate::Open {
+                    this.conn.waits(Phase::Body);
+                }
+                return Poll::Pending;
+            }
+        }
+        this.conn.goes_on(Phase::Body);
+        if buf.filled().len() == before {
+            this.saw_end = true;
+            return Poll::Ready(Ok(()));
+        }
+        let passed = this.pass(&buf.filled()[before..])?;
+        if this.h2 && this.conn.phase() == Phase::Handshake && this.bytes_in >= H2_OPENING {
+            this.conn.begin(Phase::Idle);
+        }
+        let rest = &buf.filled()[before + passed..];
+        if !rest.is_empty() {
+            let mut inbox = pool::take();
+            inbox.extend_from_slice(rest);
+            this.inbox = inbox;
+            buf.set_filled(before + passed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.answered = true;
+        if this.outbox.len() + buf.len() <= pool::SIZE {
+            if this.outbox.capacity() == 0 {
+                this.outbox = pool::take();
+            }
+            this.outbox.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        // Large: written from where it lies, behind what waits.
+        let waiting = this.outbox.len();
+        match this.transport.poll_write(cx, &[IoSlice::new(&this.outbox), IoSlice::new(buf)]) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(n)) => {
+                this.conn.goes_on(Phase::Write);
+                if n < waiting {
+                    this.outbox.advance(n);
+                    // Nothing of `buf` is gone yet: wait for the rest of what came before it.
+                    ready!(this.poll_outbox(cx))?;
+                    return Pin::new(this).poll_write(cx, buf);
+                }
+                pool::give(&mut this.outbox);
+                if n == waiting {
+                    return Pin::new(this).poll_write(cx, buf);
+                }
+                Poll::Ready(Ok(n - waiting))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => this.write_waits(cx),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.poll_outbox(cx))?;
+        match this.transport.poll_flush(cx) {
+            Poll::Ready(done) => {
+                this.conn.goes_on(Phase::Write);
+                Poll::Ready(done)
+            }
+            Poll::Pending => this.write_waits(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.poll_outbox(cx))?;
+        match this.transport.poll_shutdown(cx) {
+            Poll::Pending => this.write_waits(cx),
+            done => done,
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Io {
+    async fn shutdown(&mut self) {
+        // Whoever is gone already needs no goodbye.
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Io {
+    fn id(&self) -> UniqueIDType {
+        0
+    }
+}
+
+impl Ssl for Io {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.h2.then_some(ALPN::H2)
+    }
+}
+
+impl GetTimingDigest for Io {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+/// How the phases of an h2 stream find their connection; those of HTTP/1 look at the [`Io`] itself.
+pub struct ConnOf(pub Arc<Conn>);
+
+impl GetProxyDigest for Io {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        if !self.h2 {
+            return None;
+        }
+        let nothing = pingora_http::ResponseHeader::build(200, None).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(ConnOf(self.conn.clone()))))))
+    }
+}
+
+impl GetSocketDigest for Io {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Peek for Io {}

@@ -1,0 +1,197 @@
+//! Numbers at `/metrics`, in the Prometheus text format.
+//!
+//! [`Metrics::resolve`] turns a config into [`Handles`]: for each route, version, limit and listener the very counters to add to, so
+//! that a request looks nothing up. Counters that requests touch exist once per worker, on cache lines of their own, and are summed
+//! when somebody asks. What a new config still names keeps its counts; what it no longer names is no longer shown.
+//!
+//! Written by hand rather than with the `prometheus` crate: that one has neither shards nor series that come and go with a config,
+//! and the format is four kinds of line.
+
+mod cells;
+mod handles;
+mod process;
+mod text;
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+
+pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
+
+use super::access::{Counts, lock};
+use crate::{config::Config, decide::Class};
+use text::{Kind, Text};
+
+/// How a load of the config ended: `result` of `gatepost_config_reloads_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadResult {
+    Applied,
+    Rejected,
+    Unchanged,
+}
+
+impl ReloadResult {
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Rejected, Self::Unchanged];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Rejected => "rejected",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// When a listener's certificate ends to be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    pub listener: String,
+    /// The certificate's first name.
+    pub name: String,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// All counters of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    shards: usize,
+    started: f64,
+    current: ArcSwap<Handles>,
+    generation: AtomicU64,
+    reloads: [AtomicU64; ReloadResult::ALL.len()],
+    /// Whether what is in the file is what is served.
+    last_reload_failed: AtomicBool,
+    access_log: OnceLock<Arc<Counts>>,
+    certificates: Mutex<Vec<CertificateExpiry>>,
+}
+
+impl Metrics {
+    /// Counters for `workers` threads, each of which adds under its own number. The process counts as started now.
+    pub fn new(workers: usize) -> Arc<Self> {
+        let shards = workers.max(1).next_power_of_two();
+        Arc::new(Self {
+            shards,
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+            current: ArcSwap::from_pointee(Handles::none(shards)),
+            generation: AtomicU64::new(0),
+            reloads: Default::default(),
+            last_reload_failed: AtomicBool::new(false),
+            access_log: OnceLock::new(),
+            certificates: Mutex::default(),
+        })
+    }
+
+    /// The counters of everything that `config` names: those that are shown now, where the names are the same. Changes nothing yet.
+    pub fn resolve(&self, config: &Config) -> Arc<Handles> {
+        Arc::new(Handles::resolve(config, &self.current.load(), self.shards))
+    }
+
+    /// Shows these counters from now on.
+    pub fn install(&self, handles: Arc<Handles>, generation: u64) {
+        self.current.store(handles);
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub fn count_reload(&self, result: ReloadResult) {
+        self.reloads[result as usize].fetch_add(1, Ordering::Relaxed);
+        self.last_reload_failed
+            .store(result == ReloadResult::Rejected, Ordering::Relaxed);
+    }
+
+    /// Shows what the access log could not write. The first call counts.
+    pub fn watch_access_log(&self, counts: Arc<Counts>) {
+        // A second log in one process would be another process's worth of counters.
+        let _ = self.access_log.set(counts);
+    }
+
+    /// Shows these certificates instead of those before.
+    pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
+        *lock(&self.certificates) = certificates;
+    }
+
+    /// Everything, in the Prometheus text format 0.0.4.
+    pub fn render(&self) -> String {
+        let mut out = Text::new();
+        let handles = self.current.load();
+        handles.render(&mut out);
+        self.render_config(&mut out);
+        self.render_log(&mut out);
+        out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
+        out.sample(
+            "gatepost_build_info",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+            1,
+        );
+        process::render(&mut out, self.started);
+        out.finish()
+    }
+
+    fn render_config(&self, out: &mut Text) {
+        out.single(
+            "gatepost_config_generation",
+            Kind::Gauge,
+            "The generation of the config in use.",
+            self.generation.load(Ordering::Relaxed),
+        );
+        let name = "gatepost_config_reloads_total";
+        out.family(
+            name,
+            Kind::Counter,
+            "Loads of the config, by how they ended.",
+        );
+        for result in ReloadResult::ALL {
+            let count = self.reloads[result as usize].load(Ordering::Relaxed);
+            out.sample(name, &[("result", result.as_str())], count);
+        }
+        out.single(
+            "gatepost_config_last_reload_successful",
+            Kind::Gauge,
+            "0 while the file on disk was rejected and an older config serves on.",
+            u8::from(!self.last_reload_failed.load(Ordering::Relaxed)),
+        );
+        let name = "gatepost_certificate_expiry_seconds";
+        let certificates = lock(&self.certificates);
+        out.family(
+            name,
+            Kind::Gauge,
+            "When a certificate in use ends to be valid, in seconds since 1970.",
+        );
+        for certificate in certificates.iter() {
+            let labels = [
+                ("listener", certificate.listener.as_str()),
+                ("name", &certificate.name),
+            ];
+            out.sample(name, &labels, certificate.not_after);
+        }
+    }
+
+    fn render_log(&self, out: &mut Text) {
+        let Some(counts) = self.access_log.get() else {
+            return;
+        };
+        out.single(
+            "gatepost_access_log_dropped_lines_total",
+            Kind::Counter,
+            "Access-log lines that found no room or could not be written.",
+            counts.dropped_lines(),
+        );
+        out.single(
+            "gatepost_access_log_write_errors_total",
+            Kind::Counter,
+            "Failed attempts to write or reopen the access log.",
+            counts.write_errors(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! How a command asks the running service for something, without the admin port: a file in `state_dir/requests`, answered
+//! by a file of the same name in `state_dir/receipts`.
+//!
+//! Both directories are the service's own (0700), so nobody else (but root) can ask. A file comes into its place by rename;
+//! what starts with a dot is not finished.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    generations::{self, Author},
+    receipt::Receipt,
+};
+
+/// No request is longer.
+const LONGEST: u64 = 64 * 1024;
+/// An answer that nobody fetched goes after this time.
+const KEPT: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(20);
+/// How often the one who waits looks whether the service still runs.
+const ALIVE: Duration = Duration::from_millis(250);
+
+/// What is asked for, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub kind: Kind,
+    #[serde(flatten)]
+    pub author: Author,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Read the config now, and tell what came of it.
+    Reload,
+}
+
+/// The name of a request and of its answer: letters, digits and `-`. In the order of their age.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(String);
+
+impl Id {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = now.unwrap_or_default().as_nanos();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{nanos:020x}-{}-{count}", std::process::id()))
+    }
+
+    fn parse(file_name: &str) -> Option<Self> {
+        let id = file_name.strip_suffix(".json")?;
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (!id.is_empty() && id.len() <= 64 && id.bytes().all(fine)).then(|| Self(id.to_owned()))
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.json", self.0)
+    }
+}
+
+/// Why a request got no receipt.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(
+        "no gatepost is running with state_dir {dir}: start it, or name its config with --config"
+    )]
+    NotRunning { dir: PathBuf },
+    #[error("no answer from the gatepost at {dir} within {} s: look into its log", waited.as_secs())]
+    Timeout { dir: PathBuf, waited: Duration },
+    #[error("{path} may be used by the service's user and root only: run this as one of them")]
+    Denied { path: PathBuf },
+    #[error("{doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("the answer in {path} is not understood: is the running gatepost of another version?")]
+    NotUnderstood {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+/// Where requests are put: what the service watches.
+pub fn dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("requests")
+}
+
+fn receipts(state_dir: &Path) -> PathBuf {
+    state_dir.join("receipts")
+}
+
+/// Asks the service for something and waits for its receipt. Blocks the thread.
+///
+/// # Errors
+///
+/// [`AskError::NotRunning`] at once when no service holds `state_dir`, and when it ends while this waits.
+pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Receipt, AskError> {
+    let started = Instant::now();
+    must_run(state_dir)?;
+    let id = Id::new();
+    let asked = dir(state_dir).join(id.file_name());
+    let answer = receipts(state_dir).join(id.file_name());
+    let text = serde_json::to_vec(request).map_err(io::Error::from);
+    // The service may be another user than root, who asks; the directory is what keeps others out.
+    text.and_then(|text| put(&asked, &text, 0o644))
+        .map_err(|source| io_error("cannot write", &asked, source))?;
+    let mut looked = Instant::now();
+    let result = loop {
+        match fs::read(&answer) {
+            Ok(text) => break understood(&answer, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => break Err(io_error("cannot read", &answer, source)),
+        }
+        if started.elapsed() >= timeout {
+            break Err(AskError::Timeout {
+                dir: state_dir.into(),
+                waited: timeout,
+            });
+        }
+        if looked.elapsed() >= ALIVE {
+            looked = Instant::now();
+            if let Err(error) = must_run(state_dir) {
+                break Err(error);
+            }
+        }
+        thread::sleep(POLL);
+    };
+    // Nobody waits any longer: neither for the request nor for its answer.
+    for path in [&asked, &answer] {
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
+fn must_run(state_dir: &Path) -> Result<(), AskError> {
+    match generations::holder(state_dir) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(AskError::NotRunning {
+            dir: state_dir.into(),
+        }),
+        Err(source) => Err(io_error("cannot read", state_dir, source)),
+    }
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> AskError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Denied { path },
+        _ => AskError::Io {
+            doing,
+            path,
+            source,
+        },
+    }
+}
+
+fn understood(path: &Path, text: &[u8]) -> Result<Receipt, AskError> {
+    serde_json::from_slice(text).map_err(|source| AskError::NotUnderstood {
+        path: path.into(),
+        source,
+    })
+}
+
+/// Makes the two directories, closed to others, and removes answers that nobody fetched. For the service's start.
+pub fn prepare(state_dir: &Path) -> io::Result<()> {
+    for dir in [dir(state_dir), receipts(state_dir)] {
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    clean(state_dir);
+    Ok(())
+}
+
+/// The requests that wait for an answer, oldest first.
+///
+/// What is not understood is removed, with a warning; each of the others stays until it is answered.
+pub fn pending(state_dir: &Path) -> Vec<(Id, Request)> {
+    let Ok(entries) = fs::read_dir(dir(state_dir)) else {
+        return Vec::new();
+    };
+    let mut waiting: Vec<_> = entries
+        .flatten()
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .filter_map(|entry| {
+            let path = entry.path();
+            match read_request(&path, &entry) {
+                Ok(request) => Some(request),
+                // Whoever asked has given up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "request not understood, removed");
+                    let _ = fs::remove_file(&path);
+                    None
+                }
+            }
+        })
+        .collect();
+    waiting.sort_by(|(a, _), (b, _)| a.cmp(b));
+    waiting
+}
+
+fn read_request(path: &Path, entry: &fs::DirEntry) -> io::Result<(Id, Request)> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let id = entry
+        .file_name()
+        .to_str()
+        .and_then(Id::parse)
+        .ok_or_else(|| invalid("the name is not one of gatepost's"))?;
+    // Anything else than a plain file could keep the reader waiting.
+    let about = entry.metadata()?;
+    if !about.is_file() || about.len() > LONGEST {
+        return Err(invalid("not a plain file, or too long"));
+    }
+    let request = serde_json::from_slice(&fs::read(path)?)?;
+    Ok((id, request))
+}
+
+/// Hands the receipt to whoever asked, and removes the request.
+///
+/// # Errors
+///
+/// The receipt can't be written, for instance because the disk is full. The request is gone all the same.
+pub fn answer(state_dir: &Path, id: &Id, receipt: &Receipt) -> io::Result<()> {
+    clean(state_dir);
+    let written = serde_json::to_vec(receipt)
+        .map_err(io::Error::from)
+        .and_then(|text| put(&receipts(state_dir).join(id.file_name()), &text, 0o600));
+    match fs::remove_file(dir(state_dir).join(id.file_name())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        _ => written,
+    }
+}
+
+fn clean(state_dir: &Path) {
+    let Ok(entries) = fs::read_dir(receipts(state_dir)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|about| about.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > KEPT) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whole or not at all. Not synced: a request or an answer has no worth after a power cut.
+fn put(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)
+        .and_then(|mut file| {
+            // The mode that was asked for, whatever the umask.
+            rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
+            file.write_all(text)
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;
