@@ -5,7 +5,28 @@ mod shipped_configs;
 mod refuses_a_broken_config;
 #[cfg(test)]
 mod harness;
+
+#[cfg(test)]
+mod drains_on_stop;
 #[cfg(test)]
 mod harness_holds;
 #[cfg(test)]
+mod knows_who_is_calling;
+#[cfg(test)]
+mod limits_each_route;
+#[cfg(test)]
+mod listens_where_it_is_told;
+#[cfg(test)]
+mod reaches_functions;
+#[cfg(test)]
+mod refuses_bad_requests;
+#[cfg(test)]
+mod reloads_without_dropping_requests;
+#[cfg(test)]
 mod routes_by_host_and_path;
+#[cfg(test)]
+mod splits_traffic_between_versions;
+#[cfg(test)]
+mod streams_large_bodies;
+#[cfg(test)]
+mod tells_what_it_did;

@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
+    PATIENCE,
     client::{Answer, Connection, Request, get},
     eventually,
     process::Process,
@@ -103,36 +105,34 @@ impl Build {
 
 /// Adds what the text leaves out, and puts the directory in.
 fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
-    let mut text = text.to_owned();
-    let defaults = [
+    let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if !text.contains("[listener.") {
+        lines.extend([
+            "[listener.in]".to_owned(),
+            r#"address = "127.0.0.1:0""#.to_owned(),
+        ]);
+    }
+    for (table, key, value) in [
         ("[server]", "workers", workers.to_string()),
         ("[server]", "state_dir", r#""@DIR@/state""#.to_owned()),
         ("[server]", "drain", r#""10s""#.to_owned()),
         ("[admin]", "address", r#""127.0.0.1:0""#.to_owned()),
         ("[log]", "access", r#""@DIR@/access.log""#.to_owned()),
-    ];
-    if !text.contains("[listener.") {
-        text += "\n[listener.in]\naddress = \"127.0.0.1:0\"\n";
-    }
-    for (table, key, value) in defaults {
-        if !text.lines().any(|line| line.trim() == table) {
-            text += &format!("\n{table}\n");
-        }
-        let says = section(&text, table)
-            .lines()
+    ] {
+        let header = lines.iter().position(|line| line == table);
+        let start = header.unwrap_or_else(|| {
+            lines.push(table.to_owned());
+            lines.len() - 1
+        });
+        let says = lines[start + 1..]
+            .iter()
+            .take_while(|line| !line.starts_with('['))
             .any(|line| line.split('=').next().unwrap_or_default().trim() == key);
         if !says {
-            text = text.replacen(table, &format!("{table}\n{key} = {value}"), 1);
+            lines.insert(start + 1, format!("{key} = {value}"));
         }
     }
-    text.replace("@DIR@", &dir.display().to_string())
-}
-
-/// What stands under a table's header.
-fn section<'t>(text: &'t str, table: &str) -> &'t str {
-    let start = text.find(table).map_or(text.len(), |at| at + table.len());
-    let rest = &text[start..];
-    &rest[..rest.find("\n[").unwrap_or(rest.len())]
+    (lines.join("\n") + "\n").replace("@DIR@", &dir.display().to_string())
 }
 
 type Gathered = Arc<Mutex<Vec<String>>>;
@@ -265,7 +265,8 @@ impl Gateway {
     /// Bytes that no client of ours would send; everything that came back until gatepost closed.
     pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut connection = self.connect().await;
-        connection.write(bytes).await;
+        // It may close before it has read everything, and what it said is what counts.
+        let _ = connection.wire.write(bytes.as_ref()).await;
         connection.until_closed().await
     }
 
@@ -283,14 +284,21 @@ impl Gateway {
         fs::rename(&new, &self.config).unwrap();
     }
 
-    /// Changes the config's text, and waits for the receipt.
+    /// Changes the config's text, and waits for what comes of it: `applied` or `rejected`.
     pub(crate) async fn edit(&self, change: impl FnOnce(&str) -> String) -> Receipt {
         let before = self.receipts().len();
         let old = self.config_text();
         let new = change(&old);
         assert_ne!(old, new, "the edit changes nothing");
         self.replace(&new);
-        self.receipt(before).await
+        let what = format!("a receipt of the edit, stderr:\n{}", self.stderr());
+        eventually(&what, async || {
+            // A change and its undoing before it may still be owed an `unchanged`.
+            let receipts = self.receipts();
+            let mut new = receipts.into_iter().skip(before);
+            new.find(|receipt| receipt.result != "unchanged")
+        })
+        .await
     }
 
     /// `edit` for the commonest change; fails where it wasn't applied.
@@ -331,7 +339,7 @@ impl Gateway {
 
     // What it tells.
 
-    /// The access log, as soon as it has that many lines; fails where it has more.
+    /// The access log in the order in which it was written (of one worker: in the order of the requests), as soon as it has that many lines; fails where it has more.
     pub(crate) async fn log(&self, lines: usize) -> Vec<Value> {
         let path = self.dir.path().join("access.log");
         let all = eventually(&format!("{lines} lines in the access log"), async || {
@@ -350,6 +358,20 @@ impl Gateway {
 
     pub(crate) async fn ask_admin(&self, target: &str) -> Answer {
         Connection::open(self.admin()).await.send(get(target)).await
+    }
+
+    /// Waits until the series of that name with these labels total `value`.
+    pub(crate) async fn counts(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut seen = f64::NAN;
+        let right = async {
+            // A request is counted when it is over, and that may be after its answer arrived.
+            while seen != value {
+                seen = self.metrics().await.sum(name, labels);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, right).await.is_ok();
+        assert!(in_time, "{name} {labels:?} is {seen}, not {value}");
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -94,12 +94,6 @@ impl Build {
     pub(crate) fn reply(self, reply: impl Into<Reply>) -> Self {
         let reply = reply.into();
         self.answers(move |_| reply.clone())
-    }
-
-    /// These answers in turn; the last one for all that follow.
-    pub(crate) fn replies(self, replies: impl IntoIterator<Item = Reply>) -> Self {
-        let replies: Vec<Reply> = replies.into_iter().collect();
-        self.answers(move |seen| replies[seen.number.min(replies.len() - 1)].clone())
     }
 
     /// What it saw of the request, as JSON.
@@ -229,10 +223,6 @@ impl Origin {
 
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
-    }
-
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.address.ip()
     }
 
     /// Requests whose head and body arrived.

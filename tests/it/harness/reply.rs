@@ -32,7 +32,12 @@ pub(crate) struct Feed(mpsc::UnboundedSender<Bytes>);
 impl Feed {
     /// Hands a piece to the function, which sends it at once.
     pub(crate) fn send(&self, piece: impl Into<Bytes>) {
-        self.0.send(piece.into()).unwrap();
+        assert!(self.try_send(piece), "nobody reads the fed body any more");
+    }
+
+    /// `false` where the function has gone.
+    pub(crate) fn try_send(&self, piece: impl Into<Bytes>) -> bool {
+        self.0.send(piece.into()).is_ok()
     }
 }
 
