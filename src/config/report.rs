@@ -316,7 +316,7 @@ impl Report {
         masks
     }
 
-    /// For machines: `[{ severity, message, file, line, column, expected, help, also }]`.
+    /// For machines: `[{ severity, message, file, line, column, label, help, also }]`.
     pub fn to_json(&self) -> Value {
         let place = |span: Option<Span>| {
             span.map_or_else(
@@ -334,7 +334,7 @@ impl Report {
                 entry["severity"] = json!(problem.severity.as_str());
                 entry["message"] = json!(problem.message);
                 if let Some(label) = &problem.label {
-                    entry["expected"] = json!(label);
+                    entry["label"] = json!(label);
                 }
                 if let Some(help) = &problem.help {
                     entry["help"] = json!(help);
