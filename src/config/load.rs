@@ -43,6 +43,7 @@ pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     let parsed = parse::parse_into(&sources, &mut report);
     let material = parsed.map(|(config, pointers)| {
         let material = Material::read(&pointers, mode, &mut report);
+        report.watch(material.paths().map(Path::to_owned));
         (config, material)
     });
     report.sort();
@@ -75,6 +76,8 @@ fn read(path: &Path) -> (Sources, Report) {
     for problem in problems {
         report.push(problem);
     }
+    report.watch([path.to_owned()]);
+    report.watch(sources.watched().into_iter().filter(|file| file != path));
     (sources, report)
 }
 

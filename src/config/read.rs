@@ -327,7 +327,10 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 17] = [
+const LATER: [&str; 20] = [
+    "api_key",
+    "compression",
+    "respond",
     "alarm",
     "basic",
     "client_ca",

@@ -1,6 +1,6 @@
 //! What is wrong with a config: every problem, each at its place, with the way out.
 
-use std::{fmt, ops::Range, sync::OnceLock};
+use std::{fmt, ops::Range, path::PathBuf, sync::OnceLock};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
@@ -93,8 +93,9 @@ pub struct Report {
     problems: Vec<Problem>,
     /// Values that nobody may read in a report: secrets that were written inline.
     masks: Vec<Span>,
+    watched: Vec<PathBuf>,
     /// Where each file's lines start; found when the first place is asked for.
-    lines: OnceLock<Vec<Vec<usize>>>,
+    lines: OnceLock<Box<[Vec<usize>]>>,
 }
 
 impl Report {
@@ -136,8 +137,18 @@ impl Report {
             files: self.files.clone(),
             problems: warnings,
             masks: self.masks.clone(),
+            watched: self.watched.clone(),
             lines: OnceLock::new(),
         }
+    }
+
+    /// What a watcher should follow to see the config mended: its files, its includes' folders, and what it points to.
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
+    }
+
+    pub(super) fn watch(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        self.watched.extend(paths);
     }
 
     pub fn problems(&self) -> &[Problem] {
@@ -305,7 +316,7 @@ impl Report {
         masks
     }
 
-    /// For machines: `[{ severity, message, file, line, column, expected, help, also }]`.
+    /// For machines: `[{ severity, message, file, line, column, label, help, also }]`.
     pub fn to_json(&self) -> Value {
         let place = |span: Option<Span>| {
             span.map_or_else(
@@ -323,7 +334,7 @@ impl Report {
                 entry["severity"] = json!(problem.severity.as_str());
                 entry["message"] = json!(problem.message);
                 if let Some(label) = &problem.label {
-                    entry["expected"] = json!(label);
+                    entry["label"] = json!(label);
                 }
                 if let Some(help) = &problem.help {
                     entry["help"] = json!(help);

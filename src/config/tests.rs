@@ -272,6 +272,7 @@ fn a_file_that_is_not_there_is_told_by_its_name() {
         problem.message.contains("gone.toml: No such file"),
         "{report}"
     );
+    assert_eq!(report.watched(), [folder.path().join("gone.toml")]);
 }
 
 #[test]
