@@ -4,6 +4,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod explain;
 mod failure;
 mod history;
