@@ -4,7 +4,6 @@
 
 mod check;
 mod completions;
-mod demo;
 mod explain;
 mod failure;
 mod history;
@@ -68,7 +67,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    match run(command, &mut term) {
+    match dispatch(command, &mut term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(&mut term);
@@ -77,7 +76,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, term: &mut Terminal) -> Outcome {
+fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
     match command {
         Command::Reload(options) => reload::run(&options, term),
         Command::History(options) => history::run(&options, term),
