@@ -43,7 +43,8 @@ pub(super) fn loaded(file: &ConfigFile, term: &mut Terminal) -> Outcome<Loaded> 
     Ok(loaded)
 }
 
-fn warnings(loaded: &Loaded, term: &mut Terminal) {
+/// Tells what does not hinder, on stderr.
+pub(super) fn warnings(loaded: &Loaded, term: &mut Terminal) {
     if !loaded.warnings.is_empty() {
         let text = loaded.warnings.render(term.colour_err());
         term.complain_plainly(&text);

@@ -6,8 +6,10 @@ mod check;
 mod completions;
 mod explain;
 mod failure;
+mod history;
 mod http;
 mod place;
+mod reload;
 mod schema;
 mod status;
 mod table;
@@ -32,10 +34,14 @@ struct CommandLine {
 enum Command {
     /// Is the config right? Prints every problem, with its place.
     Check(check::Options),
+    /// Apply the config now, and wait for what came of it. Saving the file does the same.
+    Reload(reload::Options),
     /// What would happen to a request: route, callers, limits, version. Needs no running gatepost.
     Explain(explain::Options),
     /// What a running gatepost is doing: its config, functions and listeners.
     Status(status::Options),
+    /// The configs that were applied: when, what changed, who and why where known.
+    History(history::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
@@ -61,7 +67,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    match run(command, &mut term) {
+    match dispatch(command, &mut term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(&mut term);
@@ -70,8 +76,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, term: &mut Terminal) -> Outcome {
+fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
     match command {
+        Command::Reload(options) => reload::run(&options, term),
+        Command::History(options) => history::run(&options, term),
         Command::Check(options) => check::run(&options, term),
         Command::Explain(options) => explain::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),

@@ -39,6 +39,6 @@ fn every_command_and_option_says_what_it_is() {
 #[test]
 fn completions_name_the_commands() {
     let (mut term, out, _) = Terminal::on_pads();
-    run(parse("gatepost completions bash").unwrap().command, &mut term).unwrap();
+    dispatch(parse("gatepost completions bash").unwrap().command, &mut term).unwrap();
     assert!(out.text().contains("completions") && out.text().contains("status"));
 }
