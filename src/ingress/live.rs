@@ -12,7 +12,7 @@ use super::conn::ListenerKey;
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
-    observe::{Handles, LogPort},
+    observe::{LogPort, metrics::Handles},
     upstream::Target,
 };
 

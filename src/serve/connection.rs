@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::listener::{Counted, Refused, Settings};
 use crate::ingress::{
-    Proxy,
+    Proxy, refuse_head,
     conn::{Conn, Info, ListenerKey, Phase},
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
@@ -172,13 +172,13 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
                     return Box::pin(goodbye(io)).await;
                 }
             }
-            Next::Bad(bad) => return Box::pin(refuse(io, bad, proxy)).await,
+            Next::Bad(bad) => return Box::pin(refuse(io, bad)).await,
             Next::Overdue(Phase::Header) => {
                 let late = BadHead {
                     reason: crate::decide::Reason::RequestTimeout,
                     detail: "the header did not arrive in time",
                 };
-                return Box::pin(refuse(io, late, proxy)).await;
+                return Box::pin(refuse(io, late)).await;
             }
             Next::Closed | Next::Drained | Next::Overdue(_) => return Box::pin(goodbye(io)).await,
         }
@@ -197,8 +197,8 @@ fn session(io: Box<Io>, head: BytesMut) -> ServerSession {
 }
 
 /// Answers a head that pingora is not to see.
-async fn refuse(mut io: Box<Io>, bad: BadHead, proxy: &Proxy) {
-    let answer = proxy.refuse_head(&io, bad);
+async fn refuse(mut io: Box<Io>, bad: BadHead) {
+    let answer = refuse_head(&io, bad);
     io.conn.begin(Phase::Linger);
     let conn = io.conn.clone();
     if io.write_all(&answer).await.is_ok() && io.flush().await.is_ok() {

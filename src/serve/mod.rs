@@ -1,7 +1,188 @@
-//! (being built)
+//! The composition root: sockets, TLS, reload, drain. Everything that lives is made and ended here.
+//!
+//! Threads: one per worker ([`workers`]), each with a runtime, a proxy and pools of its own; this one, which owns the
+//! [`service`] and takes signals, reloads and admin calls, and on whose runtime names are resolved; one that accepts,
+//! where there are several workers; one each for watching files and writing the access log.
 
+pub mod bind;
+mod board;
+mod connection;
 pub mod generations;
+mod listener;
 pub mod notify;
 pub mod receipt;
 pub mod requests;
+mod service;
+mod tls;
 pub mod watch;
+mod workers;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch as channel},
+};
+
+pub use receipt::{Receipt, ReloadResult};
+
+use crate::{
+    config::{
+        self, Mode,
+        model::{ListenAddress, Name},
+    },
+    serve::{
+        generations::Author,
+        service::Service,
+        watch::{Watch, WatchEvent},
+    },
+};
+
+/// What is served with.
+#[derive(Default)]
+pub struct Options {
+    /// The main config file.
+    pub config: PathBuf,
+    /// Called once, when everything listens.
+    pub on_ready: Option<Box<dyn FnOnce(&Ready) + Send>>,
+    /// Called after each reload.
+    pub on_receipt: Option<Box<dyn Fn(&Receipt) + Send + Sync>>,
+    /// Turns true to drain and stop, like SIGTERM; `None`: signals alone.
+    pub stop: Option<channel::Receiver<bool>>,
+}
+
+/// Where it listens.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    pub generation: u64,
+    pub listeners: Vec<(Name, ListenAddress)>,
+    pub admin: ListenAddress,
+}
+
+/// What the service is asked by other threads and tasks.
+enum Order {
+    Reload(Author, Option<oneshot::Sender<Receipt>>),
+    /// A file changed.
+    Look,
+    /// Requests wait in the state directory.
+    Requests,
+}
+
+/// Serves until it is told to stop: SIGTERM, SIGINT or `stop`.
+///
+/// # Errors
+///
+/// A [`Report`](crate::config::Report) where the config is wrong; else what the system refused at the start.
+pub fn run(options: Options) -> Result<()> {
+    let loaded = config::load(&options.config, Mode::Run)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(control(options, loaded))
+}
+
+async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
+    let Options { config, on_ready, on_receipt, stop } = options;
+    // Before anything listens: a signal that comes early must not kill.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stopped = Stop(stop);
+
+    let (orders, mut received) = mpsc::unbounded_channel();
+    let mut service = Service::start(config, loaded, orders.clone()).await?;
+    let watching = Watch::start(service.watch_set(), move |event| {
+        // The service ends before its watch.
+        let _ = orders.send(match event {
+            WatchEvent::Config => Order::Look,
+            WatchEvent::Requests => Order::Requests,
+        });
+    })
+    .context("cannot watch the config")?;
+
+    let ready = service.ready();
+    tracing::info!(generation = ready.generation, "ready");
+    notify::ready(&service.summary());
+    if let Some(on_ready) = on_ready {
+        on_ready(&ready);
+    }
+    let tell = |receipt: &Receipt| {
+        if let Some(on_receipt) = &on_receipt {
+            on_receipt(receipt);
+        }
+    };
+    let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
+    loop {
+        let order = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = stopped.wait() => break,
+            _ = hangup.recv() => {
+                service.reopen_log();
+                Order::Reload(Author { by: Some("SIGHUP".to_owned()), reason: None }, None)
+            }
+            _ = beat.tick() => {
+                notify::watchdog();
+                continue;
+            }
+            Some(order) = received.recv() => order,
+        };
+        match order {
+            Order::Look => {
+                // Several files of one change, or one that was changed back.
+                if let Some(receipt) = service.reload(&Author::default(), false).await {
+                    tell(&receipt);
+                }
+            }
+            Order::Reload(author, answer) => {
+                if let Some(receipt) = service.reload(&author, true).await {
+                    tell(&receipt);
+                    if let Some(answer) = answer {
+                        // The admin call may have been given up.
+                        let _ = answer.send(receipt);
+                    }
+                }
+            }
+            Order::Requests => {
+                for receipt in service.answer_requests().await {
+                    tell(&receipt);
+                }
+            }
+        }
+        watching.set(service.watch_set());
+    }
+    drop(watching);
+    notify::stopping("draining");
+    // A second signal ends the wait.
+    let hurry = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    service.stop(hurry).await;
+    Ok(())
+}
+
+/// How often the service shows that it lives, where nobody says how often.
+const BEAT: Duration = Duration::from_secs(10);
+
+struct Stop(Option<channel::Receiver<bool>>);
+
+impl Stop {
+    async fn wait(&mut self) {
+        let told = match &mut self.0 {
+            Some(stop) => stop.wait_for(|stop| *stop).await.is_ok(),
+            None => false,
+        };
+        // An owner that is gone can't say stop any more.
+        if !told {
+            std::future::pending().await
+        }
+    }
+}
+
+/// The numbered names of listeners: a connection keeps its number over reloads.
+type Names = Arc<std::sync::Mutex<Vec<Name>>>;

@@ -11,6 +11,9 @@ use rustls::{
     server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions},
     sign::CertifiedKey,
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::{config::Loaded, observe::metrics::CertificateExpiry};
 
 /// What survives every reload: tickets and sessions of callers who come back.
 struct Resumption {
@@ -102,4 +105,20 @@ fn names(key: &CertifiedKey) -> Vec<String> {
         // It still serves callers who are given no choice.
         Err(_) => Vec::new(),
     }
+}
+
+/// When the certificates of all listeners end to be valid, for the metrics.
+pub fn expiries(loaded: &Loaded) -> Vec<CertificateExpiry> {
+    let mut all = Vec::new();
+    for listener in &loaded.config.listeners {
+        for key in listener.tls.iter().filter_map(|files| loaded.material.key(files)) {
+            let Some(Ok((_, cert))) = key.cert.first().map(|leaf| X509Certificate::from_der(leaf)) else { continue };
+            all.push(CertificateExpiry {
+                listener: listener.name.to_string(),
+                name: names(key).into_iter().next().unwrap_or_default(),
+                not_after: cert.validity().not_after.timestamp(),
+            });
+        }
+    }
+    all
 }

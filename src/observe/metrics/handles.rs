@@ -420,14 +420,11 @@ impl LimitCounts {
         self.0.of(worker).refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request would have been refused.
-    pub fn dry_run(&self, worker: usize) {
-        self.0.of(worker).dry_run.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A request was counted in an overflow bucket.
-    pub fn overflow(&self, worker: usize) {
-        self.0.of(worker).overflow.fetch_add(1, Ordering::Relaxed);
+    /// Shows what the limiter itself counts: requests that a dry run would have refused, and those in overflow buckets.
+    pub fn show(&self, dry_run: u64, overflow: u64) {
+        let cell = self.0.of(0);
+        cell.dry_run.store(dry_run, Ordering::Relaxed);
+        cell.overflow.store(overflow, Ordering::Relaxed);
     }
 }
 

@@ -292,10 +292,10 @@ fn limits_are_told_apart_and_a_dry_run_is_no_refusal() {
     let handles = metrics.resolve(&orders());
     metrics.install(Arc::clone(&handles), 1);
     handles.limit(RouteId(0), 0).refused(0);
-    handles.limit(RouteId(0), 0).dry_run(0);
+    handles.limit(RouteId(0), 0).show(1, 0);
     handles.limit(RouteId(0), 1).refused(0);
     handles.limit(RouteId(0), 2).refused(0);
-    handles.limit(RouteId(0), 1).overflow(0);
+    handles.limit(RouteId(0), 1).show(0, 1);
     let seen = scrape(&metrics);
     assert_eq!(
         seen[r#"gatepost_limited_total{route="orders",limit="limits[0]"}"#],

@@ -1,0 +1,147 @@
+//! What the admin server shows and asks for.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Order, Receipt, ReloadResult, generations::Author};
+use crate::{
+    admin::{Backend, ListenerStatus, Outcome, Receipt as Told, Status},
+    config::{
+        SecretRef,
+        changes::Change,
+        model::{ListenAddress, Name, RouteId},
+    },
+    ingress::live::Live,
+    observe::{Metrics, metrics::ListenerCounts},
+};
+
+/// Shared with the admin server; requests never come here.
+pub struct Board {
+    pub live: Arc<ArcSwap<Live>>,
+    pub metrics: Arc<Metrics>,
+    pub workers: usize,
+    pub draining: AtomicBool,
+    pub changing: Mutex<Changing>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What reloads change.
+#[derive(Default)]
+pub struct Changing {
+    pub since: String,
+    pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
+    pub last: Option<Told>,
+    pub token: Option<SecretRef>,
+}
+
+impl Board {
+    pub fn new(
+        live: Arc<ArcSwap<Live>>,
+        metrics: Arc<Metrics>,
+        workers: usize,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Self {
+        let draining = AtomicBool::new(false);
+        Self { live, metrics, workers, draining, changing: Mutex::default(), orders }
+    }
+
+    pub fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The receipt in the words of the admin API.
+pub fn told(receipt: &Receipt) -> Told {
+    Told {
+        result: match receipt.result {
+            ReloadResult::Applied => Outcome::Applied,
+            ReloadResult::Rejected => Outcome::Rejected,
+            ReloadResult::Unchanged => Outcome::Unchanged,
+        },
+        at: receipt.at.to_string(),
+        generation: receipt.generation,
+        hash: receipt.hash.clone(),
+        changes: receipt.changes.iter().map(|c| c.text.clone()).collect(),
+        waiting_for_restart: receipt.waiting().map(|c: &Change| c.text.clone()).collect(),
+        report: receipt.report.clone(),
+    }
+}
+
+impl Backend for Board {
+    fn ready(&self) -> Result<(), String> {
+        if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
+    }
+
+    fn metrics(&self) -> String {
+        let live = self.live.load();
+        for (id, limiters) in (0..).map(RouteId).zip(&live.snapshot.limits) {
+            for (position, limiter) in limiters.iter().enumerate() {
+                live.handles.limit(id, position).show(limiter.would_refuse(), limiter.overflowed());
+            }
+        }
+        self.metrics.render()
+    }
+
+    fn status(&self) -> Status {
+        let live = self.live.load();
+        let changing = self.changing();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            generation: live.snapshot.generation,
+            hash: live.snapshot.hash.clone(),
+            since: changing.since.clone(),
+            listeners: changing
+                .listeners
+                .iter()
+                .map(|(name, address, tls, counts)| ListenerStatus {
+                    name: name.to_string(),
+                    address: address.to_string(),
+                    tls: *tls,
+                    connections: u64::try_from(counts.open()).unwrap_or(0),
+                })
+                .collect(),
+            last_reload: changing.last.clone(),
+            draining: self.draining.load(Relaxed),
+            workers: self.workers,
+        }
+    }
+
+    fn token(&self) -> Option<Vec<u8>> {
+        let reference = self.changing().token.clone()?;
+        match reference.read() {
+            Ok(secret) => Some(secret.expose().as_bytes().to_vec()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read admin.token");
+                None
+            }
+        }
+    }
+
+    async fn reload(&self) -> Told {
+        let (answer, receipt) = oneshot::channel();
+        let author = Author { by: Some("admin".to_owned()), reason: None };
+        // Both ends live as long as the process serves.
+        let _ = self.orders.send(Order::Reload(author, Some(answer)));
+        match receipt.await {
+            Ok(receipt) => told(&receipt),
+            Err(_) => {
+                let live = self.live.load();
+                Told {
+                    result: Outcome::Rejected,
+                    at: jiff::Timestamp::now().to_string(),
+                    generation: live.snapshot.generation,
+                    hash: live.snapshot.hash.clone(),
+                    changes: Vec::new(),
+                    waiting_for_restart: Vec::new(),
+                    report: Some("gatepost is stopping".to_owned()),
+                }
+            }
+        }
+    }
+}

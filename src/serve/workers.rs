@@ -1,0 +1,200 @@
+//! The threads that serve: each with a tokio runtime, a proxy and pools of its own, so that no request waits for a lock
+//! that another one holds.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+};
+
+use arc_swap::ArcSwap;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::{runtime, sync::watch};
+
+use crate::{
+    ingress::{
+        Ingress, Proxy,
+        conn::{self, ListenerKey, SWEEP},
+        live::{self, Live},
+    },
+    observe::AccessLog,
+    upstream::Candidates,
+};
+
+/// Idle connections to functions that a worker keeps, all functions together.
+const POOL: usize = 4096;
+
+/// One worker, as others see it.
+#[derive(Debug)]
+pub struct Worker {
+    handle: runtime::Handle,
+    /// Its connections.
+    pub open: AtomicUsize,
+}
+
+impl Worker {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(task);
+    }
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Workers {
+    all: Vec<Arc<Worker>>,
+    next: AtomicUsize,
+}
+
+thread_local! {
+    static PROXY: RefCell<Option<Arc<Proxy>>> = const { RefCell::new(None) };
+}
+
+/// The proxy of this worker.
+pub fn proxy() -> Option<Arc<Proxy>> {
+    PROXY.with_borrow(Clone::clone)
+}
+
+/// Ends the threads when dropped.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends the threads, with whatever they still serve.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        for thread in self.threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    ///
+    /// The system has no room for a thread or its poller.
+    pub fn start(count: usize, live: &Arc<ArcSwap<Live>>, log: &AccessLog) -> io::Result<(Arc<Self>, Running)> {
+        let (stop, stopping) = watch::channel(false);
+        let mut all = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..count {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            all.push(Arc::new(Worker { handle: runtime.handle().clone(), open: AtomicUsize::new(0) }));
+            let (live, port, mut stopping) = (live.clone(), log.port(), stopping.clone());
+            let seed = RandomState::new().hash_one(number);
+            threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                live::enter(number, live, port, seed);
+                runtime.block_on(async {
+                    conn::sweep(live::now());
+                    let mut tick = tokio::time::interval(SWEEP);
+                    loop {
+                        tokio::select! {
+                            _ = stopping.wait_for(|stop| *stop) => return,
+                            _ = tick.tick() => conn::sweep(live::now()),
+                        }
+                    }
+                });
+            })?);
+        }
+        Ok((Arc::new(Self { all, next: AtomicUsize::new(0) }), Running { stop, threads }))
+    }
+
+    /// The worker with the fewest connections; of several, they take turns.
+    pub fn least_busy(&self) -> &Arc<Worker> {
+        let first = self.next.fetch_add(1, Relaxed) % self.all.len();
+        let (before, from) = self.all.split_at(first);
+        from.iter().chain(before).min_by_key(|w| w.open.load(Relaxed)).unwrap_or(&self.all[0])
+    }
+
+    /// The runtime that accepts: with one worker, its own.
+    pub fn only(&self) -> Option<&runtime::Handle> {
+        match &*self.all {
+            [one] => Some(&one.handle),
+            _ => None,
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Lets connections end: of one listener, or all.
+    pub fn drain(&self, listener: Option<ListenerKey>) {
+        for worker in &self.all {
+            worker.spawn(async move { conn::drain(listener) });
+        }
+    }
+
+    /// Gives each worker a new proxy, with empty pools; requests under way keep the one that they have.
+    ///
+    /// # Errors
+    ///
+    /// What pingora panics with where it can't read the system's trusted certificates.
+    pub fn renew_proxies(&self, roots: Roots) -> Result<(), String> {
+        // Loading the system's certificates takes a while: all at once.
+        let (send, made) = mpsc::channel();
+        for worker in &self.all {
+            let (send, worker) = (send.clone(), worker.clone());
+            let made = thread::spawn(move || {
+                // Nobody listens only if the reload was given up.
+                let _ = send.send((worker, Arc::new(new_proxy(roots))));
+            });
+            made.join().map_err(|_| "the system's trusted certificates can't be loaded".to_owned())?;
+        }
+        drop(send);
+        for (worker, proxy) in made {
+            let (done, is_done) = mpsc::channel();
+            worker.spawn(async move {
+                PROXY.set(Some(proxy));
+                let _ = done.send(());
+            });
+            // No connection may come before its proxy.
+            let _ = is_done.recv();
+        }
+        Ok(())
+    }
+}
+
+/// Whom connections to functions trust that name no `ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Roots {
+    /// Nobody: there is no such function, and loading takes a fifth of a second.
+    None,
+    System,
+}
+
+fn new_proxy(roots: Roots) -> Proxy {
+    let conf = ServerConf {
+        threads: 1,
+        work_stealing: false,
+        upstream_keepalive_pool_size: POOL,
+        // Attempts: every address, and one on a fresh connection behind a stale one.
+        max_retries: Candidates::MOST + 2,
+        ca_file: (roots == Roots::None).then(|| "/dev/null".to_owned()),
+        ..ServerConf::default()
+    };
+    let mut proxy = http_proxy(&Arc::new(conf), Ingress);
+    proxy.h2_options = Some(h2_options());
+    proxy
+}
+
+/// pingora's bounded defaults (64 KiB of header list, 100 streams), with windows for one caller's uploads.
+fn h2_options() -> pingora_core::protocols::http::v2::server::H2Options {
+    let mut options = pingora_core::protocols::http::v2::server::default_h2_options();
+    options.max_header_list_size(32 * 1024);
+    options.initial_window_size(256 * 1024);
+    options.initial_connection_window_size(1024 * 1024);
+    options
+}
