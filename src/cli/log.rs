@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 const FILTER: &str = "GATEPOST_LOG";
 
 /// What became of a request is told by the access log; pingora tells it again, a caller's slips as errors.
-const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off,pingora_cache=off,pingora_pool=off,h2=error,hickory_resolver=error,hickory_proto=error";
+const DEFAULT: &str = "info,pingora=off,h2=error,hickory=error";
 
 /// Begins to log.
 ///
