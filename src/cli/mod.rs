@@ -4,12 +4,15 @@
 
 mod check;
 mod completions;
+mod demo;
 mod explain;
 mod failure;
 mod history;
 mod http;
+mod log;
 mod place;
 mod reload;
+mod run;
 mod schema;
 mod status;
 mod table;
@@ -32,6 +35,10 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve by the config until SIGTERM.
+    Run(run::Options),
+    /// Two versions of a sample function, a gatepost in front, a file to edit: see what it does, ready in a second.
+    Demo(demo::Options),
     /// Is the config right? Prints every problem, with its place.
     Check(check::Options),
     /// Apply the config now, and wait for what came of it. Saving the file does the same.
@@ -78,6 +85,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
     match command {
+        Command::Run(options) => run::run(options, term),
+        Command::Demo(options) => demo::run(options, term),
         Command::Reload(options) => reload::run(&options, term),
         Command::History(options) => history::run(&options, term),
         Command::Check(options) => check::run(&options, term),
