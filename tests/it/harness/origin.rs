@@ -101,10 +101,7 @@ impl Build {
         self.answers(|seen| Reply::text(seen.to_json().to_string()))
     }
 
-    pub(crate) fn answers(
-        mut self,
-        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn answers(mut self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         self.script = Arc::new(script);
         self
     }
@@ -152,20 +149,8 @@ impl Build {
             idle: watch::Sender::new(0),
         });
         let all = watch::Sender::new(false);
-        let accepting = tokio::spawn(accept(
-            listener,
-            shared.clone(),
-            self.tls.clone(),
-            self.h2,
-            all.subscribe(),
-        ));
-        Origin {
-            address,
-            scheme: if self.tls.is_some() { "https" } else { "http" },
-            shared,
-            accepting,
-            all,
-        }
+        let accepting = tokio::spawn(accept(listener, shared.clone(), self.tls.clone(), self.h2, all.subscribe()));
+        Origin { address, scheme: if self.tls.is_some() { "https" } else { "http" }, shared, accepting, all }
     }
 }
 
@@ -260,10 +245,7 @@ impl Origin {
     /// Closes all connections that wait for a request, and returns when they are closed.
     pub(crate) async fn close_idle(&self) {
         self.shared.idle.send_modify(|n| *n += 1);
-        eventually("idle connections are closed", async || {
-            when(self.open() == 0)
-        })
-        .await;
+        eventually("idle connections are closed", async || when(self.open() == 0)).await;
     }
 
     /// Refuses connections from now on, and cuts those it has.
@@ -271,10 +253,7 @@ impl Origin {
         self.accepting.abort();
         self.all.send_replace(true);
         let address = self.address;
-        eventually("the function is dead", async || {
-            when(TcpStream::connect(address).await.is_err())
-        })
-        .await;
+        eventually("the function is dead", async || when(TcpStream::connect(address).await.is_err())).await;
     }
 }
 
@@ -315,12 +294,7 @@ async fn accept(
     }
 }
 
-async fn serve(
-    tcp: TcpStream,
-    shared: &Arc<Shared>,
-    tls: Option<TlsAcceptor>,
-    h2: bool,
-) -> io::Result<()> {
+async fn serve(tcp: TcpStream, shared: &Arc<Shared>, tls: Option<TlsAcceptor>, h2: bool) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     // For `Cut::Reset`, wherever the stream is wrapped by then.
     let raw = SockRef::from(&tcp).try_clone()?;
@@ -339,12 +313,7 @@ async fn serve(
     }
 }
 
-async fn serve_http1(
-    mut wire: Wire,
-    shared: &Shared,
-    sni: Option<String>,
-    raw: &socket2::Socket,
-) -> io::Result<()> {
+async fn serve_http1(mut wire: Wire, shared: &Shared, sni: Option<String>, raw: &socket2::Socket) -> io::Result<()> {
     let mut idle = shared.idle.subscribe();
     for nth in 0.. {
         idle.mark_unchanged();
@@ -368,11 +337,7 @@ async fn serve_http1(
             let (io, _) = wire.into_parts();
             return websocket::echo(io).await;
         }
-        let mut out = Cutting {
-            wire: &mut wire,
-            cut: reply.cut,
-            raw,
-        };
+        let mut out = Cutting { wire: &mut wire, cut: reply.cut, raw };
         if !out.answer(&reply, &seen.method).await? || reply.close {
             return Ok(());
         }
@@ -441,9 +406,7 @@ impl Cutting<'_> {
             head += &format!("{name}: {value}\r\n");
         }
         let length = match &reply.body {
-            Body::Whole(bytes) if reply.status != 204 && reply.status != 304 => {
-                Some(bytes.len() as u64)
-            }
+            Body::Whole(bytes) if reply.status != 204 && reply.status != 304 => Some(bytes.len() as u64),
             Body::Made(length) => Some(*length),
             _ => None,
         };
@@ -497,9 +460,7 @@ impl Cutting<'_> {
     }
 
     async fn chunk(&mut self, piece: &Bytes) -> io::Result<bool> {
-        self.wire
-            .write(format!("{:x}\r\n", piece.len()).as_bytes())
-            .await?;
+        self.wire.write(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
         if !self.put(piece).await? {
             return Ok(false);
         }
