@@ -84,12 +84,33 @@ impl From<&str> for Request {
 }
 
 /// What came back.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
+}
+
+impl fmt::Debug for Answer {
+    /// For a failure's message: the body as text, and no more of it than one wants to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("fields", &self.fields.0)
+            .field("body", &beginning(&self.body))
+            .field("trailers", &self.trailers.0)
+            .finish()
+    }
+}
+
+/// The first words of a body.
+pub(crate) fn beginning(body: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&body[..body.len().min(500)]);
+    match body.len() {
+        ..=500 => shown.into_owned(),
+        all => format!("{shown}… ({all} bytes)"),
+    }
 }
 
 impl Answer {

@@ -229,12 +229,7 @@ async fn answer(request: hyper::Request<Incoming>, shared: &Shared, sni: Option<
     if !shared.early() {
         while let Some(Ok(frame)) = body.frame().await {
             match frame.into_data() {
-                Ok(piece) => {
-                    seen.body_bytes += piece.len() as u64;
-                    if seen.body.len() < 1024 * 1024 {
-                        seen.body.extend_from_slice(&piece);
-                    }
-                }
+                Ok(piece) => seen.take_piece(&piece),
                 Err(other) => {
                     if let Ok(trailers) = other.into_trailers() {
                         seen.trailers = fields(&trailers);

@@ -1,7 +1,7 @@
 //! Scripted functions: they answer what a test says, count what reaches them, and fail on demand.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -21,6 +21,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    client::beginning,
     eventually, h2,
     reply::{Body, Cut, MADE_PERIOD, Reply, made},
     tls::Leaf,
@@ -28,15 +29,18 @@ use super::{
     wire::{Fields, Head, Wire},
 };
 
+/// Of a request's body so much is kept.
+pub(crate) const KEPT_BODY: usize = 1024 * 1024;
+
 /// A request as the function got it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) target: String,
     /// `HTTP/1.1` or `HTTP/2`.
     pub(crate) version: String,
     pub(crate) fields: Fields,
-    /// Its body, as far as 1 MiB of it.
+    /// Its body, as far as [`KEPT_BODY`].
     pub(crate) body: Vec<u8>,
     /// How long its body was.
     pub(crate) body_bytes: u64,
@@ -49,7 +53,22 @@ pub(crate) struct Seen {
     pub(crate) sni: Option<String>,
 }
 
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, target, version, fields, .. } = self;
+        let body = beginning(&self.body);
+        write!(f, "{method} {target} {version} {:?} {body:?}", fields.0)
+    }
+}
+
 impl Seen {
+    /// Counts a piece of the body, and keeps it while there is room.
+    pub(crate) fn take_piece(&mut self, piece: &[u8]) {
+        self.body_bytes += piece.len() as u64;
+        let room = KEPT_BODY - self.body.len();
+        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.fields.first(name)
     }
@@ -377,10 +396,7 @@ async fn request(
         wire.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     while let Some(piece) = wire.piece().await? {
-        seen.body_bytes += piece.len() as u64;
-        if seen.body.len() < 1024 * 1024 {
-            seen.body.extend_from_slice(&piece);
-        }
+        seen.take_piece(&piece);
     }
     seen.trailers = std::mem::take(&mut wire.trailers);
     let reply = shared.take(seen.clone());
