@@ -42,7 +42,11 @@ enum Listener {
 /// # Errors
 ///
 /// The socket can't be handed to tokio.
-pub async fn serve<B: Backend>(socket: Socket, backend: Arc<B>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve<B: Backend>(
+    socket: Socket,
+    backend: Arc<B>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let listener = Listener::new(socket)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut calls = JoinSet::new();

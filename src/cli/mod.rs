@@ -19,7 +19,13 @@ use term::Terminal;
 
 /// One fixed address for serverless functions.
 #[derive(Debug, Parser)]
-#[command(name = "gatepost", version, about, propagate_version = false, max_term_width = 100)]
+#[command(
+    name = "gatepost",
+    version,
+    about,
+    propagate_version = false,
+    max_term_width = 100
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -37,7 +43,12 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The config's main file.
-    #[arg(long, short, value_name = "FILE", default_value = "/etc/gatepost/gatepost.toml")]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        default_value = "/etc/gatepost/gatepost.toml"
+    )]
     config: PathBuf,
 }
 

@@ -48,7 +48,12 @@ pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     report.sort();
     let warnings = report.split_warnings();
     match material {
-        Some((config, material)) if report.is_empty() => Ok(Loaded { config, sources, material, warnings }),
+        Some((config, material)) if report.is_empty() => Ok(Loaded {
+            config,
+            sources,
+            material,
+            warnings,
+        }),
         _ => Err(report),
     }
 }
@@ -77,17 +82,26 @@ fn text(path: &Path) -> Result<SourceFile, Problem> {
     let bytes = fs::read(path).map_err(|error| {
         let problem = Problem::new(format!("cannot read {}: {error}", path.display()));
         match error.kind() {
-            io::ErrorKind::PermissionDenied => problem.help("the service's user must be able to read it"),
+            io::ErrorKind::PermissionDenied => {
+                problem.help("the service's user must be able to read it")
+            }
             _ => problem,
         }
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
         Problem::new(format!("{}:{line}: not UTF-8 text", path.display()))
             .help(format!("byte {at} of the file is the first that is wrong"))
     })?;
-    Ok(SourceFile { path: path.to_owned(), text: text.into() })
+    Ok(SourceFile {
+        path: path.to_owned(),
+        text: text.into(),
+    })
 }
 
 /// Adds the files that a glob matches, sorted; one that is there already is not read again.
@@ -128,8 +142,9 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
         if path.is_dir() {
             if plain {
                 problems.push(
-                    Problem::at(format!("{} is a folder", path.display()), glob.span)
-                        .help(format!("write `{}/*.toml`", glob.value.0.trim_end_matches('/'))),
+                    Problem::at(format!("{} is a folder", path.display()), glob.span).help(
+                        format!("write `{}/*.toml`", glob.value.0.trim_end_matches('/')),
+                    ),
                 );
             }
             continue;
@@ -154,6 +169,8 @@ fn folder_of(pattern: &Path) -> PathBuf {
     };
     parent
         .components()
-        .take_while(|part| !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '['])))
+        .take_while(|part| {
+            !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))
+        })
         .collect()
 }

@@ -12,10 +12,16 @@ use super::{
 pub(super) fn find(routes: &[(Route, Span)]) -> Vec<Problem> {
     let mut groups: BTreeMap<Standing<'_>, Vec<usize>> = BTreeMap::new();
     for (at, (route, _)) in routes.iter().enumerate() {
-        let hosts: Vec<Host<'_>> =
-            if route.hosts.is_empty() { vec![Host::Any] } else { route.hosts.iter().map(Host::of).collect() };
+        let hosts: Vec<Host<'_>> = if route.hosts.is_empty() {
+            vec![Host::Any]
+        } else {
+            route.hosts.iter().map(Host::of).collect()
+        };
         for host in hosts {
-            groups.entry(Standing::of(route, host)).or_default().push(at);
+            groups
+                .entry(Standing::of(route, host))
+                .or_default()
+                .push(at);
         }
     }
     // A route is named once, with the first that it ties with, however many there are.
@@ -95,7 +101,9 @@ impl<'r> Standing<'r> {
                 PathPattern::Prefix(path) => Shape::Prefix(path),
                 PathPattern::Regex(_) => Shape::Regex,
             },
-            conditions: usize::from(route.methods.is_some()) + route.headers.len() + route.query.len(),
+            conditions: usize::from(route.methods.is_some())
+                + route.headers.len()
+                + route.query.len(),
             priority: route.priority,
         }
     }
@@ -111,7 +119,9 @@ fn pairs(routes: &[(Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
             Some(parts) => open.extend(parts),
             None => {
                 for (nth, second) in group.iter().enumerate() {
-                    let first = group[..nth].iter().find(|first| meet(&routes[**first].0, &routes[*second].0));
+                    let first = group[..nth]
+                        .iter()
+                        .find(|first| meet(&routes[**first].0, &routes[*second].0));
                     found.extend(first.map(|first| (*first, *second)));
                 }
             }
@@ -138,8 +148,14 @@ fn split(routes: &[(Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> {
 
 /// The headers and query keys of which a route demands one value.
 fn exact(route: &Route) -> BTreeMap<(bool, &str), &str> {
-    let headers = route.headers.iter().filter_map(|c| Some(((true, c.name.as_str()), c.value.as_deref()?)));
-    let query = route.query.iter().filter_map(|c| Some(((false, c.name.as_str()), c.value.as_deref()?)));
+    let headers = route
+        .headers
+        .iter()
+        .filter_map(|c| Some(((true, c.name.as_str()), c.value.as_deref()?)));
+    let query = route
+        .query
+        .iter()
+        .filter_map(|c| Some(((false, c.name.as_str()), c.value.as_deref()?)));
     headers.chain(query).collect()
 }
 
@@ -155,6 +171,8 @@ fn meet(a: &Route, b: &Route) -> bool {
     };
     listeners && methods && {
         let demanded = exact(a);
-        exact(b).iter().all(|(key, value)| demanded.get(key).is_none_or(|other| other == value))
+        exact(b)
+            .iter()
+            .all(|(key, value)| demanded.get(key).is_none_or(|other| other == value))
     }
 }

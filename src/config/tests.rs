@@ -50,40 +50,58 @@ fn a_file_is_loaded_with_its_includes() {
     let main = folder.path().join("gatepost.toml");
     std::fs::create_dir(folder.path().join("conf.d")).expect("conf.d");
     std::fs::write(&main, format!("include = [\"conf.d/*.toml\"]\n{SMALL}")).expect("main");
-    std::fs::write(folder.path().join("conf.d/b.toml"), "[route.g]\npath = \"/g\"\nfunction = \"f\"\n")
-        .expect("include");
+    std::fs::write(
+        folder.path().join("conf.d/b.toml"),
+        "[route.g]\npath = \"/g\"\nfunction = \"f\"\n",
+    )
+    .expect("include");
     let loaded = load(&main, Mode::Run).map_err(|report: Report| panic!("{report}"));
     let loaded = loaded.expect("loaded");
     assert_eq!(loaded.config.routes.len(), 2);
     assert_eq!(loaded.sources.files.len(), 2);
     assert_eq!(loaded.config.server.state_dir, folder.path().join("state"));
-    assert!(loaded.sources.watched().contains(&folder.path().join("conf.d")));
+    assert!(
+        loaded
+            .sources
+            .watched()
+            .contains(&folder.path().join("conf.d"))
+    );
     assert!(loaded.warnings.is_empty());
 }
 
 /// The configs of `../shared/bench`, where they are at hand.
 #[test]
 fn the_benchs_configs_are_taken() {
-    for name in ["log", "plain", "ratelimit", "routes", "serverless", "tls", "uptls"] {
+    for name in [
+        "log",
+        "plain",
+        "ratelimit",
+        "routes",
+        "serverless",
+        "tls",
+        "uptls",
+    ] {
         let path = format!("../../shared/bench/peers/gatepost/{name}/gatepost.toml");
         let Ok(text) = std::fs::read_to_string(path) else {
             continue;
         };
-        let text: String = text
-            .replace("#each pool", "")
-            .replace("@{PORT}", "1")
-            .replace("@{TLS_PORT}", "2")
-            .replace("@{ADMIN_PORT}", "3")
-            .lines()
-            .map(|line| {
-                let line = line.replace("_PORT}", "}");
-                let filled = line.split("@{").enumerate().map(|(nth, part)| match part.split_once('}') {
-                    Some((_, rest)) if nth > 0 => format!("0{rest}"),
-                    _ => part.to_owned(),
-                });
-                format!("{}\n", filled.collect::<String>())
-            })
-            .collect();
+        let text: String =
+            text.replace("#each pool", "")
+                .replace("@{PORT}", "1")
+                .replace("@{TLS_PORT}", "2")
+                .replace("@{ADMIN_PORT}", "3")
+                .lines()
+                .map(|line| {
+                    let line = line.replace("_PORT}", "}");
+                    let filled = line.split("@{").enumerate().map(|(nth, part)| {
+                        match part.split_once('}') {
+                            Some((_, rest)) if nth > 0 => format!("0{rest}"),
+                            _ => part.to_owned(),
+                        }
+                    });
+                    format!("{}\n", filled.collect::<String>())
+                })
+                .collect();
         let text = text.replace(":0\"", ":9000\"");
         let config = config(&text);
         assert!(!config.routes.is_empty(), "{name}");

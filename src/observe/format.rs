@@ -63,7 +63,13 @@ pub struct Entry<'r> {
 }
 
 /// Appends the line of `entry`, its newline included.
-pub fn line(out: &mut Vec<u8>, format: LogFormat, query: bool, stamp: &mut Stamp, entry: &Entry<'_>) {
+pub fn line(
+    out: &mut Vec<u8>,
+    format: LogFormat,
+    query: bool,
+    stamp: &mut Stamp,
+    entry: &Entry<'_>,
+) {
     match format {
         LogFormat::Json => json(out, query, stamp, entry),
         LogFormat::Text => text(out, query, stamp, entry),
@@ -221,8 +227,12 @@ fn text(out: &mut Vec<u8>, query: bool, stamp: &mut Stamp, e: &Entry<'_>) {
             integer(out, number);
         }
     }
-    let times =
-        [("total_ms", Some(e.total)), ("queue_ms", e.queue), ("connect_ms", e.connect), ("upstream_ms", e.upstream)];
+    let times = [
+        ("total_ms", Some(e.total)),
+        ("queue_ms", e.queue),
+        ("connect_ms", e.connect),
+        ("upstream_ms", e.upstream),
+    ];
     for (key, time) in times {
         if let Some(time) = time {
             pair(out, key);
@@ -272,7 +282,11 @@ fn milliseconds(out: &mut Vec<u8>, time: Duration) {
     }
     let digit = |n: u64| b'0' + u8::try_from(n % 10).unwrap_or(0);
     let decimals = [b'.', digit(part / 100), digit(part / 10), digit(part)];
-    let zeros = if part % 100 == 0 { 2 } else { usize::from(part % 10 == 0) };
+    let zeros = if part % 100 == 0 {
+        2
+    } else {
+        usize::from(part % 10 == 0)
+    };
     out.extend_from_slice(&decimals[..4 - zeros]);
 }
 
@@ -343,7 +357,10 @@ fn cut(value: &[u8]) -> usize {
         return value.len();
     }
     let inside = |at: usize| value[at] & 0b1100_0000 == 0b1000_0000;
-    (MAX_VALUE - 3..=MAX_VALUE).rev().find(|&at| !inside(at)).unwrap_or(MAX_VALUE)
+    (MAX_VALUE - 3..=MAX_VALUE)
+        .rev()
+        .find(|&at| !inside(at))
+        .unwrap_or(MAX_VALUE)
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ fn quick() -> Pace {
 }
 
 fn no_files() -> Files {
-    Files { hosts: "/nonexistent/hosts".into(), resolv_conf: "/nonexistent/resolv.conf".into() }
+    Files {
+        hosts: "/nonexistent/hosts".into(),
+        resolv_conf: "/nonexistent/resolv.conf".into(),
+    }
 }
 
 fn resolver(servers: &[SocketAddr], pace: Pace) -> Resolver {
@@ -32,11 +35,19 @@ fn resolver(servers: &[SocketAddr], pace: Pace) -> Resolver {
 }
 
 fn shown(addresses: &Addresses) -> Vec<String> {
-    addresses.current().iter().map(ToString::to_string).collect()
+    addresses
+        .current()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 async fn becomes(addresses: &Addresses, wanted: &[&str]) {
-    until(|| shown(addresses) == wanted, || format!("{wanted:?}, is {:?}", shown(addresses))).await;
+    until(
+        || shown(addresses) == wanted,
+        || format!("{wanted:?}, is {:?}", shown(addresses)),
+    )
+    .await;
 }
 
 async fn until(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
@@ -66,7 +77,10 @@ async fn a_ttl_is_clamped_at_both_ends() {
     let dns = Dns::start().await;
     dns.answer("short.test", &["10.0.0.1"], 0);
     dns.answer("long.test", &["10.0.0.1"], 86_400);
-    let pace = Pace { least: Duration::from_secs(3600), ..quick() };
+    let pace = Pace {
+        least: Duration::from_secs(3600),
+        ..quick()
+    };
     let seldom = resolver(&[dns.address()], pace).watch("short.test");
     let often = resolver(&[dns.address()], quick()).watch("long.test");
     seldom.wait_first(PATIENCE).await.unwrap();
@@ -85,7 +99,11 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
         addresses.wait_first(PATIENCE).await.unwrap();
         stop(&dns, "orders.test");
         let before = dns.asked("orders.test");
-        until(|| dns.asked("orders.test") > before + 6, || "asked again".into()).await;
+        until(
+            || dns.asked("orders.test") > before + 6,
+            || "asked again".into(),
+        )
+        .await;
         assert_eq!(shown(&addresses), ["10.0.0.1"]);
 
         dns.answer("orders.test", &["10.0.0.9"], 0);
@@ -97,7 +115,10 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 async fn last_addresses_do_not_serve_for_ever() {
     let dns = Dns::start().await;
     dns.answer("orders.test", &["10.0.0.1"], 0);
-    let pace = Pace { keep: Duration::from_millis(100), ..quick() };
+    let pace = Pace {
+        keep: Duration::from_millis(100),
+        ..quick()
+    };
     let addresses = resolver(&[dns.address()], pace).watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
     dns.forget("orders.test");
@@ -113,7 +134,11 @@ async fn when_one_family_fails_only_that_one_falls_back() {
     // The other family has no records now: nothing is left to go on with but the last good answer.
     dns.fail_only("orders.test", dns::AAAA);
     let before = dns.asked("orders.test");
-    until(|| dns.asked("orders.test") > before + 4, || "asked again".into()).await;
+    until(
+        || dns.asked("orders.test") > before + 4,
+        || "asked again".into(),
+    )
+    .await;
     assert_eq!(shown(&addresses), ["2001:db8::1", "10.0.0.1"]);
 }
 
@@ -129,7 +154,10 @@ async fn a_name_that_does_not_exist_is_told_at_once() {
 #[tokio::test]
 async fn without_any_name_server_nothing_hangs_and_one_that_comes_is_found() {
     let mut resolv_conf = NamedTempFile::new().unwrap();
-    let files = Files { resolv_conf: resolv_conf.path().into(), ..no_files() };
+    let files = Files {
+        resolv_conf: resolv_conf.path().into(),
+        ..no_files()
+    };
     let resolver = Resolver::paced(Handle::current(), &[], quick(), files);
     let addresses = resolver.watch("orders.test");
     assert_eq!(addresses.wait_first(PATIENCE).await, Err(NotResolved));
@@ -159,7 +187,10 @@ async fn other_name_servers_take_over_and_the_old_answer_serves_meanwhile() {
     let (old, new) = (Dns::start().await, Dns::start().await);
     old.answer("orders.test", &["10.0.0.1"], 3600);
     new.fall_silent("orders.test");
-    let pace = Pace { most: Duration::from_secs(3600), ..quick() };
+    let pace = Pace {
+        most: Duration::from_secs(3600),
+        ..quick()
+    };
     let resolver = resolver(&[old.address()], pace);
     let addresses = resolver.watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
@@ -177,7 +208,10 @@ async fn hosts_come_first_and_are_followed_and_localhost_is_always_there() {
     dns.answer("orders.test", &["10.0.0.1"], 0);
     let mut hosts = NamedTempFile::new().unwrap();
     writeln!(hosts, "10.9.9.9 orders.test orders # by hand").unwrap();
-    let files = Files { hosts: hosts.path().into(), ..no_files() };
+    let files = Files {
+        hosts: hosts.path().into(),
+        ..no_files()
+    };
     let resolver = Resolver::paced(Handle::current(), &[dns.address()], quick(), files);
     let addresses = resolver.watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
@@ -203,8 +237,11 @@ async fn a_name_is_followed_only_while_somebody_holds_it() {
     addresses.wait_first(PATIENCE).await.unwrap();
     drop((addresses, same));
 
-    until(|| Handle::current().metrics().num_alive_tasks() <= 1, || "ended: more is alive than the name server".into())
-        .await;
+    until(
+        || Handle::current().metrics().num_alive_tasks() <= 1,
+        || "ended: more is alive than the name server".into(),
+    )
+    .await;
 }
 
 #[tokio::test]
