@@ -19,11 +19,19 @@ use super::{Backend, answer::answer};
 /// Connections at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 
-/// For a call's head, from the connection's begin.
-const HEADER: Duration = Duration::from_secs(5);
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Its head, from the connection's begin.
+    pub(super) header: Duration,
+    /// All of it: body, a reload, an answer that is taken slowly.
+    pub(super) call: Duration,
+}
 
-/// For all of a call: body, a reload, an answer that is taken slowly.
-const CALL: Duration = Duration::from_secs(60);
+const BOUNDS: Bounds = Bounds {
+    header: Duration::from_secs(5),
+    call: Duration::from_secs(60),
+};
 
 /// A bound and listening socket.
 #[derive(Debug)]
@@ -43,6 +51,15 @@ enum Listener {
 ///
 /// The socket can't be handed to tokio.
 pub async fn serve<B: Backend>(
+    socket: Socket,
+    backend: Arc<B>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    serve_within(BOUNDS, socket, backend, shutdown).await
+}
+
+pub(super) async fn serve_within<B: Backend>(
+    bounds: Bounds,
     socket: Socket,
     backend: Arc<B>,
     shutdown: impl Future<Output = ()>,
@@ -68,7 +85,7 @@ pub async fn serve<B: Backend>(
             Ok(io) => {
                 let backend = Arc::clone(&backend);
                 calls.spawn(async move {
-                    call(io, backend).await;
+                    call(bounds, io, backend).await;
                     drop(place);
                 });
             }
@@ -87,17 +104,17 @@ pub async fn serve<B: Backend>(
     Ok(())
 }
 
-async fn call<B: Backend>(io: Box<dyn Io>, backend: Arc<B>) {
+async fn call<B: Backend>(bounds: Bounds, io: Box<dyn Io>, backend: Arc<B>) {
     let service = service_fn(|request| {
         let backend = Arc::clone(&backend);
         async move { Ok::<_, Infallible>(answer(&*backend, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
+        .header_read_timeout(bounds.header)
         .keep_alive(false)
         .serve_connection(TokioIo::new(io), service);
-    match timeout(CALL, connection).await {
+    match timeout(bounds.call, connection).await {
         Ok(Ok(())) => {}
         // A caller that went away, or no HTTP: nobody need act.
         Ok(Err(error)) => debug!(%error, "admin call broke off"),

@@ -13,12 +13,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(
-        options.shell,
-        &mut CommandLine::command(),
-        "gatepost",
-        &mut script,
-    );
+    clap_complete::generate(options.shell, &mut CommandLine::command(), "gatepost", &mut script);
     term.line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(())
 }

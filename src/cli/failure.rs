@@ -44,9 +44,7 @@ impl Failure {
 
 /// `gatepost history | head`: the reader has seen enough, which is no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {

@@ -26,22 +26,15 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// Asks `address` for `path`; connecting and each read may take `patience`.
-pub(super) fn get(
-    address: &ListenAddress,
-    path: &str,
-    patience: Duration,
-) -> anyhow::Result<Answer> {
-    let mut stream = connect(address, patience)
-        .with_context(|| format!("no gatepost answers on {address} (its admin address)"))?;
+pub(super) fn get(address: &ListenAddress, path: &str, patience: Duration) -> anyhow::Result<Answer> {
+    let mut stream =
+        connect(address, patience).with_context(|| format!("no gatepost answers on {address} (its admin address)"))?;
     // HTTP/1.0, so that the answer comes unchunked and the connection's end is its end (RFC 9112 §6.3).
     write!(stream, "GET {path} HTTP/1.0\r\nHost: gatepost\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
         .and_then(|()| stream.flush())
         .with_context(|| format!("cannot ask {address}"))?;
     let mut bytes = Vec::new();
-    stream
-        .take(MAX_ANSWER)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("{address} did not finish its answer"))?;
+    stream.take(MAX_ANSWER).read_to_end(&mut bytes).with_context(|| format!("{address} did not finish its answer"))?;
     parse(&bytes).with_context(|| format!("{address} does not answer as a gatepost does"))
 }
 
@@ -87,18 +80,15 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
             None => rest.to_vec(),
         },
     };
-    Ok(Answer {
-        status,
-        body: String::from_utf8(body)?,
-    })
+    Ok(Answer { status, body: String::from_utf8(body)? })
 }
 
 /// RFC 9112 §7.1. A server may answer a 1.0 request so all the same.
 fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let httparse::Status::Complete((start, size)) = httparse::parse_chunk_size(rest)
-            .map_err(|_| anyhow::anyhow!("its chunks are broken"))?
+        let httparse::Status::Complete((start, size)) =
+            httparse::parse_chunk_size(rest).map_err(|_| anyhow::anyhow!("its chunks are broken"))?
         else {
             bail!("its answer breaks off");
         };
@@ -106,13 +96,9 @@ fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
             return Ok(body);
         }
         let size = usize::try_from(size)?;
-        let data = rest
-            .get(start..start + size)
-            .context("its answer breaks off")?;
+        let data = rest.get(start..start + size).context("its answer breaks off")?;
         body.extend_from_slice(data);
-        rest = rest
-            .get(start + size + 2..)
-            .context("its answer breaks off")?;
+        rest = rest.get(start + size + 2..).context("its answer breaks off")?;
     }
 }
 
@@ -140,19 +126,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = ListenAddress::Tcp(listener.local_addr().unwrap());
         let server = thread::spawn(move || {
-            answer_once(
-                listener.accept().unwrap().0,
-                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
-            )
+            answer_once(listener.accept().unwrap().0, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         });
         let answer = get(&address, "/api/v1/status", PATIENCE).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
-        assert!(
-            server
-                .join()
-                .unwrap()
-                .starts_with("GET /api/v1/status HTTP/1.0\r\n")
-        );
+        assert!(server.join().unwrap().starts_with("GET /api/v1/status HTTP/1.0\r\n"));
     }
 
     #[test]
@@ -171,24 +149,14 @@ mod tests {
 
     #[test]
     fn says_when_nobody_is_there() {
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = get(&ListenAddress::Tcp(free), "/", PATIENCE).unwrap_err();
-        assert!(
-            format!("{error:#}").contains(&format!("no gatepost answers on {free}")),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains(&format!("no gatepost answers on {free}")), "{error:#}");
     }
 
     #[test]
     fn a_short_answer_is_no_answer() {
-        for bytes in [
-            &b"HTTP/1.1 200 OK\r\n"[..],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
-            b"hello",
-        ] {
+        for bytes in [&b"HTTP/1.1 200 OK\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", b"hello"] {
             assert!(parse(bytes).is_err());
         }
     }

@@ -2,10 +2,15 @@
 //!
 //! Exit codes: 0 done, 1 it failed while running, 2 the config or the command line is wrong.
 
+mod check;
 mod completions;
+mod explain;
 mod failure;
+mod history;
 mod http;
 mod place;
+mod reload;
+mod schema;
 mod status;
 mod table;
 mod term;
@@ -19,13 +24,7 @@ use term::Terminal;
 
 /// One fixed address for serverless functions.
 #[derive(Debug, Parser)]
-#[command(
-    name = "gatepost",
-    version,
-    about,
-    propagate_version = false,
-    max_term_width = 100
-)]
+#[command(name = "gatepost", version, about, propagate_version = false, max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -33,8 +32,18 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Is the config right? Prints every problem, with its place.
+    Check(check::Options),
+    /// Apply the config now, and wait for what came of it. Saving the file does the same.
+    Reload(reload::Options),
+    /// What would happen to a request: route, callers, limits, version. Needs no running gatepost.
+    Explain(explain::Options),
     /// What a running gatepost is doing: its config, functions and listeners.
     Status(status::Options),
+    /// The configs that were applied: when, what changed, who and why where known.
+    History(history::Options),
+    /// Print the JSON Schema of the config file, for editors.
+    Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
     Completions(completions::Options),
 }
@@ -43,12 +52,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The config's main file.
-    #[arg(
-        long,
-        short,
-        value_name = "FILE",
-        default_value = "/etc/gatepost/gatepost.toml"
-    )]
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/gatepost/gatepost.toml")]
     config: PathBuf,
 }
 
@@ -63,7 +67,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    match run(command, &mut term) {
+    match dispatch(command, &mut term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(&mut term);
@@ -72,8 +76,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, term: &mut Terminal) -> Outcome {
+fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
     match command {
+        Command::Reload(options) => reload::run(&options, term),
+        Command::History(options) => history::run(&options, term),
+        Command::Check(options) => check::run(&options, term),
+        Command::Explain(options) => explain::run(&options, term),
+        Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),
     }

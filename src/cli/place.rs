@@ -33,10 +33,7 @@ impl Place {
             Err(error) => Self {
                 state_dir: PathBuf::from(STATE_DIR),
                 admin: ListenAddress::Tcp(ADMIN),
-                doubt: Some(format!(
-                    "cannot read {}: {error}; taking the defaults",
-                    config.display()
-                )),
+                doubt: Some(format!("cannot read {}: {error}; taking the defaults", config.display())),
             },
         }
     }
@@ -76,12 +73,8 @@ pub(super) fn parse(text: &str) -> Option<ListenAddress> {
 /// Where to dial what listens on `address`: an unspecified one is reached by loopback.
 pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
     match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
-            SocketAddr::from((Ipv4Addr::LOCALHOST, v4.port()))
-        }
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            SocketAddr::from((Ipv6Addr::LOCALHOST, v6.port()))
-        }
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, v6.port())),
         other => other,
     }
 }
@@ -104,9 +97,8 @@ mod tests {
 
     #[test]
     fn a_broken_file_still_says_where_its_gatepost_is() {
-        let place = of(
-            "[server]\nstate_dir = \"/srv/gp\"\n[admin]\naddress = \"unix:/run/gp.sock\"\n[route.x]\npath = \n",
-        );
+        let place =
+            of("[server]\nstate_dir = \"/srv/gp\"\n[admin]\naddress = \"unix:/run/gp.sock\"\n[route.x]\npath = \n");
         assert_eq!(place.state_dir, Path::new("/srv/gp"));
         assert_eq!(place.admin.to_string(), "unix:/run/gp.sock");
         assert_eq!(place.doubt, None);
@@ -115,26 +107,13 @@ mod tests {
     #[test]
     fn a_broken_file_that_does_not_say_it_leaves_a_doubt() {
         assert!(of("[server\n").doubt.is_some());
-        assert!(
-            Place::of(Path::new("/nonexistent/gatepost.toml"))
-                .doubt
-                .is_some()
-        );
+        assert!(Place::of(Path::new("/nonexistent/gatepost.toml")).doubt.is_some());
     }
 
     #[test]
     fn what_listens_everywhere_is_dialled_on_loopback() {
-        assert_eq!(
-            dialled("0.0.0.0:9901".parse().unwrap()),
-            "127.0.0.1:9901".parse().unwrap()
-        );
-        assert_eq!(
-            dialled("[::]:9901".parse().unwrap()),
-            "[::1]:9901".parse().unwrap()
-        );
-        assert_eq!(
-            dialled("10.0.0.1:9901".parse().unwrap()),
-            "10.0.0.1:9901".parse().unwrap()
-        );
+        assert_eq!(dialled("0.0.0.0:9901".parse().unwrap()), "127.0.0.1:9901".parse().unwrap());
+        assert_eq!(dialled("[::]:9901".parse().unwrap()), "[::1]:9901".parse().unwrap());
+        assert_eq!(dialled("10.0.0.1:9901".parse().unwrap()), "10.0.0.1:9901".parse().unwrap());
     }
 }

@@ -47,13 +47,10 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     };
     let answer = http::get(&address, PATH, Duration::from_secs(5))?;
     if answer.status != 200 {
-        return Err(Failure::Failed(anyhow!(
-            "{address} answered {} to {PATH}",
-            answer.status
-        )));
+        return Err(Failure::Failed(anyhow!("{address} answered {} to {PATH}", answer.status)));
     }
-    let status: Value = serde_json::from_str(&answer.body)
-        .with_context(|| format!("{address} did not answer with JSON"))?;
+    let status: Value =
+        serde_json::from_str(&answer.body).with_context(|| format!("{address} did not answer with JSON"))?;
     if options.json {
         term.json(&status)?;
     } else {
@@ -83,11 +80,7 @@ fn tell(value: &Value, depth: usize, term: &mut Terminal) -> Outcome {
                 term.line(format_args!("{pad}{}", term.ink(Ink::Bold, key)))?;
                 tell(value, depth + 1, term)?;
             }
-            _ => term.line(format_args!(
-                "{pad}{:<width$}  {}",
-                term.ink(Ink::Bold, key),
-                table::cell(value)
-            ))?,
+            _ => term.line(format_args!("{pad}{:<width$}  {}", term.ink(Ink::Bold, key), table::cell(value)))?,
         }
     }
     Ok(())

@@ -5,27 +5,16 @@ use serde_json::Value;
 /// The header line and a line for each of `rows`; a key that a row lacks is `-` there.
 pub(super) fn of(rows: &[Value]) -> Vec<String> {
     let mut columns: Vec<&str> = Vec::new();
-    for key in rows
-        .iter()
-        .filter_map(Value::as_object)
-        .flat_map(|row| row.keys())
-    {
+    for key in rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()) {
         if !columns.contains(&key.as_str()) {
             columns.push(key);
         }
     }
-    let mut lines = vec![
-        columns
-            .iter()
-            .map(|&column| column.to_owned())
-            .collect::<Vec<_>>(),
-    ];
-    lines.extend(rows.iter().map(|row| {
-        columns
-            .iter()
-            .map(|&column| row.get(column).map_or_else(|| "-".to_owned(), cell))
-            .collect()
-    }));
+    let mut lines = vec![columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>()];
+    lines.extend(
+        rows.iter()
+            .map(|row| columns.iter().map(|&column| row.get(column).map_or_else(|| "-".to_owned(), cell)).collect()),
+    );
     aligned(&lines)
 }
 
@@ -33,21 +22,10 @@ pub(super) fn of(rows: &[Value]) -> Vec<String> {
 pub(super) fn aligned(lines: &[Vec<String>]) -> Vec<String> {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|i| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(i))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|i| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
     let padded = |line: &Vec<String>| {
-        let cells: Vec<_> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     lines.iter().map(padded).collect()
@@ -59,11 +37,9 @@ pub(super) fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| format!("{key}={}", cell(value)))
-            .collect::<Vec<_>>()
-            .join(" "),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| format!("{key}={}", cell(value))).collect::<Vec<_>>().join(" ")
+        }
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }
@@ -76,10 +52,8 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_nested_values_stay_in_their_cell() {
-        let rows = [
-            json!({ "name": "a", "share": { "v1": 95, "v2": 5 } }),
-            json!({ "name": "long", "tags": ["x", "y"] }),
-        ];
+        let rows =
+            [json!({ "name": "a", "share": { "v1": 95, "v2": 5 } }), json!({ "name": "long", "tags": ["x", "y"] })];
         let expected = "\
 name  share       tags
 a     v1=95 v2=5  -

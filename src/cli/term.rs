@@ -40,10 +40,7 @@ impl Ink {
 
 impl Terminal {
     pub(super) fn of_process() -> Self {
-        let wanted = wants_colour(
-            env::var_os("NO_COLOR").as_deref(),
-            env::var_os("TERM").as_deref(),
-        );
+        let wanted = wants_colour(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref());
         Self {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
@@ -75,27 +72,18 @@ impl Terminal {
 
     /// `text` in `ink`, for stdout.
     pub(super) fn ink<T: Display>(&self, ink: Ink, text: T) -> Inked<T> {
-        Inked {
-            ink: self.colour_out.then_some(ink),
-            text,
-        }
+        Inked { ink: self.colour_out.then_some(ink), text }
     }
 
     /// `warning: …` on stderr.
     pub(super) fn warn(&mut self, text: impl Display) {
-        let word = Inked {
-            ink: self.colour_err.then_some(Ink::Yellow),
-            text: "warning",
-        };
+        let word = Inked { ink: self.colour_err.then_some(Ink::Yellow), text: "warning" };
         let _ = writeln!(self.err, "{word}: {text}");
     }
 
     /// `error: …` on stderr.
     pub(super) fn complain(&mut self, text: &str) {
-        let word = Inked {
-            ink: self.colour_err.then_some(Ink::Red),
-            text: "error",
-        };
+        let word = Inked { ink: self.colour_err.then_some(Ink::Red), text: "error" };
         let _ = writeln!(self.err, "{word}: {}", text.trim_end());
     }
 
@@ -160,12 +148,8 @@ pub(super) mod testing {
         /// A terminal without colours, and what is written on its stdout and stderr.
         pub(in crate::cli) fn on_pads() -> (Self, Pad, Pad) {
             let (out, err) = (Pad::default(), Pad::default());
-            let term = Self {
-                out: Box::new(out.clone()),
-                err: Box::new(err.clone()),
-                colour_out: false,
-                colour_err: false,
-            };
+            let term =
+                Self { out: Box::new(out.clone()), err: Box::new(err.clone()), colour_out: false, colour_err: false };
             (term, out, err)
         }
     }
@@ -181,10 +165,7 @@ pub(super) mod testing {
 
     #[test]
     fn padding_does_not_count_the_colour() {
-        let word = Inked {
-            ink: Some(Ink::Green),
-            text: "ok",
-        };
+        let word = Inked { ink: Some(Ink::Green), text: "ok" };
         assert_eq!(format!("{word:<4}|"), "\x1b[32mok  \x1b[0m|");
     }
 }

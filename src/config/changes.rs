@@ -5,6 +5,8 @@
 
 mod words;
 
+pub use words::{limit_key, rate, sticky_key};
+
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,

@@ -43,6 +43,7 @@ pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     let parsed = parse::parse_into(&sources, &mut report);
     let material = parsed.map(|(config, pointers)| {
         let material = Material::read(&pointers, mode, &mut report);
+        report.watch(material.paths().map(Path::to_owned));
         (config, material)
     });
     report.sort();
@@ -64,7 +65,7 @@ fn read(path: &Path) -> (Sources, Report) {
     let mut problems = Vec::new();
     match text(path) {
         Ok(text) => sources.files.push(text),
-        Err(problem) => problems.push(problem),
+        Err(problem) => problems.push(*problem),
     }
     let mut report = Report::new(&sources);
     let globs = parse::include(&sources, &mut report);
@@ -75,28 +76,27 @@ fn read(path: &Path) -> (Sources, Report) {
     for problem in problems {
         report.push(problem);
     }
+    report.watch([path.to_owned()]);
+    report.watch(sources.watched().into_iter().filter(|file| file != path));
     (sources, report)
 }
 
-fn text(path: &Path) -> Result<SourceFile, Problem> {
+fn text(path: &Path) -> Result<SourceFile, Box<Problem>> {
     let bytes = fs::read(path).map_err(|error| {
         let problem = Problem::new(format!("cannot read {}: {error}", path.display()));
-        match error.kind() {
+        Box::new(match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 problem.help("the service's user must be able to read it")
             }
             _ => problem,
-        }
+        })
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1;
-        Problem::new(format!("{}:{line}: not UTF-8 text", path.display()))
-            .help(format!("byte {at} of the file is the first that is wrong"))
+        let before = &error.as_bytes()[..at];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let problem = Problem::new(format!("{}:{line}: not UTF-8 text", path.display()));
+        Box::new(problem.help(format!("byte {at} of the file is the first that is wrong")))
     })?;
     Ok(SourceFile {
         path: path.to_owned(),
@@ -106,8 +106,20 @@ fn text(path: &Path) -> Result<SourceFile, Problem> {
 
 /// Adds the files that a glob matches, sorted; one that is there already is not read again.
 fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) {
-    let pattern = sources.folder(0).join(&glob.value.0);
-    sources.folders.insert(folder_of(&pattern));
+    let home = sources.folder(0);
+    let written = Path::new(&glob.value.0);
+    let literal = home.join(folder_of(written));
+    sources.folders.insert(if literal.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        literal
+    });
+    // The main file's own folder is no pattern, whatever is in its name.
+    let pattern = if written.is_absolute() || home.as_os_str().is_empty() {
+        written.to_owned()
+    } else {
+        Path::new(&glob::Pattern::escape(&home.to_string_lossy())).join(written)
+    };
     let options = glob::MatchOptions {
         require_literal_separator: true,
         require_literal_leading_dot: true,
@@ -134,8 +146,11 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
     let plain = !glob.value.0.contains(['*', '?', '[']);
     if paths.is_empty() && plain {
         problems.push(
-            Problem::at(format!("there is no file {}", pattern.display()), glob.span)
-                .label("a name without `*` must be there"),
+            Problem::at(
+                format!("there is no file {}", home.join(written).display()),
+                glob.span,
+            )
+            .label("a name without `*` must be there"),
         );
     }
     for path in paths {
@@ -149,14 +164,18 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
             }
             continue;
         }
-        if sources.files.iter().any(|file| file.path == path) {
+        // The same file may be found by another spelling: the main file itself, or by two globs.
+        let itself = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let known = itself(&path);
+        if sources.files.iter().any(|file| itself(&file.path) == known) {
             continue;
         }
         match text(&path) {
             Ok(file) => sources.files.push(file),
-            Err(mut problem) => {
+            Err(problem) => {
+                let mut problem = problem.label("included here");
                 problem.span = Some(glob.span);
-                problems.push(problem.label("included here"));
+                problems.push(problem);
             }
         }
     }
@@ -164,10 +183,9 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
 
 /// The longest leading part of a glob without wildcards.
 fn folder_of(pattern: &Path) -> PathBuf {
-    let Some(parent) = pattern.parent() else {
-        return pattern.to_owned();
-    };
-    parent
+    pattern
+        .parent()
+        .unwrap_or(pattern)
         .components()
         .take_while(|part| {
             !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))

@@ -192,19 +192,16 @@ fn certified(
     let chain = certificates(cert, files, report);
     let bytes = files.read(key, report)?;
     let shown = key.value.display();
-    let private = match PrivateKeyDer::from_pem_slice(bytes) {
-        Ok(private) => private,
-        Err(_) => {
-            let problem = Problem::at(format!("{shown} holds no private key"), key.span)
-                .label("expected a key in PEM: PKCS#8, PKCS#1 or SEC1");
-            let encrypted = bytes.windows(9).any(|part| part == b"ENCRYPTED");
-            report.push(if encrypted {
-                problem.help("the key is encrypted: take its passphrase off with `openssl pkey`")
-            } else {
-                problem
-            });
-            return None;
-        }
+    let Ok(private) = PrivateKeyDer::from_pem_slice(bytes) else {
+        let problem = Problem::at(format!("{shown} holds no private key"), key.span)
+            .label("expected a key in PEM: PKCS#8, PKCS#1 or SEC1");
+        let encrypted = bytes.windows(9).any(|part| part == b"ENCRYPTED");
+        report.push(if encrypted {
+            problem.help("the key is encrypted: take its passphrase off with `openssl pkey`")
+        } else {
+            problem
+        });
+        return None;
     };
     let signing = match ring::sign::any_supported_type(&private) {
         Ok(signing) => signing,
@@ -309,3 +306,6 @@ fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
         .ok()
         .map(|zoned| zoned.timestamp())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,9 @@
 //!
 //! `bytes → raw (tables as written, each value with its place) → parse (gathers every problem) → Config (only valid
 //! values)`. `check`, start-up, reload and `explain` all come in by the same door.
+//!
+//! A relative path in the config starts from the folder of the file that it stands in; the globs of `include` from
+//! that of the main file.
 
 pub mod changes;
 pub mod model;

@@ -176,3 +176,93 @@ fn meet(a: &Route, b: &Route) -> bool {
             .all(|(key, value)| demanded.get(key).is_none_or(|other| other == value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fmt::Write as _};
+
+    use proptest::prelude::*;
+
+    use crate::config::{Sources, parse};
+
+    /// A route by what it was made of: host, path, method, header, query key, priority.
+    type Made = (usize, usize, usize, usize, usize, usize);
+
+    const HOSTS: [&str; 3] = ["", "host = \"a.example\"", "host = \"*.example\""];
+    const PATHS: [&str; 3] = ["/a", "/a/*", "/{x}"];
+    const METHODS: [&str; 4] = ["", "\"GET\"", "\"PUT\"", "\"GET\", \"PUT\""];
+    const VALUES: [&str; 4] = ["", "1", "2", "*"];
+
+    fn text(routes: &[Made]) -> String {
+        let mut text = String::from(
+            "[listener.in]\naddress = \"127.0.0.1:0\"\n\
+             [function.f]\nversions = { v = \"http://f.example\" }\n",
+        );
+        for (nth, (host, path, method, header, query, priority)) in routes.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "[route.r{nth:03}]\nfunction = \"f\"\n{}",
+                HOSTS[*host]
+            );
+            let _ = writeln!(text, "path = \"{}\"\npriority = {priority}", PATHS[*path]);
+            if *method > 0 {
+                let _ = writeln!(text, "methods = [{}]", METHODS[*method]);
+            }
+            for (key, value) in [("headers", header), ("query", query)] {
+                if *value > 0 {
+                    let _ = writeln!(text, "{key} = {{ k = \"{}\" }}", VALUES[*value]);
+                }
+            }
+        }
+        text
+    }
+
+    /// The rule, pair by pair.
+    fn ties(a: &Made, b: &Made) -> bool {
+        let count = |r: &Made| {
+            [r.2, r.3, r.4]
+                .into_iter()
+                .filter(|given| *given > 0)
+                .count()
+        };
+        let methods = (a.2 == 0 || b.2 == 0) || a.2 & b.2 > 0;
+        let both = |a: usize, b: usize| a == 0 || b == 0 || a == 3 || b == 3 || a == b;
+        (a.0, a.1, a.5) == (b.0, b.1, b.5)
+            && count(a) == count(b)
+            && methods
+            && both(a.3, b.3)
+            && both(a.4, b.4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn the_same_routes_tie_as_when_every_pair_is_compared(
+            routes in prop::collection::vec(
+                (0..2usize, 0..2usize, 0..4usize, 0..4usize, 0..4usize, 0..2usize), 0..120,
+            ),
+            alike in any::<bool>(),
+        ) {
+            // Large groups, too: all with one host, path, priority, and a demanded header.
+            let routes: Vec<Made> = if alike {
+                routes.iter().map(|r| (0, 0, r.2, 1 + r.3 % 2, r.4, 0)).collect()
+            } else {
+                routes
+            };
+            let expected: BTreeSet<String> = (0..routes.len())
+                .filter(|nth| routes[..*nth].iter().any(|first| ties(first, &routes[*nth])))
+                .map(|nth| format!("r{nth:03}"))
+                .collect();
+            let found: BTreeSet<String> = match parse(&Sources::new([("t.toml", text(&routes))])) {
+                Ok(_) => BTreeSet::new(),
+                Err(report) => report
+                    .problems()
+                    .iter()
+                    .filter_map(|problem| problem.message.split('`').nth(3).map(str::to_owned))
+                    .collect(),
+            };
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

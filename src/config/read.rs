@@ -207,7 +207,7 @@ impl<T: Read> Read for Vec<At<T>> {
             reader.expected("an array", value);
             return None;
         };
-        let read: Vec<_> = array
+        let read: Self = array
             .iter()
             .filter_map(|entry| read_at(entry, reader))
             .collect();
@@ -298,6 +298,7 @@ pub(super) fn each_key<'v, 'i>(
             let Some(known) = known.iter().find(|name| **name == key.get_ref().as_ref()) else {
                 let problem = unknown_key(key.get_ref(), known, span);
                 reader.report.push(problem);
+                hide(key.get_ref(), value, reader);
                 // It is not missing as well.
                 if let Some(near) = nearest(key.get_ref(), known.iter().copied()) {
                     misspelt.push((near, span));
@@ -326,7 +327,10 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 17] = [
+const LATER: [&str; 20] = [
+    "api_key",
+    "compression",
+    "respond",
     "alarm",
     "basic",
     "client_ca",
@@ -355,6 +359,19 @@ pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
         }
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem,
+    }
+}
+
+/// Masks what stands behind an unknown key that may have been meant for a secret.
+pub(super) fn hide(key: &str, value: &Value<'_>, reader: &mut Reader<'_>) {
+    const SECRETS: [&str; 6] = ["api_key", "basic", "credential", "jwt", "mtls", "token"];
+    // A table with a header stands on lines of its own, which the report doesn't show.
+    let span = reader.span(value);
+    let inline = !value.get_ref().is_table()
+        || (reader.sources.files.get(reader.file as usize))
+            .is_some_and(|file| file.text.as_bytes().get(value.span().start) == Some(&b'{'));
+    if inline && nearest(key, SECRETS).is_some() {
+        reader.report.mask(span);
     }
 }
 

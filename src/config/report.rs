@@ -1,6 +1,6 @@
 //! What is wrong with a config: every problem, each at its place, with the way out.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, path::PathBuf, sync::OnceLock};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
@@ -93,6 +93,9 @@ pub struct Report {
     problems: Vec<Problem>,
     /// Values that nobody may read in a report: secrets that were written inline.
     masks: Vec<Span>,
+    watched: Vec<PathBuf>,
+    /// Where each file's lines start; found when the first place is asked for.
+    lines: OnceLock<Box<[Vec<usize>]>>,
 }
 
 impl Report {
@@ -111,6 +114,7 @@ impl Report {
 
     pub(super) fn set_files(&mut self, sources: &Sources) {
         self.files.clone_from(&sources.files);
+        self.lines = OnceLock::new();
     }
 
     pub(super) fn mask(&mut self, span: Span) {
@@ -133,7 +137,18 @@ impl Report {
             files: self.files.clone(),
             problems: warnings,
             masks: self.masks.clone(),
+            watched: self.watched.clone(),
+            lines: OnceLock::new(),
         }
+    }
+
+    /// What a watcher should follow to see the config mended: its files, its includes' folders, and what it points to.
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
+    }
+
+    pub(super) fn watch(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        self.watched.extend(paths);
     }
 
     pub fn problems(&self) -> &[Problem] {
@@ -149,6 +164,28 @@ impl Report {
         self.problems.is_empty()
     }
 
+    /// The number of the line that holds byte `at`, and where it starts.
+    fn line(&self, file: u32, at: usize) -> (usize, usize) {
+        let lines = self.lines.get_or_init(|| {
+            self.files
+                .iter()
+                .map(|file| {
+                    let ends = file.text.match_indices('\n').map(|(at, _)| at + 1);
+                    std::iter::once(0).chain(ends).collect()
+                })
+                .collect()
+        });
+        let starts = lines.get(file as usize).map_or(&[0][..], Vec::as_slice);
+        let number = starts.partition_point(|start| *start <= at);
+        (
+            number,
+            starts
+                .get(number.saturating_sub(1))
+                .copied()
+                .unwrap_or_default(),
+        )
+    }
+
     /// Where a problem is.
     pub fn place(&self, span: Span) -> Place {
         let Some(file) = self.files.get(span.file as usize) else {
@@ -159,12 +196,11 @@ impl Report {
             };
         };
         let start = floor(&file.text, span.start as usize);
-        let before = &file.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let (line, line_start) = self.line(span.file, start);
         Place {
             file: file.path.display().to_string(),
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: file.text[line_start..start].chars().count() + 1,
         }
     }
 
@@ -245,10 +281,8 @@ impl Report {
             .collect();
         let from = ranges.iter().map(|range| range.start).min()?;
         let to = ranges.iter().map(|range| range.end).max()?;
-        let from = text[..from].rfind('\n').map_or(0, |at| at + 1);
+        let (line, from) = self.line(file, from);
         let to = text[to..].find('\n').map_or(text.len(), |at| to + at);
-        let line = text[..from].bytes().filter(|byte| *byte == b'\n').count() + 1;
-
         let shown = Masked::new(&text[from..to], &self.masks_within(file, from, to));
         let mut snippet = Snippet::source(shown.text.clone())
             .line_start(line)
@@ -282,7 +316,7 @@ impl Report {
         masks
     }
 
-    /// For machines: `[{ severity, message, file, line, column, expected, help, also }]`.
+    /// For machines: `[{ severity, message, file, line, column, label, help, also }]`.
     pub fn to_json(&self) -> Value {
         let place = |span: Option<Span>| {
             span.map_or_else(
@@ -300,7 +334,7 @@ impl Report {
                 entry["severity"] = json!(problem.severity.as_str());
                 entry["message"] = json!(problem.message);
                 if let Some(label) = &problem.label {
-                    entry["expected"] = json!(label);
+                    entry["label"] = json!(label);
                 }
                 if let Some(help) = &problem.help {
                     entry["help"] = json!(help);

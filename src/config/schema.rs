@@ -50,3 +50,6 @@ pub fn schema() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,3 +107,297 @@ fn the_benchs_configs_are_taken() {
         assert!(!config.routes.is_empty(), "{name}");
     }
 }
+
+#[test]
+fn every_key_arrives() {
+    let config = config(include_str!("../../tests/it/good.toml"));
+    let seconds = std::time::Duration::from_secs;
+    let nets = |nets: &Networks| -> Vec<String> {
+        nets.as_slice().iter().map(ToString::to_string).collect()
+    };
+
+    let server = &config.server;
+    assert_eq!(server.workers.map(u32::from), Some(2));
+    let office = ["192.0.2.0/24", "2001:db8::7/128"];
+    assert_eq!(nets(&server.trusted_proxies)[1..], office);
+    assert_eq!(server.max_connections.map(u32::from), Some(10_000));
+    assert_eq!(server.drain, seconds(20));
+    let dns: Vec<_> = server.dns.iter().map(ToString::to_string).collect();
+    assert_eq!(dns, ["127.0.0.53:53", "[::1]:5353"]);
+
+    assert_eq!(
+        config.admin.address.to_string(),
+        "unix:/run/gatepost/admin.sock"
+    );
+    let token = config.admin.token.as_ref().map(ToString::to_string);
+    assert_eq!(token.as_deref(), Some("env:GATEPOST_TOKEN"));
+
+    let log = &config.log;
+    assert!(matches!(&log.access, AccessSink::File(path) if path.ends_with("access.log")));
+    assert_eq!(
+        (log.format, log.sample_ok, log.query),
+        (LogFormat::Text, 0.25, true)
+    );
+
+    let [local, public] = &config.listeners[..] else {
+        panic!("two listeners");
+    };
+    assert_eq!(
+        (&*local.name, local.mode, local.h2c),
+        ("local", 0o600, true)
+    );
+    assert_eq!(local.timeouts.idle, seconds(75), "the default");
+    assert_eq!(public.tls[0].key, std::path::Path::new("api.key"));
+    assert_eq!(public.max_connections.map(u32::from), Some(500));
+    let from = public.proxy_protocol.as_ref().map(nets);
+    assert_eq!(from.as_deref(), Some(&["10.0.0.0/24".to_owned()][..]));
+    let timeouts = public.timeouts;
+    let timeouts = [
+        timeouts.handshake,
+        timeouts.header,
+        timeouts.body,
+        timeouts.idle,
+    ];
+    assert_eq!(timeouts, [5, 6, 7, 8].map(seconds));
+
+    assert_eq!(config.clients[0].owner.as_deref(), Some("Büro für Prüfung"));
+
+    let function = &config.functions[0];
+    assert_eq!(function.weights, [Share(8_750), Share(1_250)]);
+    assert_eq!(function.baseline, Some(VersionId(0)));
+    let sticky = function.sticky.as_ref().expect("sticky");
+    assert_eq!(
+        (sticky.by.len(), &*sticky.salt, sticky.issue_cookie),
+        (2, "checkout", true)
+    );
+    let by: Vec<_> = function.overrides.iter().map(|one| &one.by).collect();
+    assert!(
+        matches!(by[0], OverrideBy::Header(name, Some(yes)) if name == "x-tester" && yes == "yes")
+    );
+    assert!(matches!(by[1], OverrideBy::Cookie(name, Some(one)) if name == "canary" && one == "1"));
+    assert!(matches!(by[2], OverrideBy::Networks(_)));
+    assert!(matches!(by[3], OverrideBy::Client(ClientId(0))));
+    assert!(function.overrides[0].from.is_some() && function.overrides[1].from.is_none());
+    assert!(function.preserve_host);
+    assert_eq!(function.http, UpstreamHttp::Http2);
+    assert_eq!(function.pool.idle, seconds(0));
+    assert_eq!(function.timeouts.connect, seconds(1));
+    assert_eq!(function.timeouts.total, Some(seconds(300)));
+    let [v41, v42] = &function.versions[..] else {
+        panic!("two versions");
+    };
+    assert_eq!(v41.ca.as_deref(), Some(std::path::Path::new("bank.pem")));
+    assert_eq!(
+        (&*v41.url.authority, v41.url.port),
+        ("orders-v41.example.com", 443)
+    );
+    assert_eq!(v42.ca.as_deref(), Some(std::path::Path::new("other.pem")));
+    assert_eq!(
+        (&*v42.url.authority, &*v42.url.base_path),
+        ("[2001:db8::1]:8443", "/base")
+    );
+    assert_eq!(v42.host.as_deref(), Some("orders.example.com"));
+
+    let [odd, orders, user] = &config.routes[..] else {
+        panic!("three routes");
+    };
+    assert!(matches!(&odd.path, PathPattern::Regex(regex)
+        if regex.is_match("/v1/x") && !regex.is_match("/a/v1/x")));
+    assert!(matches!(&user.path, PathPattern::Params(segments) if segments.len() == 3));
+    let listeners = [ListenerId(1), ListenerId(0)];
+    assert_eq!(orders.listeners.as_deref(), Some(&listeners[..]));
+    let hosts = [
+        HostPattern::Exact("api.example.com".into()),
+        HostPattern::Wildcard(".shop.example.com".into()),
+    ];
+    assert_eq!(orders.hosts, hosts);
+    assert_eq!(orders.methods.as_ref().map(Vec::len), Some(2));
+    assert_eq!(
+        orders.headers.iter().filter(|c| c.value.is_none()).count(),
+        1
+    );
+    assert_eq!((orders.query.len(), orders.priority), (1, 5));
+    assert_eq!(
+        (orders.function, orders.version),
+        (FunctionId(0), Some(VersionId(1)))
+    );
+    assert_eq!(orders.clients.as_deref(), Some(&[ClientId(0)][..]));
+    assert_eq!(
+        orders.allow.as_ref().map(|nets| nets.as_slice().len()),
+        Some(3)
+    );
+    assert_eq!(nets(&orders.deny), ["10.9.0.0/16"]);
+    assert_eq!(orders.strip_prefix.as_deref(), Some("/orders"));
+    assert_eq!(orders.encoded_slash, EncodedSlash::Keep);
+    let [LimitUse::Own(own), LimitUse::Shared(SharedLimitId(0))] = &orders.limits[..] else {
+        panic!("two limits");
+    };
+    assert_eq!(
+        (own.per.clone(), own.max_keys.get(), own.dry_run),
+        (LimitKey::ClientIp, 1_000, true)
+    );
+    let shared = &config.limits[0].limit;
+    assert_eq!(shared.burst.get(), 166, "one second's worth of 10000/min");
+}
+
+#[test]
+fn a_subtable_may_stand_in_another_file() {
+    let main = SMALL.replace("weights = { v1 = 90, v2 = 10 }\n", "");
+    let weights = "[function.f.weights]\nv1 = \"rest\"\nv2 = 2.5\n";
+    for files in [
+        [
+            ("a/gatepost.toml", main.as_str()),
+            ("a/conf.d/w.toml", weights),
+        ],
+        // The order of the files means nothing, but the main file is the first.
+        [
+            ("a/gatepost.toml", main.as_str()),
+            ("a/conf.d/0.toml", weights),
+        ],
+    ] {
+        let config = parse(&Sources::new(files)).unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(config.functions[0].weights, [Share(9_750), Share(250)]);
+        assert_eq!(config.functions[0].baseline, Some(VersionId(0)));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_by_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = load(&folder.path().join("gone.toml"), Mode::Run).expect_err("refused");
+    let [problem] = report.problems() else {
+        panic!("{report}");
+    };
+    assert!(
+        problem.message.contains("gone.toml: No such file"),
+        "{report}"
+    );
+    assert_eq!(report.watched(), [folder.path().join("gone.toml")]);
+}
+
+#[test]
+fn a_file_that_two_globs_find_is_read_once() {
+    let folder = tempfile::Builder::new().prefix("[ab]*").tempdir();
+    let folder = folder.expect("a folder with a name like a pattern");
+    let main = folder.path().join(".").join("gatepost.toml");
+    let text = format!("include = [\"*.toml\", \"./r*.toml\", \"none/*.toml\"]\n{SMALL}");
+    std::fs::write(&main, text).expect("main");
+    let route = "[route.g]\npath = \"/g\"\nfunction = \"f\"\n";
+    std::fs::write(folder.path().join("route.toml"), route).expect("route");
+    let loaded = load(&main, Mode::Run).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.sources.files.len(), 2);
+}
+
+#[test]
+fn deep_nesting_is_refused_and_no_stack_overflows() {
+    for (open, close) in [("[", "]"), ("{ a = ", "}"), ("a.", "")] {
+        let depth = 100_000;
+        let text = match open {
+            "a." => format!("{}a = 1\n", open.repeat(depth)),
+            _ => format!("a = {}{}\n", open.repeat(depth), close.repeat(depth)),
+        };
+        let report = parse(&Sources::new([("gatepost.toml", &text)])).expect_err("refused");
+        assert!(!report.to_string().is_empty());
+    }
+}
+
+#[test]
+fn lines_may_end_as_on_windows() {
+    assert_eq!(config(&SMALL.replace('\n', "\r\n")).routes.len(), 1);
+}
+
+#[test]
+fn the_hash_goes_by_names_and_texts_and_not_by_the_folder() {
+    let hash = |files: [(&str, &str); 2]| Sources::new(files).hash();
+    let one = hash([("/a/gatepost.toml", "x"), ("/a/conf.d/y.toml", "z")]);
+    assert_eq!(
+        one,
+        hash([("/b/gatepost.toml", "x"), ("/b/conf.d/y.toml", "z")])
+    );
+    assert_ne!(
+        one,
+        hash([("/a/gatepost.toml", "xz"), ("/a/conf.d/y.toml", "")])
+    );
+    assert_ne!(
+        one,
+        hash([("/a/gatepost.toml", "x"), ("/a/conf.d/z.toml", "z")])
+    );
+    assert_eq!(one.len(), 64);
+}
+
+/// Whether these routes (without their `function`) tie; listeners are `in` and `out`.
+fn tie(a: &str, b: &str) -> bool {
+    let text = format!(
+        "[listener.in]\naddress = \"127.0.0.1:0\"\n[listener.out]\naddress = \"127.0.0.1:0\"\n\
+         [function.f]\nversions = {{ v1 = \"http://f.example\" }}\n\
+         [route.a]\nfunction = \"f\"\n{a}\n[route.b]\nfunction = \"f\"\n{b}\n"
+    );
+    match parse(&Sources::new([("gatepost.toml", &text)])) {
+        Ok(_) => false,
+        Err(report) => {
+            assert_eq!(report.problems().len(), 1, "{report}");
+            assert!(
+                report.problems()[0].message.contains("match the same"),
+                "{report}"
+            );
+            true
+        }
+    }
+}
+
+#[test]
+fn routes_tie_only_where_nothing_tells_them_apart() {
+    assert!(tie("", "path = \"/*\""));
+    assert!(!tie("", "path = \"/\""), "exact beats prefix");
+    assert!(!tie("", "priority = 1"));
+    assert!(!tie("listeners = [\"in\"]", "listeners = [\"out\"]"));
+    assert!(tie("listeners = [\"in\"]", ""));
+    assert!(!tie("host = \"a.example\"", "host = \"*.example\""));
+    assert!(!tie("host = \"*.a.example\"", "host = \"*.example\""));
+    assert!(tie(
+        "host = [\"a.example\", \"*.b.example\"]",
+        "host = \"*.B.example\""
+    ));
+    assert!(tie("path = \"/a/{x}\"", "path = \"/a/{y}\""));
+    assert!(
+        !tie("path = \"/a/{x}\"", "path = \"/{y}/a\""),
+        "literals from the left"
+    );
+    assert!(tie("path_regex = \"/a\"", "path_regex = \"/b\""));
+    assert!(!tie("methods = [\"GET\"]", "methods = [\"PUT\"]"));
+    assert!(tie("methods = [\"GET\", \"PUT\"]", "methods = [\"PUT\"]"));
+    assert!(tie("methods = [\"GET\"]", "headers = { a = \"1\" }"));
+    assert!(
+        !tie("methods = [\"GET\"]", "headers = { a = \"1\", b = \"1\" }"),
+        "more conditions"
+    );
+    assert!(!tie("headers = { a = \"1\" }", "headers = { A = \"2\" }"));
+    assert!(tie("headers = { a = \"1\" }", "headers = { a = \"*\" }"));
+    assert!(tie("headers = { a = \"1\" }", "query = { a = \"2\" }"));
+    assert!(!tie("query = { a = \"1\" }", "query = { a = \"2\" }"));
+}
+
+#[test]
+fn ties_are_found_among_many_routes() {
+    use std::fmt::Write as _;
+    let mut text = String::from(
+        "[listener.in]\naddress = \"127.0.0.1:0\"\n[function.f]\nversions = { v1 = \"http://f.example\" }\n",
+    );
+    for nth in 0..300 {
+        let value = if nth == 299 { 7 } else { nth };
+        let _ = write!(
+            text,
+            "[route.r{nth:03}]\nfunction = \"f\"\nheaders = {{ x-tenant = \"{value}\" }}\n"
+        );
+    }
+    let report = parse(&Sources::new([("gatepost.toml", &text)])).expect_err("a tie");
+    let messages: Vec<_> = report
+        .problems()
+        .iter()
+        .map(|problem| &*problem.message)
+        .collect();
+    assert_eq!(
+        messages,
+        ["routes `r007` and `r299` match the same requests"]
+    );
+}

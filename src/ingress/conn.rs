@@ -70,8 +70,11 @@ pub struct Conn {
     phase: AtomicU8,
     /// In milliseconds of the worker's coarse clock; 0: none.
     deadline: AtomicU64,
-    /// The same for the function that works for this connection.
+    /// The same for the function that works for this connection, and how long it may be silent.
     upstream_deadline: AtomicU64,
+    upstream_silence: AtomicU64,
+    /// The same for the whole request.
+    total_deadline: AtomicU64,
     ended: AtomicU8,
     waker: AtomicWaker,
     /// The function answered 101: bytes pass unseen from here on.
@@ -113,6 +116,8 @@ impl Conn {
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
             upstream_deadline: AtomicU64::new(0),
+            upstream_silence: AtomicU64::new(0),
+            total_deadline: AtomicU64::new(0),
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             tunnel: AtomicBool::new(false),
@@ -155,6 +160,8 @@ impl Conn {
     /// A whole head is here: what ended the wait for it no longer counts.
     pub fn request_begins(&self) {
         self.begin(Phase::None);
+        self.bound_silence(None);
+        self.bound_total(None);
         self.ended.store(0, Relaxed);
     }
 
@@ -162,9 +169,24 @@ impl Conn {
         Phase::of(self.phase.load(Relaxed))
     }
 
-    /// Bounds what the function may take from now on; `None` lifts it.
-    pub fn bound_upstream(&self, time: Option<Duration>) {
+    /// Bounds the silence of the function from now on; `None` lifts it.
+    pub fn bound_silence(&self, time: Option<Duration>) {
+        let ms = time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+        self.upstream_silence.store(ms, Relaxed);
         self.upstream_deadline.store(time.map_or(0, after), Relaxed);
+    }
+
+    /// Bytes went to or from the function: it is not silent.
+    pub fn moved(&self) {
+        let ms = self.upstream_silence.load(Relaxed);
+        if ms != 0 {
+            self.upstream_deadline.store(after(Duration::from_millis(ms)), Relaxed);
+        }
+    }
+
+    /// Bounds the present request as a whole; `None` lifts it.
+    pub fn bound_total(&self, time: Option<Duration>) {
+        self.total_deadline.store(time.map_or(0, after), Relaxed);
     }
 
     pub fn ended(&self) -> Option<Ended> {
@@ -254,7 +276,7 @@ pub fn sweep(now: Now) {
             let is_over = |d: &AtomicU64| matches!(d.load(Relaxed), d if d != 0 && d <= now_ms);
             if is_over(&conn.deadline) {
                 overdue.push((conn, true));
-            } else if is_over(&conn.upstream_deadline) {
+            } else if is_over(&conn.upstream_deadline) || is_over(&conn.total_deadline) {
                 overdue.push((conn, false));
             }
             true
@@ -267,6 +289,7 @@ pub fn sweep(now: Now) {
             conn.end(conn.phase.load(Relaxed));
         } else {
             conn.upstream_deadline.store(0, Relaxed);
+            conn.total_deadline.store(0, Relaxed);
             conn.end(ENDED_UPSTREAM);
         }
     }

@@ -308,6 +308,7 @@ impl Io {
             },
         };
         self.bytes_in += n as u64;
+        self.conn.moved();
         Ok(n)
     }
 
@@ -452,6 +453,7 @@ impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.answered = true;
+        this.conn.moved();
         if this.outbox.len() + buf.len() <= pool::SIZE {
             if this.outbox.capacity() == 0 {
                 this.outbox = pool::take();

@@ -30,25 +30,25 @@ use crate::config::changes::Change;
 /// So many generations keep their texts.
 pub const KEPT: usize = 50;
 
-/// Why the state can't be kept.
+/// Why the state can't be kept. The cause is in the message.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("another gatepost ({}) uses {dir}: stop it, or give this one a server.state_dir of its own", pid_words(*pid))]
     InUse { dir: PathBuf, pid: Option<u32> },
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {cause}")]
     Io {
         doing: &'static str,
         path: PathBuf,
-        source: io::Error,
+        cause: io::Error,
     },
     #[error(
         "generation {generation} is not kept in {dir}: the last {KEPT} are, see `gatepost history`"
     )]
     NotKept { generation: u64, dir: PathBuf },
-    #[error("{path} is damaged: {source}")]
+    #[error("{path} is damaged: {cause}")]
     Damaged {
         path: PathBuf,
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     #[error("{dir} could not be used at start, so nothing is kept until a restart")]
     Detached { dir: PathBuf },
@@ -246,7 +246,7 @@ pub fn history(state_dir: &Path) -> Result<Vec<Entry>, StateError> {
 pub fn read(state_dir: &Path, generation: u64) -> Result<Vec<(String, String)>, StateError> {
     let dir = texts_dir(state_dir).join(dir_name(generation));
     let manifest = match read_manifest(&dir) {
-        Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(StateError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
             return Err(StateError::NotKept {
                 generation,
                 dir: state_dir.into(),
@@ -300,11 +300,11 @@ fn dir_name(generation: u64) -> String {
     format!("{generation:06}")
 }
 
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> StateError {
+fn failed(doing: &'static str, path: &Path, cause: io::Error) -> StateError {
     StateError::Io {
         doing,
         path: path.to_owned(),
-        source,
+        cause,
     }
 }
 
@@ -448,7 +448,7 @@ fn kept(texts: &Path) -> Vec<u64> {
 fn read_manifest(dir: &Path) -> Result<Manifest, StateError> {
     let path = dir.join("manifest.json");
     let text = fs::read(&path).map_err(|source| failed("read", &path, source))?;
-    serde_json::from_slice(&text).map_err(|source| StateError::Damaged { path, source })
+    serde_json::from_slice(&text).map_err(|cause| StateError::Damaged { path, cause })
 }
 
 fn names(sources: &[(String, String)]) -> Vec<Stored> {
@@ -535,6 +535,12 @@ fn append(path: &Path, entry: &Entry) -> Result<(), StateError> {
             .open(path)?;
         let before = file.metadata()?.len();
         let written = file.write_all(&line).and_then(|()| file.sync_all());
+        if before == 0
+            && let Some(dir) = path.parent()
+        {
+            // The line is there, only a power cut could still lose the new file.
+            let _ = File::open(dir).and_then(|dir| dir.sync_all());
+        }
         if written.is_err() {
             // Half a line would spoil the next one.
             let _ = file.set_len(before);

@@ -68,7 +68,7 @@ impl Id {
     }
 }
 
-/// Why a request got no receipt.
+/// Why a request got no receipt. The cause is in the message.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error(
@@ -79,16 +79,18 @@ pub enum AskError {
     Timeout { dir: PathBuf, waited: Duration },
     #[error("{path} may be used by the service's user and root only: run this as one of them")]
     Denied { path: PathBuf },
-    #[error("{doing} {path}")]
+    #[error("{doing} {path}: {cause}")]
     Io {
         doing: &'static str,
         path: PathBuf,
-        source: io::Error,
+        cause: io::Error,
     },
-    #[error("the answer in {path} is not understood: is the running gatepost of another version?")]
+    #[error(
+        "the answer in {path} is not understood: is the running gatepost of another version? ({cause})"
+    )]
     NotUnderstood {
         path: PathBuf,
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -154,22 +156,18 @@ fn must_run(state_dir: &Path) -> Result<(), AskError> {
     }
 }
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> AskError {
+fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> AskError {
     let path = path.to_owned();
-    match source.kind() {
+    match cause.kind() {
         io::ErrorKind::PermissionDenied => AskError::Denied { path },
-        _ => AskError::Io {
-            doing,
-            path,
-            source,
-        },
+        _ => AskError::Io { doing, path, cause },
     }
 }
 
 fn understood(path: &Path, text: &[u8]) -> Result<Receipt, AskError> {
-    serde_json::from_slice(text).map_err(|source| AskError::NotUnderstood {
+    serde_json::from_slice(text).map_err(|cause| AskError::NotUnderstood {
         path: path.into(),
-        source,
+        cause,
     })
 }
 

@@ -22,7 +22,7 @@ use hickory_resolver::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -73,7 +73,11 @@ struct Shared {
     /// The name servers; a change makes every name be looked up again at once.
     servers: watch::Sender<Arc<[SocketAddr]>>,
     names: Mutex<HashMap<Box<str>, Weak<Addresses>>>,
+    at_once: Arc<Semaphore>,
 }
+
+/// Names that are looked up at the same time; each takes two sockets. A start with thousands of names must not eat the file limit.
+const AT_ONCE: usize = 256;
 
 /// Where the system says how names are resolved.
 #[derive(Debug, Clone)]
@@ -105,6 +109,7 @@ impl Resolver {
             files,
             servers: watch::Sender::new(servers.into()),
             names: Mutex::default(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
         }))
     }
 
@@ -136,9 +141,11 @@ impl Resolver {
             servers: self.0.servers.subscribe(),
             pace: self.0.pace,
             files: self.0.files.clone(),
+            at_once: Arc::clone(&self.0.at_once),
             client: None,
             last: Last::default(),
             failures: 0,
+            failing: false,
         };
         self.0.handle.spawn(task.run(released));
         addresses
@@ -160,11 +167,14 @@ struct Follow {
     servers: watch::Receiver<Arc<[SocketAddr]>>,
     pace: Pace,
     files: Files,
+    at_once: Arc<Semaphore>,
     /// Whom we ask, and what that was built from.
     client: Option<(Source, TokioResolver)>,
     last: Last,
-    /// In a row.
+    /// In a row; counts how long to wait.
     failures: u32,
+    /// Whether the last lookup failed; only a change of this is logged.
+    failing: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -226,12 +236,13 @@ impl Follow {
         }
         self.last.at = Some(Instant::now());
         let new = self.last.all();
-        if self.failures > 0 {
+        if self.failing {
             info!(name = &*self.name, addresses = ?new, "name resolves again");
         } else if old != new {
             info!(name = &*self.name, ?old, ?new, "addresses of name changed");
         }
         self.failures = 0;
+        self.failing = false;
         self.store(&new);
         found.ttl.clamp(self.pace.least, self.pace.most)
     }
@@ -250,7 +261,7 @@ impl Follow {
                 kept_s = self.pace.keep.as_secs(),
                 "name has not resolved for too long, its last addresses are given up"
             );
-        } else if self.failures == 0 {
+        } else if !self.failing {
             warn!(
                 name = &*self.name,
                 reason = why,
@@ -258,6 +269,7 @@ impl Follow {
                 "name does not resolve, its last addresses stay in use"
             );
         }
+        self.failing = true;
         let kept = self.last.all();
         self.store(&kept);
         let wait = self
@@ -285,6 +297,8 @@ impl Follow {
         }
         let most = self.pace.lookup;
         let client = self.client()?;
+        // Nobody closes it; if somebody did, we would go on without.
+        let _place = self.at_once.acquire().await;
         let (v4, v6) = tokio::join!(
             timeout(most, client.lookup(name.clone(), RecordType::A)),
             timeout(most, client.lookup(name, RecordType::AAAA)),
@@ -383,10 +397,10 @@ impl Follow {
         } else {
             Source::Servers(servers)
         };
-        if let Some((built_from, client)) = &self.client {
-            if *built_from == source {
-                return Ok(client.clone());
-            }
+        if let Some((built_from, client)) = &self.client
+            && *built_from == source
+        {
+            return Ok(client.clone());
         }
         let client = build(&source).map_err(|e| match source {
             Source::Servers(_) => e.to_string(),
@@ -421,14 +435,15 @@ fn build(source: &Source) -> Result<TokioResolver, NetError> {
                     )
                 })
                 .collect();
-            let mut options = ResolverOpts::default();
-            options.timeout = Duration::from_secs(2);
             (
                 ResolverConfig::from_parts(None, Vec::new(), servers),
-                options,
+                ResolverOpts::default(),
             )
         }
     };
+    // A lost datagram is sent again well before the lookup as a whole is given up ([`Pace::lookup`]).
+    options.timeout = options.timeout.min(Duration::from_secs(2));
+    options.attempts = options.attempts.max(1);
     // We keep answers ourselves, and know when to ask again.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;

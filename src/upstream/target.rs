@@ -299,11 +299,12 @@ impl Candidates {
             this.len += 1;
         }
         let six = this.addresses[0].is_ipv6();
-        if usize::from(this.len) == Self::MOST && this.addresses.iter().all(|a| a.is_ipv6() == six)
+        let all_alike = this.addresses.iter().all(|a| a.is_ipv6() == six);
+        if this.len() == Self::MOST
+            && all_alike
+            && let Some(other) = addresses.find(|a| a.is_ipv6() != six)
         {
-            if let Some(other) = addresses.find(|a| a.is_ipv6() != six) {
-                this.addresses[Self::MOST - 1] = other;
-            }
+            this.addresses[Self::MOST - 1] = other;
         }
         this
     }

@@ -14,52 +14,18 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("observe", &["config", "decide", "upstream"]),
     ("ingress", &["config", "decide", "upstream", "observe"]),
     ("admin", &["config", "decide", "upstream", "observe"]),
-    (
-        "serve",
-        &[
-            "config", "decide", "upstream", "observe", "ingress", "admin",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "config", "decide", "upstream", "observe", "ingress", "admin", "serve",
-        ],
-    ),
+    ("serve", &["config", "decide", "upstream", "observe", "ingress", "admin"]),
+    ("cli", &["config", "decide", "upstream", "observe", "ingress", "admin", "serve"]),
 ];
 
 /// Words that only some rooms may write, and why.
 const BANNED: [(&str, &[&str], &str); 6] = [
-    (
-        "pingora",
-        &["ingress", "upstream", "serve"],
-        "pingora stays where bytes are moved",
-    ),
-    (
-        "tokio",
-        &["upstream", "observe", "ingress", "admin", "serve", "cli"],
-        "rules know no runtime",
-    ),
-    (
-        "tracing",
-        &["upstream", "observe", "ingress", "admin", "serve", "cli"],
-        "rules return, they don't log",
-    ),
-    (
-        "Instant::now",
-        &["upstream", "observe", "ingress", "admin", "serve", "cli"],
-        "the clock is an argument",
-    ),
-    (
-        "SystemTime::now",
-        &["upstream", "observe", "ingress", "admin", "serve", "cli"],
-        "the clock is an argument",
-    ),
-    (
-        "std::net::TcpStream",
-        &["upstream", "observe", "ingress", "admin", "serve", "cli"],
-        "rules know no sockets",
-    ),
+    ("pingora", &["ingress", "upstream", "serve"], "pingora stays where bytes are moved"),
+    ("tokio", &["upstream", "observe", "ingress", "admin", "serve", "cli"], "rules know no runtime"),
+    ("tracing", &["upstream", "observe", "ingress", "admin", "serve", "cli"], "rules return, they don't log"),
+    ("Instant::now", &["upstream", "observe", "ingress", "admin", "serve", "cli"], "the clock is an argument"),
+    ("SystemTime::now", &["upstream", "observe", "ingress", "admin", "serve", "cli"], "the clock is an argument"),
+    ("std::net::TcpStream", &["upstream", "observe", "ingress", "admin", "serve", "cli"], "rules know no sockets"),
 ];
 
 #[test]
@@ -70,15 +36,8 @@ fn rooms_use_only_rooms_before_them() {
             continue;
         };
         for (number, line) in source.code() {
-            for other in rooms_named(line)
-                .into_iter()
-                .filter(|&other| other != room && !may.contains(&other))
-            {
-                let _ = writeln!(
-                    wrong,
-                    "{}:{number}: {room} may not use {other}",
-                    source.path.display()
-                );
+            for other in rooms_named(line).into_iter().filter(|&other| other != room && !may.contains(&other)) {
+                let _ = writeln!(wrong, "{}:{number}: {room} may not use {other}", source.path.display());
             }
         }
     }
@@ -93,17 +52,8 @@ fn words_stay_in_the_rooms_that_may_know_them() {
             if rooms.contains(&source.room.as_str()) {
                 continue;
             }
-            for (number, line) in source
-                .code()
-                .into_iter()
-                .filter(|(_, line)| names(line, word))
-            {
-                let _ = writeln!(
-                    wrong,
-                    "{}:{number}: `{word}` ({why}): {}",
-                    source.path.display(),
-                    line.trim()
-                );
+            for (number, line) in source.code().into_iter().filter(|(_, line)| names(line, word)) {
+                let _ = writeln!(wrong, "{}:{number}: `{word}` ({why}): {}", source.path.display(), line.trim());
             }
         }
     }
@@ -116,20 +66,11 @@ fn every_folder_is_a_room_with_an_entry_in_the_map() {
     for entry in fs::read_dir(root().join("src")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".rs") {
-            assert!(
-                ["lib.rs", "main.rs"].contains(&name.as_str()),
-                "src/{name} is in no room"
-            );
+            assert!(["lib.rs", "main.rs"].contains(&name.as_str()), "src/{name} is in no room");
             continue;
         }
-        assert!(
-            ROOMS.iter().any(|(room, _)| *room == name),
-            "src/{name} is no room of this test"
-        );
-        assert!(
-            map.contains(&format!("- [`{name}`")),
-            "src/lib.rs does not say what `{name}` is"
-        );
+        assert!(ROOMS.iter().any(|(room, _)| *room == name), "src/{name} is no room of this test");
+        assert!(map.contains(&format!("- [`{name}`")), "src/lib.rs does not say what `{name}` is");
     }
 }
 
@@ -146,34 +87,17 @@ fn files_stay_readable() {
 #[test]
 fn the_test_itself_sees_a_wrong_use() {
     assert_eq!(rooms_named("use crate::serve::Receipt;"), ["serve"]);
-    assert_eq!(
-        rooms_named("use crate::{config::model::Name, serve, admin as a};"),
-        ["config", "serve", "admin"]
-    );
+    assert_eq!(rooms_named("use crate::{config::model::Name, serve, admin as a};"), ["config", "serve", "admin"]);
     assert_eq!(rooms_named("    crate::upstream::pick(&x)"), ["upstream"]);
     assert!(rooms_named("observed serve admin").is_empty());
     assert!(names("use tokio::net;", "tokio") && names("tokio_rustls::x", "tokio"));
     assert!(!names("let mytokio = 1;", "tokio"));
     let code = |text: &str| {
-        let source = Source {
-            room: "x".into(),
-            path: "x".into(),
-            text: text.into(),
-        };
-        source
-            .code()
-            .into_iter()
-            .map(|(_, line)| line.to_owned())
-            .collect::<Vec<_>>()
+        let source = Source { room: "x".into(), path: "x".into(), text: text.into() };
+        source.code().into_iter().map(|(_, line)| line.to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        code("a; // tokio\n//! pingora\nb\n#[cfg(test)]\nmod tests {\n  use tokio;\n}\n"),
-        ["a; ", "b"]
-    );
-    assert_eq!(
-        code("use crate::{\n    serve::x,\n};\n"),
-        ["use crate::{ serve::x, };"]
-    );
+    assert_eq!(code("a; // tokio\n//! pingora\nb\n#[cfg(test)]\nmod tests {\n  use tokio;\n}\n"), ["a; ", "b"]);
+    assert_eq!(code("use crate::{\n    serve::x,\n};\n"), ["use crate::{ serve::x, };"]);
 }
 
 struct Source {
@@ -204,10 +128,7 @@ impl Source {
                 _ => lines.push((index + 1, line.to_owned())),
             }
             let last = lines.last().map_or("", |(_, line)| line.as_str());
-            let starts_use = last
-                .trim_start()
-                .trim_start_matches("pub ")
-                .starts_with("use ");
+            let starts_use = last.trim_start().trim_start_matches("pub ").starts_with("use ");
             open = starts_use && !last.contains(';');
         }
         lines
@@ -229,23 +150,11 @@ fn sources() -> Vec<Source> {
                 if !path.ends_with("tests") {
                     folders.push(path);
                 }
-            } else if path.extension().is_some_and(|ending| ending == "rs")
-                && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
                 let inside = path.strip_prefix(root().join("src")).unwrap();
-                let room = inside
-                    .components()
-                    .next()
-                    .unwrap()
-                    .as_os_str()
-                    .to_string_lossy()
-                    .into_owned();
+                let room = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
                 let text = fs::read_to_string(&path).unwrap();
-                found.push(Source {
-                    room,
-                    path: path.strip_prefix(root()).unwrap().to_owned(),
-                    text,
-                });
+                found.push(Source { room, path: path.strip_prefix(root()).unwrap().to_owned(), text });
             }
         }
     }
@@ -263,11 +172,7 @@ fn rooms_named(line: impl AsRef<str>) -> Vec<&'static str> {
             None => vec![part],
         };
         for head in heads {
-            let word: String = head
-                .trim()
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect();
+            let word: String = head.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if let Some((room, _)) = ROOMS.iter().find(|(room, _)| *room == word) {
                 found.push(*room);
             }
@@ -301,10 +206,6 @@ fn top_level(list: &str) -> Vec<&str> {
 /// Whether `word` begins a path or an identifier in `line`.
 fn names(line: impl AsRef<str>, word: &str) -> bool {
     let line = line.as_ref();
-    line.match_indices(word).any(|(at, _)| {
-        !line[..at]
-            .chars()
-            .next_back()
-            .is_some_and(|before| before.is_alphanumeric() || before == '_')
-    })
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_'))
 }

@@ -2,6 +2,9 @@
 //!
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
+mod architecture;
+mod shipped_configs;
+mod refuses_a_broken_config;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]

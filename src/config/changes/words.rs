@@ -237,14 +237,16 @@ fn sticky_keys(by: Option<&Vec<StickyKey>>) -> Vec<String> {
     match by {
         None => vec![],
         Some(keys) if keys.is_empty() => vec!["cookie only".to_owned()],
-        Some(keys) => keys
-            .iter()
-            .map(|key| match key {
-                StickyKey::Header(name) => format!("header:{name}"),
-                StickyKey::Cookie(name) => format!("cookie:{name}"),
-                StickyKey::ClientIp => "client_ip".to_owned(),
-            })
-            .collect(),
+        Some(keys) => keys.iter().map(sticky_key).collect(),
+    }
+}
+
+/// As the file has it: `cookie:uid`.
+pub fn sticky_key(key: &StickyKey) -> String {
+    match key {
+        StickyKey::Header(name) => format!("header:{name}"),
+        StickyKey::Cookie(name) => format!("cookie:{name}"),
+        StickyKey::ClientIp => "client_ip".to_owned(),
     }
 }
 
@@ -425,7 +427,8 @@ pub(super) fn limit(limit: &Limit) -> String {
     words
 }
 
-fn rate(Rate { count, period }: Rate) -> String {
+/// As the file has it: `100/s`.
+pub fn rate(Rate { count, period }: Rate) -> String {
     match (period.as_secs(), period.subsec_nanos()) {
         (1, 0) => format!("{count}/s"),
         (60, 0) => format!("{count}/min"),
@@ -435,7 +438,8 @@ fn rate(Rate { count, period }: Rate) -> String {
     }
 }
 
-fn limit_key(key: &LimitKey) -> String {
+/// As the file has it: `header:x-partner-id`.
+pub fn limit_key(key: &LimitKey) -> String {
     match key {
         LimitKey::Route => "route".to_owned(),
         LimitKey::ClientIp => "client_ip".to_owned(),

@@ -36,7 +36,7 @@ impl Scope<'_> {
         let weights = self.weights(name, span, raw, &names);
         let baseline = match &raw.baseline {
             Some(at) => self.version_id(at, name, &names),
-            None => rest(raw, &names).or((names.len() == 1).then_some(VersionId(0))),
+            None => rest(raw, &names).or_else(|| (names.len() == 1).then_some(VersionId(0))),
         };
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);

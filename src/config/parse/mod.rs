@@ -365,7 +365,7 @@ fn number(number: i64) -> Option<std::num::NonZeroU32> {
 }
 
 fn patience(at: Option<&At<Patience>>, default: u64) -> Duration {
-    at.map_or(Duration::from_secs(default), |at| at.value.0)
+    at.map_or_else(|| Duration::from_secs(default), |at| at.value.0)
 }
 
 /// A name that nothing has.

@@ -278,6 +278,7 @@ impl Scope<'_> {
     fn pin(&mut self, raw: &raw::Route) -> Option<VersionId> {
         let (version, function) = (raw.version.as_ref()?, raw.function.as_ref()?);
         let (_, of) = self.file.functions.get(&function.value.0)?;
+        of.versions.as_ref()?;
         let names = version_names(of);
         self.known_version(&version.value.0, version.span, &function.value.0, &names)
     }

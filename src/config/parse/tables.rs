@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{
     raw::{self, Tables},
-    read::{Part, Read, Reader, Table, Value, read_at, unknown_key},
+    read::{Part, Read, Reader, Table, Value, hide, read_at, unknown_key},
     report::{Problem, Report},
     source::{At, Sources, Span},
     words::Text,
@@ -78,23 +78,34 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
         last = Some(span);
         if duplicate {
             let key = text.get(range.clone()).unwrap_or_default();
-            let line = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
-            if text[line..].trim_start().starts_with('[') {
-                let end = text[range.start..].find("\n[");
+            let (before, after) = text.split_at_checked(range.start).unwrap_or((text, ""));
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            if line.trim_start().starts_with('[') {
+                let end = after.find("\n[");
                 repeated = range.start..end.map_or(text.len(), |at| range.start + at);
             }
             report.push(
-                Problem::at(format!("`{}` is written twice", key.escape_debug()), span)
-                    .label("it stands above already"),
+                Problem::at(
+                    format!("`{}` is written twice", key.trim_matches(['"', '\''])),
+                    span,
+                )
+                .label("it stands above already"),
             );
             continue;
         }
         let (what, expected) = error
             .message()
             .split_once(", expected ")
-            .unwrap_or((error.message(), ""));
+            .unwrap_or_else(|| (error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
-        if what == "invalid boolean" || what == "string values must be quoted" {
+        let rest = text.get(range.start..).unwrap_or_default();
+        let unquoted = what == "string values must be quoted";
+        if unquoted && (rest.is_empty() || rest.starts_with(['\n', '\r'])) {
+            problem =
+                Problem::at("not valid TOML: the value is missing", span).label("expected a value");
+        } else if what == "invalid boolean"
+            || (unquoted && !rest.starts_with(|c: char| c.is_ascii_digit()))
+        {
             problem = problem
                 .label("expected a value")
                 .help("a text stands in quotes: `\"…\"`");
@@ -141,6 +152,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         let Some(top) = TOP.into_iter().find(|top| *top == name) else {
             let problem = unknown_key(name, &TOP, span);
             reader.report.push(problem);
+            hide(name, value, reader);
             return;
         };
         if MAIN_ONLY.contains(&top) && reader.file != 0 {
@@ -333,7 +345,9 @@ pub(super) fn bad_name(name: &str, span: Span) -> Option<Problem> {
 
 /// The globs of the main file's `include`; problems with the file's syntax are found later, by `read`.
 pub(in crate::config) fn include(sources: &Sources, report: &mut Report) -> Vec<At<Text>> {
-    let Some(main) = sources.files.first() else {
+    // The whole file is parsed for it: not where the word isn't even there.
+    let main = sources.files.first();
+    let Some(main) = main.filter(|main| main.text.contains("include")) else {
         return Vec::new();
     };
     let (table, _) = DeTable::parse_recoverable(&main.text);

@@ -261,3 +261,33 @@ impl Word for Strip {
 }
 
 words!(PathWord, Strip);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{PathWord, normal};
+    use crate::config::{model::PathPattern, read::Word};
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own(text in "/[a-z./%0-9A-F é*]{0,12}") {
+            if let Some(once) = normal(&text) {
+                prop_assert_eq!(normal(&once), Some(once.clone()));
+                if !once.contains('*') {
+                    prop_assert!(PathWord::parse(&once).is_ok(), "{}", once);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_say_what_they_are() {
+        let read = |text: &str| PathWord::parse(text).ok().map(|word| word.0);
+        assert!(matches!(read("/a/"), Some(PathPattern::Exact(path)) if path == "/a/"));
+        assert!(matches!(read("/a/*"), Some(PathPattern::Prefix(path)) if path == "/a"));
+        assert!(matches!(read("/{a}/"), Some(PathPattern::Params(parts)) if parts.len() == 2));
+        assert!(read("//*").is_none());
+        assert!(read("/{a}//").is_none());
+    }
+}

@@ -1,7 +1,7 @@
 //! How many requests pass: exact limits on one machine, without locks.
 //!
 //! In: the limits that a request is under ([`Ask`]s) and the time. Out: it passes and has taken one from each, or it is
-//! [`Refused`] and has taken from none. The arithmetic is [`gcra`]'s, the buckets of keys are [`table`]'s.
+//! [`Refused`] and has taken from none. `gcra` has the arithmetic, `table` the buckets of keys.
 
 mod gcra;
 mod key;
@@ -142,7 +142,7 @@ impl Limiter {
         }
     }
 
-    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3): `"label";q=50;w=1`.
+    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): `"label";q=50;w=1`.
     ///
     /// A bucket has no fixed window. `q` is its size, the most that can pass at once; `w` is the time in which it fills
     /// from empty, in whole seconds rounded up, at least 1. So a caller that keeps to `q` per `w` is never refused if
@@ -151,7 +151,7 @@ impl Limiter {
         &self.policy
     }
 
-    /// `RateLimit` (same draft, §4) for a request that this limiter refused: `"label";r=0;t=2`: nothing is left, and in
+    /// `RateLimit` (same draft) for a request that this limiter refused: `"label";r=0;t=2`: nothing is left, and in
     /// `t` seconds the next one passes.
     pub fn state(&self, refused: &Refused) -> HeaderValue {
         field(format!(
@@ -219,6 +219,8 @@ impl Counts {
 /// All are asked before the first is taken from, so that a refused request doesn't take from one what another caller
 /// needs, even for a moment; where one is emptied by others in between, what was taken is given back. A `dry_run` limit
 /// never refuses; a request that it would have refused takes nothing from it and is counted ([`Limiter::would_refuse`]).
+///
+/// `now` has to count from less than 9 years ago: of a process or a boot, not of Unix time.
 ///
 /// # Errors
 ///

@@ -82,7 +82,7 @@ impl KeyHash {
         Self((hash >> 1).max(1))
     }
 
-    fn settled(self, tat: u64) -> u128 {
+    pub(super) fn settled(self, tat: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(tat)
     }
 
@@ -254,7 +254,14 @@ impl Table {
     }
 
     /// Makes `slot`, in which `pending` was seen, the key's one bucket; see [the module](self).
-    fn settle(&self, key: KeyHash, slot: &Slot, pending: u128, settled: u128, now: u64) -> bool {
+    pub(super) fn settle(
+        &self,
+        key: KeyHash,
+        slot: &Slot,
+        pending: u128,
+        settled: u128,
+        now: u64,
+    ) -> bool {
         fence(Ordering::SeqCst);
         let look = self.look(key, now);
         if look.settled.is_some() {

@@ -319,6 +319,12 @@ fn full_buckets_are_forgotten_first() {
 
 #[test]
 fn threads_that_meet_a_new_key_at_once_give_it_one_bucket() {
+    for _ in 0..8 {
+        meet_new_keys();
+    }
+}
+
+fn meet_new_keys() {
     const THREADS: usize = 4;
     const KEYS: u64 = 3_000;
     let mut config = limit(10, 1, 3, LimitKey::ClientIp);
@@ -333,7 +339,7 @@ fn threads_that_meet_a_new_key_at_once_give_it_one_bucket() {
             scope.spawn(move || {
                 for n in 0..KEYS {
                     // In step, lest the time of one runs away from the others'.
-                    if n % 50 == 0 {
+                    if n % 5 == 0 {
                         start.wait();
                     }
                     // The clocks of threads differ a little, so that slots which one sees in use, another sees free.
@@ -354,6 +360,39 @@ fn threads_that_meet_a_new_key_at_once_give_it_one_bucket() {
     let last = nth(KEYS - 1);
     assert_eq!(table(&limiter).slots_of(last), 1);
     assert_eq!(limiter.overflowed(), 0);
+}
+
+#[test]
+fn of_two_pending_slots_the_first_stays_and_a_settled_one_beats_both() {
+    let limiter = limiter(&limit(1, 60, 1, LimitKey::ClientIp));
+    let (table, key, now) = (table(&limiter), nth(0), SECOND);
+    let place = || match table.look(key, now).free {
+        Some(table::Free::Slot(slot, old)) => {
+            let word = key.pending(table.nonce());
+            assert!(table::exchange(slot, old, word));
+            (slot, word)
+        }
+        _ => panic!("a place is left"),
+    };
+    table.make_first(key);
+    let settled = |n| key.settled(now + n);
+    let (first, first_word) = place();
+    let (second, second_word) = place();
+    // Its own thread settles the second: it has to go, and the first is left for the next attempt.
+    assert!(!table.settle(key, second, second_word, settled(2), now));
+    assert_eq!(second.load(Ordering::SeqCst), 0);
+    let (third, third_word) = place();
+    // The thread of the first puts the one behind it out, and settles at its second attempt.
+    assert!(!table.settle(key, first, first_word, settled(1), now));
+    assert_eq!(third.load(Ordering::SeqCst), 0);
+    assert!(table.settle(key, first, first_word, settled(1), now));
+    // Whoever comes late, or holds on to what is gone, settles nothing.
+    assert!(!table.settle(key, third, third_word, settled(3), now));
+    assert!(!table.settle(key, first, first_word, settled(1), now));
+    let late = key.pending(table.nonce());
+    assert!(table::exchange(third, 0, late));
+    assert!(!table.settle(key, third, late, settled(4), now));
+    assert_eq!((table.words_of(key), table.slots_of(key)), (1, 1));
 }
 
 #[test]

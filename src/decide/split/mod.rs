@@ -1,10 +1,11 @@
 //! Which version of its function a request goes to: pin, override, sticky or dealing, in this order.
 //!
-//! In: the facts of a request and a worker's number. Out: a [`Pick`]. The weights are dealt out exactly (see
-//! [`deal`]), not by dice; with `sticky`, callers are placed by a hash that anyone can compute (see [`sticky`]).
+//! In: the facts of a request and a worker's number. Out: a [`Pick`]. The weights are dealt out exactly (`deal`), not
+//! by dice; with `sticky`, callers are placed by a hash that anyone can compute ([`sticky`]).
 
 mod deal;
-mod sticky;
+pub mod sticky;
+
 #[cfg(test)]
 mod tests;
 

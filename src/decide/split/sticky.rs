@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `value` is the first key present: the header's first value or the cookie's value, byte for byte, or the caller's
-//! address as text (`192.0.2.7`, RFC 5952 for IPv6, which counts whole). What kind of key it is doesn't enter the hash: with a common
-//! `group`, functions that find the same value in a header here and in a cookie there place its caller alike.
+//! address as text (`192.0.2.7`, or RFC 5952 for IPv6, which counts whole). An empty value counts as absent. What kind
+//! of key it is doesn't enter the hash: with a common `group`, functions that find the same value in a header here and
+//! in a cookie there place its caller alike. For example, `orders` and `alice` make bucket 4,050.
 //!
 //! # Who gets which buckets
 //!

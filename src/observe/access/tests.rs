@@ -240,7 +240,7 @@ fn off_writes_nothing() {
     let scene = scene();
     let off = Log {
         access: AccessSink::Off,
-        ..scene.log.clone()
+        ..to_file(&scene.path())
     };
     scene.access.port().write(&off, &entry("/unseen"));
     assert!(scene.access.close(LONG));
@@ -256,7 +256,7 @@ fn successes_are_sampled_evenly_and_failures_always_told() {
     };
     let none = Log {
         sample_ok: 0.0,
-        ..scene.log.clone()
+        ..sampled.clone()
     };
     let mut port = scene.access.port();
     for n in 0..100 {

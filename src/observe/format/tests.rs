@@ -158,6 +158,10 @@ fn addresses_are_written_as_people_know_them() {
         parsed(&entry)["client_ip"].as_str().unwrap().to_owned()
     };
     assert_eq!(told(Ipv4Addr::new(255, 0, 10, 1).into()), "255.0.10.1");
+    for n in 0..=255 {
+        let ip = Ipv4Addr::new(n, 9, 10, 99);
+        assert_eq!(told(ip.into()), ip.to_string());
+    }
     assert_eq!(told("2001:db8::7".parse().unwrap()), "2001:db8::7");
     let mapped: Ipv6Addr = "::ffff:192.0.2.1".parse().unwrap();
     assert_eq!(told(mapped.into()), "192.0.2.1");
@@ -177,6 +181,23 @@ fn times_have_the_decimals_they_need() {
         let mut out = Vec::new();
         milliseconds(&mut out, Duration::from_micros(micros));
         assert_eq!(String::from_utf8(out).unwrap(), text);
+    }
+}
+
+#[test]
+fn eight_bytes_at_a_time_are_judged_as_one_by_one() {
+    for (byte, plain) in PLAIN.iter().enumerate() {
+        for place in 0..8 {
+            for filler in [b' ', b'!', b'#', b'[', b']', b'a', b'~'] {
+                let mut word = [filler; 8];
+                word[place] = u8::try_from(byte).unwrap();
+                assert_eq!(
+                    is_plain(&word),
+                    *plain,
+                    "byte {byte} at {place} among {filler}"
+                );
+            }
+        }
     }
 }
 

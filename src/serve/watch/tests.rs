@@ -332,7 +332,10 @@ fn without_inotify_files_are_looked_at() {
     scene.fires_once();
     let mut file = File::create(scene.config()).unwrap();
     scene.is_silent_for(1_000);
-    file.write_all(b"a = 4\n").unwrap();
+    for _ in 0..25 {
+        file.write_all(b"# another line\n").unwrap();
+        scene.is_silent_for(40);
+    }
     scene.fires_once();
     fs::write(scene.path("requests/1.json"), "{}").unwrap();
     assert_eq!(scene.events.recv_timeout(LONG), Ok(WatchEvent::Requests));

@@ -1,4 +1,7 @@
-use std::{io::Write, time::Duration};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use tempfile::NamedTempFile;
 
@@ -255,4 +258,68 @@ async fn the_resolver_may_go_before_its_answers() {
     addresses.wait_first(PATIENCE).await.unwrap();
     dns.answer("orders.test", &["10.0.0.2"], 0);
     becomes(&addresses, &["10.0.0.2"]).await;
+}
+
+/// What is logged on this thread while it lives.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn with(&self, word: &str) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .filter(|l| l.contains("orders.test") && l.contains(word))
+            .count()
+    }
+}
+
+#[tokio::test]
+async fn only_changes_are_logged() {
+    // While only one subscriber exists, tracing lets the thread that comes first decide for all whether a line is of interest, and
+    // that may be another test's thread, which has none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+
+    let dns = Dns::start().await;
+    dns.answer("orders.test", &["10.0.0.1"], 0);
+    let addresses = resolver(&[dns.address()], quick()).watch("orders.test");
+    addresses.wait_first(PATIENCE).await.unwrap();
+    let asked_again = async || {
+        let before = dns.asked("orders.test");
+        let what = || "asked again".into();
+        until(|| dns.asked("orders.test") > before + 6, what).await;
+    };
+    asked_again().await;
+    dns.answer("orders.test", &["10.0.0.2"], 0);
+    becomes(&addresses, &["10.0.0.2"]).await;
+    dns.forget("orders.test");
+    asked_again().await;
+    dns.answer("orders.test", &["10.0.0.2"], 0);
+    asked_again().await;
+
+    assert_eq!(lines.with("old=[] new=[10.0.0.1]"), 1);
+    assert_eq!(lines.with("old=[10.0.0.1] new=[10.0.0.2]"), 1);
+    assert_eq!(lines.with("WARN"), 1);
+    assert_eq!(
+        lines.with(r#"reason="the name does not exist" kept=[10.0.0.2]"#),
+        1
+    );
+    assert_eq!(lines.with("name resolves again"), 1);
+    assert_eq!(lines.with(""), 4);
 }

@@ -1,0 +1,316 @@
+//! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
+
+mod told;
+
+use std::{net::IpAddr, net::Ipv4Addr};
+
+use anyhow::anyhow;
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header::HOST};
+
+use super::{
+    ConfigFile, check,
+    failure::{Failure, Outcome},
+    term::Terminal,
+};
+use crate::{
+    config::{
+        Config, changes,
+        model::{
+            EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId, VersionId,
+        },
+    },
+    decide::{
+        Facts, PickedBy, Reason,
+        client::{self, Clients},
+        cookie, host, path,
+        route::{Fate, Found, Router},
+        split::{PickFacts, Split},
+    },
+};
+use told::{Destination, LimitTold, Lost, Told};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The request's method.
+    method: Method,
+    /// Its URL: `https://api.example.com/orders/7`, or a path with `-H 'Host: …'`.
+    url: Uri,
+    /// A header of the request; may be given several times.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// The address that the connection comes from.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    from: IpAddr,
+    /// The listener that it comes in by. Default: the first that fits the URL's scheme and port.
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Say of every route why it lost, not only of the close ones.
+    #[arg(long)]
+    all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `name: value`, as curl takes it.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write `name: value`")?;
+    let name = name.trim().parse().map_err(|_| format!("`{}` is no header's name", name.trim()))?;
+    let value = value.trim().parse().map_err(|_| "its value holds characters that no header may have")?;
+    Ok((name, value))
+}
+
+pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
+    let loaded = check::loaded(&options.file, term)?;
+    let told = explain(options, &loaded.config)?;
+    if options.json {
+        term.json(&serde_json::to_value(&told)?)?;
+    } else {
+        told.print(options.all, term)?;
+    }
+    Ok(())
+}
+
+fn explain(options: &Options, config: &Config) -> Outcome<Told> {
+    let (listener, listener_config) = listener(options, config)?;
+    let mut headers: HeaderMap = HeaderMap::new();
+    for (name, value) in &options.headers {
+        headers.append(name, value.clone());
+    }
+    let authority = match (headers.get(HOST), options.url.authority()) {
+        (Some(host), _) => host.to_str().map_err(|_| usage("the Host header is not ASCII"))?.to_owned(),
+        (None, Some(authority)) => authority.to_string(),
+        (None, None) => return Err(usage("the URL has no host: write it whole, or add -H 'Host: …'")),
+    };
+    let client_ip = client::address(options.from, &headers, &config.server.trusted_proxies);
+    let client = Clients::new(&config.clients).identify(client_ip);
+    let mut told = Told {
+        method: options.method.to_string(),
+        listener: listener_config.name.to_string(),
+        listener_address: listener_config.address.to_string(),
+        from: options.from,
+        client_ip,
+        client: client.map(|id| config.clients[id.index()].name.to_string()),
+        ..Told::default()
+    };
+    let host = match host::parse(&authority) {
+        Ok(host) => host.name,
+        Err(problem) => {
+            told.refuse(Reason::BadRequest, problem.to_string());
+            return Ok(told);
+        }
+    };
+    told.host = host.to_string();
+    let normal = match path::normalise(options.url.path()) {
+        Ok(normal) => normal,
+        Err(problem) => {
+            told.refuse(Reason::BadRequest, problem.to_string());
+            return Ok(told);
+        }
+    };
+    told.path = normal.path.to_string();
+    let facts = Facts {
+        listener,
+        method: &options.method,
+        host: &host,
+        path: &normal.path,
+        query: options.url.query(),
+        headers: &headers,
+    };
+    let router = Router::new(config);
+    told.others = others(config, router.explain(&facts));
+    let route = match router.find(&facts) {
+        Found::Route(id) => &config.routes[id.index()],
+        Found::NoRoute => {
+            told.refuse(Reason::NoRoute, "no route matches".to_owned());
+            return Ok(told);
+        }
+        Found::MethodNotAllowed(allowed) => {
+            told.refuse(Reason::MethodNotAllowed, format!("allowed here: {allowed}"));
+            return Ok(told);
+        }
+    };
+    told.route = Some(route.name.to_string());
+    if normal.encoded_slash && route.encoded_slash == EncodedSlash::Refuse {
+        told.refuse(
+            Reason::BadRequest,
+            "the path has an encoded slash; `encoded_slash = \"keep\"` lets it through".into(),
+        );
+        return Ok(told);
+    }
+    if let Err(reason) = client::admit(route, client_ip, client) {
+        told.refuse(reason, format!("{client_ip} is not let in by {}", barrier(route, reason)));
+        return Ok(told);
+    }
+    told.limits = limits(config, route, &facts, &told);
+    let function = &config.functions[route.function.index()];
+    told.function = Some(function.name.to_string());
+    let pick = PickFacts {
+        pin: route.version,
+        client_ip,
+        client,
+        headers: &headers,
+        worker: 0,
+        // A caller that would be handed a cookie is told of as such, so any number will do.
+        dice: &|| 0,
+    };
+    let rest = destination(options, route, &told.path);
+    release(&mut told, function, &pick, &rest);
+    Ok(told)
+}
+
+fn usage(text: impl Into<String>) -> Failure {
+    Failure::Usage(text.into())
+}
+
+/// The named listener, or the first that fits the URL.
+fn listener<'c>(options: &Options, config: &'c Config) -> Outcome<(ListenerId, &'c Listener)> {
+    let numbered = || (0..).map(ListenerId).zip(&config.listeners);
+    if let Some(name) = &options.listener {
+        return numbered().find(|(_, listener)| *listener.name == **name).ok_or_else(|| {
+            let names: Vec<&str> = config.listeners.iter().map(|listener| &*listener.name).collect();
+            usage(format!("no listener `{name}`; there are: {}", names.join(", ")))
+        });
+    }
+    let https = options.url.scheme_str() == Some("https");
+    let port = options.url.port_u16().unwrap_or(if https { 443 } else { 80 });
+    // The port says more than the scheme: in front of gatepost another may end TLS, or map ports.
+    let fits = |listener: &Listener| {
+        let same_port = matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == port);
+        (same_port, listener.tls.is_empty() != https)
+    };
+    let best = numbered().map(|(_, listener)| fits(listener)).max();
+    numbered()
+        .find(|(_, listener)| Some(fits(listener)) == best)
+        .ok_or_else(|| Failure::Failed(anyhow!("the config has no listener, so no request comes in")))
+}
+
+fn others(config: &Config, fates: Vec<(RouteId, Fate)>) -> Vec<Lost> {
+    fates
+        .into_iter()
+        .filter(|(_, fate)| *fate != Fate::Wins)
+        .map(|(id, fate)| Lost {
+            route: config.routes[id.index()].name.to_string(),
+            why: fate.to_string(),
+            close: !matches!(fate, Fate::Host | Fate::Path | Fate::Listener),
+        })
+        .collect()
+}
+
+/// The key of the route that keeps a caller out.
+fn barrier(route: &Route, reason: Reason) -> String {
+    match reason {
+        Reason::ForbiddenClient => format!("`clients` of route {}", route.name),
+        _ => format!("`allow` and `deny` of route {}", route.name),
+    }
+}
+
+fn limits(config: &Config, route: &Route, facts: &Facts<'_>, told: &Told) -> Vec<LimitTold> {
+    route
+        .limits
+        .iter()
+        .map(|used| {
+            let (shared, limit) = match used {
+                LimitUse::Own(limit) => (None, limit),
+                LimitUse::Shared(id) => {
+                    let shared = &config.limits[id.index()];
+                    (Some(shared.name.to_string()), &shared.limit)
+                }
+            };
+            LimitTold {
+                shared,
+                rate: changes::rate(limit.rate),
+                burst: limit.burst.get(),
+                per: changes::limit_key(&limit.per),
+                key: limit_key(&limit.per, facts, told),
+                dry_run: limit.dry_run,
+            }
+        })
+        .collect()
+}
+
+/// What a request is counted by, for people; a missing key counts by the address, as in `decide::limit`.
+fn limit_key(per: &LimitKey, facts: &Facts<'_>, told: &Told) -> String {
+    let by_address = || match told.client_ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => {
+            let net = ipnet::Ipv6Net::new(ip, 64).map(|net| net.trunc().to_string());
+            net.unwrap_or_else(|_| ip.to_string())
+        }
+    };
+    let found = match per {
+        LimitKey::Route => return "all callers".to_owned(),
+        LimitKey::ClientIp => None,
+        LimitKey::Client => told.client.clone(),
+        LimitKey::Header(name) => {
+            facts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        }
+        LimitKey::Cookie(name) => cookie::value(facts.headers, name).map(str::to_owned),
+        LimitKey::Query(name) => facts.query.and_then(|query| {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.to_owned())
+        }),
+    };
+    found.filter(|key| !key.is_empty()).unwrap_or_else(by_address)
+}
+
+/// What of the URL goes on to a version: the path behind `strip_prefix`, and the query.
+fn destination(options: &Options, route: &Route, path: &str) -> String {
+    let stripped = match &route.strip_prefix {
+        Some(prefix) => path.strip_prefix(prefix.as_str()).unwrap_or(path),
+        None => path,
+    };
+    let slash = if stripped.starts_with('/') { "" } else { "/" };
+    match options.url.query() {
+        Some(query) => format!("{slash}{stripped}?{query}"),
+        None => format!("{slash}{stripped}"),
+    }
+}
+
+/// Which version it meets, or may meet, and where that is.
+fn release(told: &mut Told, function: &Function, facts: &PickFacts<'_>, path: &str) {
+    let split = Split::new(function, 1, None);
+    let Some(pick) = split.pick(facts) else {
+        told.refuse(Reason::NoVersion, format!("no version of {} has a weight", function.name));
+        return;
+    };
+    told.picked_by = Some(pick.picked_by.as_str());
+    if pick.picked_by == PickedBy::Sticky
+        && let Some(placed) = split.placed(facts)
+    {
+        told.bucket = Some(placed.bucket);
+        told.sticky_key = Some(placed.key.map_or_else(|| "the cookie that was issued".to_owned(), changes::sticky_key));
+    }
+    told.issues_cookie = pick.issue_cookie.is_some();
+    // Dealing, and a new cookie, may take it to any version that has a weight.
+    let open = pick.picked_by == PickedBy::Weight || pick.issue_cookie.is_some();
+    let share = |id: VersionId| function.weights[id.index()];
+    told.destinations = (0..)
+        .map(VersionId)
+        .zip(&function.versions)
+        .filter(|(id, _)| if open { share(*id).0 > 0 } else { *id == pick.version })
+        .map(|(id, version)| {
+            let scheme = if version.url.tls { "https" } else { "http" };
+            let host = match (&version.host, function.preserve_host) {
+                (_, true) => told.host.clone(),
+                (Some(host), false) => host.clone(),
+                (None, false) => version.url.authority.clone(),
+            };
+            Destination {
+                version: version.name.to_string(),
+                percent: open.then(|| share(id).to_string()),
+                url: format!("{scheme}://{}{}{path}", version.url.authority, version.url.base_path),
+                host,
+            }
+        })
+        .collect();
+}
+
+#[cfg(test)]
+mod tests;

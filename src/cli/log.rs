@@ -1,0 +1,34 @@
+//! Where the service's own log goes: stderr, which under systemd is the journal.
+
+use std::{env, io};
+
+use anyhow::{Context, anyhow};
+use tracing_subscriber::EnvFilter;
+
+/// Names what is logged, as tracing-subscriber's `EnvFilter` takes it: `debug`, `info,gatepost::upstream=debug`.
+const FILTER: &str = "GATEPOST_LOG";
+
+/// What became of a request is told by the access log; pingora tells it again, a caller's slips as errors.
+const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off,pingora_cache=off,pingora_pool=off,h2=error,hickory_resolver=error,hickory_proto=error";
+
+/// Begins to log.
+///
+/// # Errors
+///
+/// Where `GATEPOST_LOG` is not a filter.
+pub(super) fn start(colour: bool) -> anyhow::Result<()> {
+    let filter = match env::var(FILTER) {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).with_context(|| format!("{FILTER}={text} is not a filter"))?
+        }
+        _ => EnvFilter::try_new(DEFAULT)?,
+    };
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).with_target(false);
+    // The journal has its own time at each line.
+    let started = if env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().with_ansi(false).try_init()
+    } else {
+        log.with_ansi(colour).try_init()
+    };
+    started.map_err(|error| anyhow!(error))
+}

@@ -1,0 +1,91 @@
+//! What requests are served by: a config with everything that was made of it. Swapped whole.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+use arc_swap::{ArcSwap, Cache};
+
+use super::conn::ListenerKey;
+use crate::{
+    config::model::{FunctionId, ListenerId, VersionId},
+    decide::{Now, Snapshot},
+    observe::{Handles, LogPort},
+    upstream::Target,
+};
+
+/// One generation, ready to serve.
+#[derive(Debug)]
+pub struct Live {
+    pub snapshot: Snapshot,
+    /// By function, then version.
+    pub targets: Vec<Box<[Arc<Target>]>>,
+    pub handles: Arc<Handles>,
+    /// By [`ListenerKey`]; `None`: not in this config.
+    pub listeners: Vec<Option<ListenerId>>,
+}
+
+impl Live {
+    pub fn target(&self, function: FunctionId, version: VersionId) -> &Arc<Target> {
+        &self.targets[function.index()][version.index()]
+    }
+
+    /// A listener that was removed keeps the connections that it has until they end: only routes for all listeners serve them.
+    pub fn listener(&self, key: ListenerKey) -> ListenerId {
+        self.listeners.get(key.0 as usize).copied().flatten().unwrap_or(ListenerId(u32::MAX))
+    }
+}
+
+/// The time, for decisions and measurements.
+pub fn now() -> Now {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Now(u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What a worker's thread has for itself.
+struct Worker {
+    number: usize,
+    live: Cache<Arc<ArcSwap<Live>>, Arc<Live>>,
+    log: LogPort,
+}
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    static DICE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Makes this thread a worker.
+pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, seed: u64) {
+    WORKER.set(Some(Worker { number, live: Cache::new(live), log }));
+    DICE.set(seed);
+}
+
+/// The generation in force, for one request.
+pub fn current() -> Option<(usize, Arc<Live>)> {
+    WORKER.with_borrow_mut(|w| w.as_mut().map(|w| (w.number, w.live.load().clone())))
+}
+
+/// Writes a line of the access log.
+pub fn log(write: impl FnOnce(&mut LogPort)) {
+    WORKER.with_borrow_mut(|w| {
+        if let Some(worker) = w {
+            write(&mut worker.log);
+        }
+    });
+}
+
+/// The next 64 bits of this thread's dice (SplitMix64): for ids, not for secrets.
+pub fn roll() -> u64 {
+    let state = DICE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    DICE.set(state);
+    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// 128 bits of it.
+pub fn roll_128() -> u128 {
+    u128::from(roll()) << 64 | u128::from(roll())
+}

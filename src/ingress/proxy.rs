@@ -1,0 +1,642 @@
+//! pingora's phases ↔ `decide`: what was decided once is kept in [`Ctx`], and every later phase reads it.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http::{HeaderValue, Version, header};
+use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::{
+    conn::{Conn, Ended, Phase},
+    forward,
+    head::{self, BadHead},
+    io::{ConnOf, Io},
+    live::{self, Live},
+    reply::{self, X_GATEPOST_REASON, X_REQUEST_ID},
+    request_id,
+};
+use crate::{
+    config::model::{FunctionId, ListenerId, RouteId, VersionId},
+    decide::{
+        Class, Now, PickedBy, Reason, WeightsFrom,
+        snapshot::{Asker, Refusal, Request},
+        split::StickyId,
+    },
+    observe::{Entry, unix_ms},
+    upstream::{Candidates, classify_error},
+};
+
+/// What pingora is given: one per worker.
+pub struct Ingress;
+
+/// A worker's proxy, with its pools.
+pub type Proxy = HttpProxy<Ingress>;
+
+/// A request's context.
+pub struct Ctx {
+    started: Now,
+    worker: usize,
+    live: Option<Arc<Live>>,
+    conn: Option<Arc<Conn>>,
+    is_h2: bool,
+    request_id: HeaderValue,
+    client_ip: Option<IpAddr>,
+    client: Option<crate::config::model::ClientId>,
+    route: Option<RouteId>,
+    picked: Option<Picked>,
+    /// What goes to the function as target, where that isn't what came.
+    target: Option<Box<str>>,
+    /// For the log: the path as decided, where that isn't what came.
+    path: Option<Box<str>>,
+    refusal: Option<(Reason, Cow<'static, str>)>,
+    candidates: Option<Candidates>,
+    address: Option<SocketAddr>,
+    /// A kept connection failed this request: the next attempt takes a fresh one.
+    wants_fresh: bool,
+    is_upgrade: bool,
+    attempts: u32,
+    attempt_started: Now,
+    connect: Option<Duration>,
+    sent_at: Option<Now>,
+    upstream: Option<Duration>,
+    upstream_status: Option<u16>,
+    total: Option<Duration>,
+    is_logged: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Picked {
+    function: FunctionId,
+    version: VersionId,
+    picked_by: PickedBy,
+    weights_from: WeightsFrom,
+    cookie: Option<StickyId>,
+}
+
+impl Ctx {
+    fn new() -> Self {
+        Self {
+            started: live::now(),
+            worker: 0,
+            live: None,
+            conn: None,
+            is_h2: false,
+            request_id: HeaderValue::from_static("-"),
+            client_ip: None,
+            client: None,
+            route: None,
+            picked: None,
+            target: None,
+            path: None,
+            refusal: None,
+            candidates: None,
+            address: None,
+            wants_fresh: false,
+            is_upgrade: false,
+            attempts: 0,
+            attempt_started: Now(0),
+            connect: None,
+            sent_at: None,
+            upstream: None,
+            upstream_status: None,
+            total: None,
+            is_logged: false,
+        }
+    }
+
+    fn live(&self) -> Result<&Arc<Live>> {
+        self.live.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "a request outside of a worker"))
+    }
+}
+
+impl Drop for Ctx {
+    /// Also of a request that was cut off, or whose code panicked: no gauge may keep it.
+    fn drop(&mut self) {
+        if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
+            live.handles.leave(self.worker, picked.function, picked.version);
+        }
+        if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
+            conn.stream_ends();
+        }
+    }
+}
+
+fn since(then: Now) -> Duration {
+    Duration::from_nanos(live::now().0.saturating_sub(then.0))
+}
+
+/// The gate's side of an HTTP/1 connection.
+fn io_of(session: &Session) -> Option<&Io> {
+    session.stream().and_then(|s| s.as_any().downcast_ref())
+}
+
+fn conn_of(session: &Session) -> Option<Arc<Conn>> {
+    if let Some(io) = io_of(session) {
+        return Some(io.conn.clone());
+    }
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
+}
+
+impl Ingress {
+    /// The whole decision. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+        let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
+            return Err(Reason::Overloaded.into());
+        };
+        ctx.worker = worker;
+        ctx.is_h2 = session.is_http2();
+        if ctx.is_h2 {
+            conn.stream_begins();
+        }
+        let request = session.req_header();
+        let snapshot = &live.snapshot;
+        let peer = conn.info.ip();
+        let from_trusted = snapshot.config.server.trusted_proxies.contains(peer);
+        ctx.request_id = Some(&request.headers)
+            .filter(|_| from_trusted)
+            .and_then(|h| h.get(X_REQUEST_ID))
+            .filter(|id| request_id::is_good(id))
+            .cloned()
+            .unwrap_or_else(request_id::fresh);
+
+        // h2 has `:authority` in the URI; HTTP/1 is in origin-form behind the gate, and has Host.
+        let authority = match request.uri.authority() {
+            Some(authority) => Some(authority.as_str()),
+            None => request.headers.get(header::HOST).map(|h| h.to_str().unwrap_or("\u{fffd}")),
+        };
+        let facts = Request {
+            listener: live.listener(conn.info.listener),
+            peer,
+            method: &request.method,
+            authority,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            headers: &request.headers,
+        };
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        let decision = snapshot.decide(&facts, asker);
+        ctx.client_ip = Some(decision.client_ip);
+        ctx.client = decision.client;
+        ctx.route = decision.route;
+        let outcome = decision.outcome;
+        if let (Ok(pick), Some(route)) = (&outcome, decision.route) {
+            let route = &snapshot.config.routes[route.index()];
+            let function = &snapshot.config.functions[route.function.index()];
+            let url = &function.versions[pick.version.index()].url;
+            ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
+            ctx.is_upgrade = !ctx.is_h2 && request.headers.contains_key(header::UPGRADE);
+            ctx.picked = Some(Picked {
+                function: route.function,
+                version: pick.version,
+                picked_by: pick.picked_by,
+                weights_from: pick.weights_from,
+                cookie: pick.issue_cookie,
+            });
+            live.handles.enter(worker, route.function, pick.version);
+            if !ctx.is_h2 {
+                conn.bound_total(function.timeouts.total);
+            }
+        }
+        if decision.path != facts.path {
+            ctx.path = Some(decision.path.into());
+        }
+        if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
+            live.handles.limit(route, refused.index).refused(worker);
+        }
+        ctx.live = Some(live);
+        ctx.conn = Some(conn);
+        outcome.map(|_| ())
+    }
+
+    /// Answers with a refusal; the connection may be kept if the request was read to its end.
+    async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
+        let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
+            (Some(live), Some(route), Some(refused)) => {
+                Some(live.snapshot.limits[route.index()][refused.index].clone())
+            }
+            _ => None,
+        };
+        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        ctx.refusal = Some((refusal.reason, refusal.detail));
+        // A small body that is on its way is read, so that the connection can be kept.
+        if !session.is_body_done() && Self::body_is_small(session) {
+            session.drain_request_body().await?;
+        }
+        let is_end = answer.body.is_empty();
+        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
+        if is_end {
+            session.as_downstream_mut().finish_body().await
+        } else {
+            session.as_downstream_mut().write_response_body(answer.body, true).await
+        }
+    }
+
+    fn body_is_small(session: &Session) -> bool {
+        let headers = &session.req_header().headers;
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        // Who waits for 100 Continue sends nothing before it.
+        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
+    }
+
+    /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
+    fn reason_of(session: &Session, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
+        if let Some((reason, detail)) = &ctx.refusal {
+            return Some((*reason, detail.clone()));
+        }
+        if let Some(what) = io_of(session).and_then(Io::broken) {
+            return Some((Reason::BadRequest, what.into()));
+        }
+        match ctx.conn.as_ref().and_then(|c| c.ended()) {
+            Some(Ended::Upstream) => return Some((Reason::UpstreamTimeout, "".into())),
+            Some(Ended::Overdue(Phase::Body)) => {
+                return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
+            }
+            _ => {}
+        }
+        if *error.esource() == ErrorSource::Downstream && matches!(error.etype(), ErrorType::InvalidHTTPHeader) {
+            return Some((Reason::BadRequest, "".into()));
+        }
+        classify_error(error).map(|failure| (failure.reason, "".into()))
+    }
+
+    /// Ends the story of a request: one line, one count.
+    fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let Some(live) = ctx.live.clone() else { return };
+        ctx.is_logged = true;
+        let total = since(ctx.started);
+        let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
+        let class = class_of(ctx, status, error);
+        let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
+        live.handles.request(ctx.worker, picked, class, total);
+
+        let config = &live.snapshot.config;
+        let request = session.req_header();
+        let host = match request.uri.authority() {
+            Some(authority) => authority.as_str().as_bytes(),
+            None => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
+        };
+        let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
+        let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
+        let entry = Entry {
+            ts: unix_ms(),
+            request_id: ctx.request_id.to_str().unwrap_or("-"),
+            generation: live.snapshot.generation,
+            listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
+            client_ip: ctx.client_ip,
+            client: ctx.client.map(|c| &*config.clients[c.index()].name),
+            method: request.method.as_str(),
+            host,
+            path: ctx.path.as_deref().unwrap_or_else(|| request.uri.path()).as_bytes(),
+            query: request.uri.query().map(str::as_bytes),
+            route: ctx.route.map(|r| &*config.routes[r.index()].name),
+            function: function.map(|f| &*f.name),
+            version: function.zip(ctx.picked).map(|(f, p)| &*f.versions[p.version.index()].name),
+            picked_by: ctx.picked.map(|p| p.picked_by),
+            weights_from: ctx.picked.map(|p| p.weights_from),
+            status,
+            upstream_status: ctx.upstream_status,
+            class,
+            reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            total,
+            queue: None,
+            connect: ctx.connect,
+            upstream: ctx.upstream,
+            attempts: ctx.attempts,
+            platform_request_id: None,
+        };
+        live::log(|port| port.write(&config.log, &entry));
+    }
+}
+
+fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
+    if let Some((reason, _)) = &ctx.refusal {
+        return match reason {
+            Reason::RateLimited => Class::RateLimited,
+            Reason::UpstreamTimeout => Class::Timeout,
+            Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
+            Reason::UpstreamReset => Class::Function,
+            Reason::NoVersion => Class::Config,
+            _ => Class::Refused,
+        };
+    }
+    match (ctx.upstream_status.or(status), error) {
+        // The answer was cut short, or never came, since the caller went away.
+        (_, Some(_)) | (None, None) => Class::Aborted,
+        (Some(429), _) => Class::Throttled,
+        (Some(500..), _) => Class::Function,
+        (Some(400..), _) => Class::ClientError,
+        _ => Class::Ok,
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Ingress {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // None: pingora's own compression module would run for every request.
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let Err(refusal) = Self::decide(session, ctx) else {
+            return Ok(false);
+        };
+        // Large, and not for ordinary requests: in a box of its own.
+        Box::pin(Self::refuse(session, ctx, refusal)).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let live = ctx.live()?.clone();
+        let Some(picked) = ctx.picked else {
+            return Error::e_explain(ErrorType::InternalError, "no version was picked");
+        };
+        let target = live.target(picked.function, picked.version);
+        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        if ctx.candidates.is_none() {
+            let mut candidates = target.candidates(ctx.started);
+            if candidates.is_empty() {
+                // The name's first lookup may still be under way.
+                let _ = Box::pin(target.wait_first(timeouts.connect)).await;
+                candidates = target.candidates(live::now());
+            }
+            ctx.candidates = Some(candidates);
+        }
+        ctx.attempts += 1;
+        // A fresh connection after a stale one goes where the stale one went.
+        let address = if ctx.wants_fresh { ctx.address } else { None };
+        let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
+        let Some(address) = next else {
+            ctx.attempts -= 1;
+            ctx.refusal = Some((Reason::NameNotResolved, "".into()));
+            return Error::e_explain(ErrorType::HTTPStatus(502), "the function's name does not resolve");
+        };
+        ctx.address = Some(address);
+        let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
+        if ctx.is_upgrade {
+            // Silence is bounded in both directions together: see `Conn::moved`.
+            peer.options.read_timeout = None;
+        } else if let Some(total) = timeouts.total {
+            let left = total.saturating_sub(since(ctx.started));
+            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(left, |t| t.min(left)));
+        }
+        if ctx.wants_fresh {
+            // A pool of its own, which is empty.
+            peer.group_key = live::roll();
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        ctx.attempt_started = live::now();
+        Ok(peer)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
+            return Error::e_explain(ErrorType::InternalError, "no version was picked");
+        };
+        let now = live::now();
+        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
+        ctx.sent_at = Some(now);
+        if let Some(address) = ctx.address {
+            live.target(picked.function, picked.version).succeeded(address);
+        }
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let timeouts = &function.timeouts;
+        if !ctx.is_h2 && (ctx.is_upgrade || timeouts.first_byte < timeouts.idle) {
+            conn.bound_silence(Some(timeouts.first_byte));
+        }
+        let from = forward::Caller {
+            ip: ctx.client_ip.unwrap_or(conn.info.ip()),
+            is_trusted: live.snapshot.config.server.trusted_proxies.contains(conn.info.ip()),
+            tls: conn.info.tls,
+            version: session.req_header().version,
+            request_id: &ctx.request_id,
+        };
+        forward::edit(request, &from, function, &function.versions[picked.version.index()], ctx.target.as_deref())
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&pingora_core::protocols::Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
+            live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        if response.status.is_informational() && status != 101 {
+            // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx. pingora forwards the others.
+            return Ok(());
+        }
+        ctx.upstream_status = Some(status);
+        if let Some(sent) = ctx.sent_at {
+            ctx.upstream = Some(since(sent));
+        }
+        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
+            return Ok(());
+        };
+        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        if !ctx.is_h2 {
+            if status == 101 {
+                conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
+                conn.bound_silence(Some(timeouts.idle));
+            } else if ctx.is_upgrade || timeouts.first_byte != timeouts.idle {
+                conn.bound_silence(Some(timeouts.idle));
+            }
+        }
+        ctx.total = timeouts.total;
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2)?;
+        response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
+        // A caller must be able to tell gatepost's answers by it.
+        response.remove_header(&X_GATEPOST_REASON);
+        if let Some(cookie) = picked.cookie {
+            response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
+        }
+        if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<bytes::Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if ctx.total.is_some_and(|total| since(ctx.started) > total) {
+            return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.wants_fresh = false;
+        if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
+            let target = live.target(picked.function, picked.version);
+            target.failed(address, live::now());
+            tracing::warn!(
+                function = &*live.snapshot.config.functions[picked.function.index()].name,
+                host = target.host(), %address, error = %error,
+                "cannot connect to a function",
+            );
+        }
+        // Nothing was sent: any method may try the next address.
+        let more = ctx.candidates.as_mut().is_some_and(|c| c.clone().next().is_some());
+        error.set_retry(more);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
+        let is_safe = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && session.response_written().is_none()
+            && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());
+        if is_safe {
+            error.retry.decide_reuse(client_reused);
+            ctx.wants_fresh = true;
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let Some((reason, detail)) = Self::reason_of(session, ctx, error) else {
+            return nothing;
+        };
+        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
+            let function = &live.snapshot.config.functions[picked.function.index()];
+            if let Some(failure) = classify_error(error) {
+                tracing::warn!(
+                    function = &*function.name,
+                    version = &*function.versions[picked.version.index()].name,
+                    reason = reason.as_str(),
+                    detail = failure.detail,
+                    request_id = ctx.request_id.to_str().unwrap_or("-"),
+                    "a function's call failed",
+                );
+            }
+        }
+        ctx.refusal = Some((reason, detail.clone()));
+        if session.response_written().is_some_and(|r| !r.status.is_informational()) {
+            // Too late for an answer: the caller sees the connection (or stream) end early.
+            return nothing;
+        }
+        session.set_keepalive(None);
+        let refusal = Refusal { detail, ..reason.into() };
+        // The caller may be gone: the line in the log tells so.
+        let _ = Box::pin(Self::refuse(session, ctx, refusal)).await;
+        FailToProxy { error_code: reason.status(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        Self::tell(session, error, ctx);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        // `fail_to_proxy` says what matters, and who it is about.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// Answers a head that pingora is not to see: the bytes to write. Logged and counted like any other request.
+pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
+    let Some((worker, live)) = live::current() else { return Vec::new() };
+    let request_id = request_id::fresh();
+    let refusal = Refusal { detail: bad.detail.into(), ..bad.reason.into() };
+    let bytes = reply::answer(&refusal, None, &request_id, None).map(|a| reply::raw(&a)).unwrap_or_default();
+    let (method, host, path) = head::describe(io.inbox());
+    let config = &live.snapshot.config;
+    let listener = live.listener(io.conn.info.listener);
+    live.handles.request(worker, None, Class::Refused, Duration::ZERO);
+    let entry = Entry {
+        ts: unix_ms(),
+        request_id: request_id.to_str().unwrap_or("-"),
+        generation: live.snapshot.generation,
+        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
+        client_ip: Some(io.conn.info.ip()),
+        client: None,
+        method: &method,
+        host: host.as_bytes(),
+        path: path.as_bytes(),
+        query: None,
+        route: None,
+        function: None,
+        version: None,
+        picked_by: None,
+        weights_from: None,
+        status: Some(bad.reason.status()),
+        upstream_status: None,
+        class: Class::Refused,
+        reason: Some(bad.reason),
+        bytes_in: 0,
+        bytes_out: bytes.len() as u64,
+        total: Duration::ZERO,
+        queue: None,
+        connect: None,
+        upstream: None,
+        attempts: 0,
+        platform_request_id: None,
+    };
+    live::log(|port| port.write(&config.log, &entry));
+    bytes
+}
