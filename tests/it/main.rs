@@ -2,9 +2,6 @@
 //!
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
-mod architecture;
-mod shipped_configs;
-mod refuses_a_broken_config;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
@@ -31,6 +28,8 @@ mod reloads_without_dropping_requests;
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+#[cfg(test)]
+mod shipped_configs;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]
