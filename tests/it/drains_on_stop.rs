@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, Gateway, Origin, Reply, eventually, gate, gateway, get, h2::H2, origin,
-    websocket::WebSocket, when,
+    Connection, Gateway, Origin, Reply, eventually, gate, gateway, get, h2::H2, origin, websocket::WebSocket, when,
 };
 
 async fn draining(drain: &str, function: Origin) -> (Gateway, Origin) {
@@ -35,11 +34,7 @@ async fn with_nothing_under_way_it_goes_at_once() {
     let untouched = gateway.connect().await;
     let asked = Instant::now();
     gateway.stop().await;
-    assert!(
-        asked.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert!(idle.closes_within(Duration::from_secs(1)).await);
     drop(untouched);
 }
@@ -54,10 +49,7 @@ async fn a_download_completes_while_new_callers_are_refused() {
     feed.send("first half, ");
     assert_eq!(download.piece().await.unwrap().unwrap(), "first half, ");
     gateway.terminate();
-    eventually("new callers are refused", async || {
-        when(Connection::try_open(address).await.is_err())
-    })
-    .await;
+    eventually("new callers are refused", async || when(Connection::try_open(address).await.is_err())).await;
     feed.send("second half");
     drop(feed);
     assert_eq!(download.piece().await.unwrap().unwrap(), "second half");
@@ -65,32 +57,20 @@ async fn a_download_completes_while_new_callers_are_refused() {
     let status = gateway.exit().await;
     assert!(status.success(), "{status}");
     let line = gateway.log_line().await;
-    assert_eq!(
-        (&line["status"], &line["class"]),
-        (&200.into(), &"ok".into())
-    );
+    assert_eq!((&line["status"], &line["class"]), (&200.into(), &"ok".into()));
 }
 
 #[tokio::test]
 async fn a_request_that_was_waiting_is_answered_with_connection_close() {
     let door = gate();
-    let function = origin()
-        .reply(Reply::text("late").after(&door))
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("late").after(&door)).start().await;
     let (mut gateway, function) = draining("30s", function).await;
     let address = gateway.address("in");
     let mut caller = gateway.connect().await;
     caller.write(get("/").bytes()).await;
-    eventually("it reached the function", async || {
-        when(function.requests() == 1)
-    })
-    .await;
+    eventually("it reached the function", async || when(function.requests() == 1)).await;
     gateway.terminate();
-    eventually("new callers are refused", async || {
-        when(Connection::try_open(address).await.is_err())
-    })
-    .await;
+    eventually("new callers are refused", async || when(Connection::try_open(address).await.is_err())).await;
     door.open();
     let answer = caller.answer().await;
     assert_eq!(answer.text(), "late");
@@ -107,10 +87,7 @@ async fn a_websocket_lives_until_the_drain_is_over() {
     let mut socket = WebSocket::open(gateway.connect().await, "/").await;
     let asked = Instant::now();
     gateway.terminate();
-    eventually("new callers are refused", async || {
-        when(Connection::try_open(address).await.is_err())
-    })
-    .await;
+    eventually("new callers are refused", async || when(Connection::try_open(address).await.is_err())).await;
     socket.say("still here?").await.unwrap();
     assert_eq!(socket.hear().await.unwrap().as_deref(), Some("still here?"));
     gateway.exit().await;
@@ -130,20 +107,13 @@ async fn a_websocket_that_ends_lets_it_go_early() {
     socket.close().await.unwrap();
     let asked = Instant::now();
     assert!(gateway.exit().await.success());
-    assert!(
-        asked.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
 async fn h2_callers_finish_their_streams() {
     let door = gate();
-    let function = origin()
-        .reply(Reply::text("late").after(&door))
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("late").after(&door)).start().await;
     let (mut gateway, function) = draining("30s", function).await;
     let h2 = H2::plain(gateway.address("in")).await;
     let waiting: Vec<_> = (0..3)
@@ -152,10 +122,7 @@ async fn h2_callers_finish_their_streams() {
             tokio::spawn(async move { h2.send("/").await.text() })
         })
         .collect();
-    eventually("all reached the function", async || {
-        when(function.requests() == 3)
-    })
-    .await;
+    eventually("all reached the function", async || when(function.requests() == 3)).await;
     gateway.terminate();
     door.open();
     for answer in waiting {
@@ -173,10 +140,7 @@ async fn readiness_goes_before_the_process_does() {
     download.begin("/").await;
     assert_eq!(gateway.ask_admin("/readyz").await.status, 200);
     gateway.terminate();
-    eventually("it says that it isn't ready", async || {
-        when(gateway.ask_admin("/readyz").await.status == 503)
-    })
-    .await;
+    eventually("it says that it isn't ready", async || when(gateway.ask_admin("/readyz").await.status == 503)).await;
     assert_eq!(gateway.ask_admin("/healthz").await.status, 200);
     drop(feed);
     assert!(download.piece().await.unwrap().is_none());

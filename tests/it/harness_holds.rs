@@ -1,9 +1,11 @@
 //! The harness's own parts, proven against each other: what a test says of gatepost is worth no more than these.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use crate::harness::{
-    Connection, Reply, authority, eventually, gate, get,
+    Connection, Reply, authority, eventually, gate,
+    gateway::{Metrics, fill_in, word},
+    get,
     h2::H2,
     load::load,
     origin, post,
@@ -16,14 +18,7 @@ use crate::harness::{
 async fn a_function_answers_and_tells_what_it_saw() {
     let function = origin().echo().start().await;
     let mut caller = Connection::open(function.address).await;
-    let answer = caller
-        .send(
-            post("/a?b=c")
-                .host("x.test")
-                .header("X-One", "1")
-                .body("hello"),
-        )
-        .await;
+    let answer = caller.send(post("/a?b=c").host("x.test").header("X-One", "1").body("hello")).await;
     let seen = answer.json();
     assert_eq!(seen["method"], "POST");
     assert_eq!(seen["target"], "/a?b=c");
@@ -82,16 +77,10 @@ async fn faults_look_like_faults() {
 #[tokio::test]
 async fn a_gated_answer_waits_and_a_fed_one_comes_piece_by_piece() {
     let door = gate();
-    let function = origin()
-        .reply(Reply::text("late").after(&door))
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("late").after(&door)).start().await;
     let mut caller = Connection::open(function.address).await;
     caller.write(get("/").bytes()).await;
-    eventually("the request arrived", async || {
-        when(function.requests() == 1)
-    })
-    .await;
+    eventually("the request arrived", async || when(function.requests() == 1)).await;
     door.open();
     assert_eq!(caller.answer().await.text(), "late");
 
@@ -123,11 +112,7 @@ async fn idle_connections_close_and_a_dead_function_refuses() {
 async fn h2_and_tls_reach_a_function() {
     let authority = authority();
     let leaf = authority.leaf(&["fn.test"]);
-    let function = origin()
-        .reply(Reply::text("over tls").trailer("grpc-status", "0"))
-        .tls_h2(&leaf)
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("over tls").trailer("grpc-status", "0")).tls_h2(&leaf).start().await;
     let caller = authority.caller(&["h2"]);
     let (h2, agreed) = H2::tls(function.address, &caller, "fn.test").await;
     assert_eq!(agreed.peer, leaf.der);
@@ -166,10 +151,7 @@ async fn the_load_counts_stale_connections_apart_from_failures() {
         .start()
         .await;
     let load = load(function.address, 400);
-    eventually("a hundred answers", async || {
-        when(load.so_far().ok() >= 100)
-    })
-    .await;
+    eventually("a hundred answers", async || when(load.so_far().ok() >= 100)).await;
     function.now_answers(|seen| match seen.nth {
         1 => Reply::text("ok").then_close(),
         _ => Reply::text("down").status(503),
@@ -179,4 +161,36 @@ async fn the_load_counts_stale_connections_apart_from_failures() {
     assert!(tally.stale > 0, "{tally:?}");
     assert!(tally.failed.iter().all(|f| f == "503 down"), "{tally:?}");
     assert_eq!(tally.ok() + tally.failed.len(), tally.sent);
+}
+
+#[test]
+fn a_config_is_filled_in_where_a_test_says_nothing() {
+    let text =
+        "[server]\n    drain = \"1s\"\n[listener.x]\naddress = \"unix:@DIR@/x\"\n[admin]\n[route.f]\nworkers = 9\n";
+    let filled: toml::Table = fill_in(text, Path::new("/tmp/t"), 3).parse().unwrap();
+    assert_eq!(filled["server"]["drain"].as_str(), Some("1s"));
+    assert_eq!(filled["server"]["workers"].as_integer(), Some(3));
+    assert_eq!(filled["server"]["state_dir"].as_str(), Some("/tmp/t/state"));
+    assert_eq!(filled["admin"]["address"].as_str(), Some("127.0.0.1:0"));
+    assert_eq!(filled["log"]["access"].as_str(), Some("/tmp/t/access.log"));
+    let listeners = filled["listener"].as_table().unwrap();
+    assert_eq!(listeners.len(), 1);
+    assert_eq!(listeners["x"]["address"].as_str(), Some("unix:/tmp/t/x"));
+
+    let filled: toml::Table = fill_in("", Path::new("/tmp/t"), 1).parse().unwrap();
+    assert_eq!(filled["listener"]["in"]["address"].as_str(), Some("127.0.0.1:0"));
+}
+
+#[test]
+fn log_lines_and_metrics_are_read() {
+    let line = "2026 INFO gatepost: reload result=\"applied\" generation=7 change=\"a b\"";
+    assert_eq!(word(line, "result").as_deref(), Some("applied"));
+    assert_eq!(word(line, "generation").as_deref(), Some("7"));
+    assert_eq!(word(line, "change").as_deref(), Some("a b"));
+    assert_eq!(word(line, "none"), None);
+
+    let metrics = Metrics::parse("# HELP a x\na{x=\"1\",y=\"2\"} 3\na{x=\"1\",y=\"3\"} 4\nb 5e-1\n");
+    assert_eq!(metrics.sum("a", &[("x", "1")]), 7.0);
+    assert_eq!(metrics.sum("a", &[("x", "1"), ("y", "3")]), 4.0);
+    assert_eq!((metrics.sum("b", &[]), metrics.sum("c", &[])), (0.5, 0.0));
 }

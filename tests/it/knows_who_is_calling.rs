@@ -63,10 +63,7 @@ async fn the_chain_is_walked_from_the_right() {
     let cases: &[(&[&str], &str)] = &[
         (&["198.51.100.7"], "198.51.100.7"),
         (&["1.1.1.1, 198.51.100.7, 10.0.0.1"], "198.51.100.7"),
-        (
-            &["1.1.1.1, 198.51.100.7", "10.0.0.1, 10.0.0.2"],
-            "198.51.100.7",
-        ),
+        (&["1.1.1.1, 198.51.100.7", "10.0.0.1, 10.0.0.2"], "198.51.100.7"),
         (&["2001:db8::7, 10.0.0.1"], "2001:db8::7"),
         // Behind what isn't an address nobody is vouched for.
         (&["198.51.100.7, garbage, 10.0.0.1"], "10.0.0.1"),
@@ -74,9 +71,7 @@ async fn the_chain_is_walked_from_the_right() {
     ];
     let mut connection = gateway.connect().await;
     for (chain, client) in cases {
-        let asks = chain.iter().fold(get("/"), |asks, value| {
-            asks.header("X-Forwarded-For", value)
-        });
+        let asks = chain.iter().fold(get("/"), |asks, value| asks.header("X-Forwarded-For", value));
         assert_eq!(connection.send(asks).await.status, 200);
         let _ = client;
     }
@@ -91,15 +86,9 @@ async fn a_trusted_proxy_names_the_request() {
     let (gateway, _function) = echoing(r#"trusted_proxies = ["127.0.0.1/32"]"#, "").await;
     let asks = get("/").header("X-Request-Id", "from-the-balancer-7");
     let answer = gateway.send(asks).await;
-    assert_eq!(
-        seen(&answer.json(), "x-request-id"),
-        ["from-the-balancer-7"]
-    );
+    assert_eq!(seen(&answer.json(), "x-request-id"), ["from-the-balancer-7"]);
     assert_eq!(answer.header("x-request-id"), Some("from-the-balancer-7"));
-    assert_eq!(
-        gateway.log_line().await["request_id"],
-        "from-the-balancer-7"
-    );
+    assert_eq!(gateway.log_line().await["request_id"], "from-the-balancer-7");
 }
 
 #[tokio::test]
@@ -109,21 +98,12 @@ async fn allow_and_deny_act_on_the_address_found() {
     let mut proxy = gateway.connect().await;
     let from = |ip| get("/").header("X-Forwarded-For", ip);
     assert_eq!(proxy.send(from("198.51.100.7")).await.status, 200);
-    proxy
-        .send(from("198.51.100.66"))
-        .await
-        .is_problem(403, "forbidden_address");
-    proxy
-        .send(from("203.0.113.1"))
-        .await
-        .is_problem(403, "forbidden_address");
+    proxy.send(from("198.51.100.66")).await.is_problem(403, "forbidden_address");
+    proxy.send(from("203.0.113.1")).await.is_problem(403, "forbidden_address");
     let mut denied = gateway.connect_from("127.0.0.6").await;
     denied.send("/").await.is_problem(403, "forbidden_address");
     // Whoever isn't a trusted proxy can't talk himself in or out.
-    denied
-        .send(from("198.51.100.7"))
-        .await
-        .is_problem(403, "forbidden_address");
+    denied.send(from("198.51.100.7")).await.is_problem(403, "forbidden_address");
     assert_eq!(function.requests(), 1);
 }
 
@@ -141,12 +121,7 @@ async fn clients_are_known_by_their_network() {
         networks = ["127.0.1.0/24"]
         "#;
     let (gateway, function) = echoing("", rules).await;
-    for (ip, status) in [
-        ("127.0.0.3", 200),
-        ("127.0.0.4", 200),
-        ("127.0.0.77", 403),
-        ("127.0.1.1", 403),
-    ] {
+    for (ip, status) in [("127.0.0.3", 200), ("127.0.0.4", 200), ("127.0.0.77", 403), ("127.0.1.1", 403)] {
         let answer = gateway.connect_from(ip).await.send("/").await;
         assert_eq!(answer.status, status, "{ip}");
         if status == 403 {
@@ -154,12 +129,7 @@ async fn clients_are_known_by_their_network() {
         }
     }
     assert_eq!(function.requests(), 2);
-    let clients: Vec<Value> = gateway
-        .log(4)
-        .await
-        .iter()
-        .map(|l| l["client"].clone())
-        .collect();
+    let clients: Vec<Value> = gateway.log(4).await.iter().map(|l| l["client"].clone()).collect();
     assert_eq!(clients[..2], ["wide", "narrow"]);
 }
 

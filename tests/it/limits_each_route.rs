@@ -27,11 +27,7 @@ async fn limited(limits: &str, more: &str) -> (Gateway, Origin) {
 }
 
 /// How many of so many requests in a row pass.
-async fn passes(
-    connection: &mut Connection,
-    requests: usize,
-    ask: impl Fn(usize) -> crate::harness::Request,
-) -> usize {
+async fn passes(connection: &mut Connection, requests: usize, ask: impl Fn(usize) -> crate::harness::Request) -> usize {
     let mut passed = 0;
     for n in 0..requests {
         passed += usize::from(connection.send(ask(n)).await.status == 200);
@@ -92,9 +88,7 @@ async fn a_refused_caller_hears_why_and_when_to_come_again() {
     assert_eq!(lines[1]["class"], "rate_limited");
     assert_eq!(lines[1]["reason"], "rate_limited");
     assert_eq!(lines[1]["status"], 429);
-    gateway
-        .counts("gatepost_limited_total", &[("route", "f")], 1.0)
-        .await;
+    gateway.counts("gatepost_limited_total", &[("route", "f")], 1.0).await;
 }
 
 #[tokio::test]
@@ -110,12 +104,8 @@ async fn every_key_counts_for_itself() {
     let slow = |per: &str| format!("[{{ rate = \"1/h\", burst = 2, per = \"{per}\" }}]");
     type Ask = fn(usize) -> crate::harness::Request;
     let keys: [(&str, Ask); 3] = [
-        ("header:x-partner", |n| {
-            get("/").header("x-partner", &format!("p{}", n % 3))
-        }),
-        ("cookie:uid", |n| {
-            get("/").header("cookie", &format!("uid=u{}", n % 3))
-        }),
+        ("header:x-partner", |n| get("/").header("x-partner", &format!("p{}", n % 3))),
+        ("cookie:uid", |n| get("/").header("cookie", &format!("uid=u{}", n % 3))),
         ("query:key", |n| get(&format!("/?a=b&key=k{}", n % 3))),
     ];
     for (per, ask) in keys {
@@ -177,13 +167,10 @@ async fn routes_may_share_a_limit() {
 
 #[tokio::test]
 async fn a_dry_run_only_counts() {
-    let (gateway, _function) =
-        limited(r#"[{ rate = "1/h", burst = 1, dry_run = true }]"#, "").await;
+    let (gateway, _function) = limited(r#"[{ rate = "1/h", burst = 1, dry_run = true }]"#, "").await;
     let mut connection = gateway.connect().await;
     assert_eq!(passes(&mut connection, 5, |_| get("/")).await, 5);
-    gateway
-        .counts("gatepost_limit_dry_run_total", &[("route", "f")], 4.0)
-        .await;
+    gateway.counts("gatepost_limit_dry_run_total", &[("route", "f")], 4.0).await;
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("gatepost_limited_total", &[]), 0.0);
 }
@@ -193,9 +180,7 @@ async fn counts_outlive_a_reload_and_a_raised_rate_acts() {
     let (gateway, _function) = limited(r#"[{ rate = "1/h", burst = 5 }]"#, "").await;
     let mut connection = gateway.connect().await;
     assert_eq!(passes(&mut connection, 3, |_| get("/")).await, 3);
-    gateway
-        .swap("path = \"/*\"", "path = \"/*\"\npriority = 1")
-        .await;
+    gateway.swap("path = \"/*\"", "path = \"/*\"\npriority = 1").await;
     assert_eq!(passes(&mut connection, 9, |_| get("/")).await, 2);
     gateway.swap("rate = \"1/h\"", "rate = \"1000000/s\"").await;
     assert_eq!(passes(&mut connection, 50, |_| get("/")).await, 50);
@@ -220,10 +205,7 @@ async fn invented_keys_do_not_eat_memory_and_known_ones_keep_their_count() {
     let known = |_| get("/").header("x-key", "known");
     assert_eq!(passes(&mut connection, 1, known).await, 1);
     let before = gateway.process().rss();
-    passes(&mut connection, 4_000, |n| {
-        get("/").header("x-key", &format!("invented-{n}"))
-    })
-    .await;
+    passes(&mut connection, 4_000, |n| get("/").header("x-key", &format!("invented-{n}"))).await;
     let grown = gateway.process().rss().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes for 4,000 invented keys");
     assert_eq!(passes(&mut connection, 5, known).await, 1);

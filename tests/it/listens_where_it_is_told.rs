@@ -47,11 +47,7 @@ async fn shake(gateway: &Gateway, caller: &TlsCaller, name: &str) -> (Connection
     try_shake(gateway, caller, name).await.unwrap()
 }
 
-async fn try_shake(
-    gateway: &Gateway,
-    caller: &TlsCaller,
-    name: &str,
-) -> std::io::Result<(Connection, Agreed)> {
+async fn try_shake(gateway: &Gateway, caller: &TlsCaller, name: &str) -> std::io::Result<(Connection, Agreed)> {
     let tcp = TcpStream::connect(gateway.address("in")).await?;
     let (stream, agreed) = caller.handshake(tcp, name).await?;
     Ok((Connection::over(stream), agreed))
@@ -69,20 +65,12 @@ async fn the_certificate_is_chosen_by_the_name_asked_for() {
     let any = authority.leaf(&["*.many.test"]);
     let (gateway, _function) = listening(&tls(&[&one.toml(), &two.toml(), &any.toml()])).await;
     let caller = authority.caller(&[]);
-    for (name, leaf) in [
-        ("one.test", &one),
-        ("two.test", &two),
-        ("TWO.test", &two),
-        ("a.many.test", &any),
-    ] {
+    for (name, leaf) in [("one.test", &one), ("two.test", &two), ("TWO.test", &two), ("a.many.test", &any)] {
         let (mut connection, agreed) = shake(&gateway, &caller, name).await;
         assert_eq!(agreed.peer, leaf.der, "{name}");
         let answer = connection.send(get("/").host(name)).await;
         let proto = answer.json().to_string().to_lowercase();
-        assert!(
-            proto.contains(r#"["x-forwarded-proto","https"]"#),
-            "{proto}"
-        );
+        assert!(proto.contains(r#"["x-forwarded-proto","https"]"#), "{proto}");
     }
     // Nobody's name, and no name: the first.
     assert!(try_shake(&gateway, &caller, "nobody.test").await.is_err());
@@ -96,10 +84,7 @@ async fn h2_or_http1_as_the_caller_likes_over_tls_1_3_or_1_2() {
     let authority = authority();
     let leaf = authority.leaf(&["one.test"]);
     let (gateway, _function) = listening(&tls(&[&leaf.toml()])).await;
-    for (versions, version) in [
-        (&TLS13, ProtocolVersion::TLSv1_3),
-        (&TLS12, ProtocolVersion::TLSv1_2),
-    ] {
+    for (versions, version) in [(&TLS13, ProtocolVersion::TLSv1_3), (&TLS12, ProtocolVersion::TLSv1_2)] {
         let caller = authority.caller_with(&["h2", "http/1.1"], &[versions]);
         let (h2, agreed) = H2::tls(gateway.address("in"), &caller, "one.test").await;
         assert_eq!(agreed.version, version);
@@ -160,11 +145,7 @@ async fn a_certificate_that_does_not_match_its_key_is_refused() {
     let authority = authority();
     let one = authority.leaf(&["one.test"]);
     let two = authority.leaf(&["two.test"]);
-    let mixed = format!(
-        "{{ cert = \"{}\", key = \"{}\" }}",
-        one.cert.display(),
-        two.key.display()
-    );
+    let mixed = format!("{{ cert = \"{}\", key = \"{}\" }}", one.cert.display(), two.key.display());
     let build = |certificate: &str| gateway(format!("[listener.in]\n{}\n", tls(&[certificate])));
     let (code, said) = build(&mixed).fails().await;
     assert_eq!(code, Some(2), "{said}");
@@ -181,9 +162,7 @@ async fn a_certificate_that_does_not_match_its_key_is_refused() {
 #[tokio::test]
 async fn a_missing_certificate_is_refused_with_its_path() {
     let missing = "{ cert = \"/nowhere/a.pem\", key = \"/nowhere/a.key\" }";
-    let (code, said) = gateway(format!("[listener.in]\n{}\n", tls(&[missing])))
-        .fails()
-        .await;
+    let (code, said) = gateway(format!("[listener.in]\n{}\n", tls(&[missing]))).fails().await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("/nowhere/a.pem"), "{said}");
 }
@@ -193,9 +172,7 @@ async fn plain_words_on_a_tls_port_go_nowhere() {
     let authority: Authority = authority();
     let leaf = authority.leaf(&["one.test"]);
     let (gateway, function) = listening(&tls(&[&leaf.toml()])).await;
-    gateway
-        .raw("GET / HTTP/1.1\r\nHost: one.test\r\n\r\n")
-        .await;
+    gateway.raw("GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").await;
     assert_eq!(function.requests(), 0);
     let (mut connection, _) = shake(&gateway, &authority.caller(&[]), "one.test").await;
     assert_eq!(connection.send(get("/").host("one.test")).await.status, 200);
@@ -221,8 +198,7 @@ async fn h2c_takes_both_versions_on_one_port() {
 async fn cookie_crumbs_of_h2_are_joined() {
     let (gateway, function) = listening(&format!("{ANYWHERE}\nh2c = true")).await;
     let h2 = H2::plain(gateway.address("in")).await;
-    h2.send(get("/").header("cookie", "a=1").header("cookie", "b=2"))
-        .await;
+    h2.send(get("/").header("cookie", "a=1").header("cookie", "b=2")).await;
     assert_eq!(function.last().fields.all("cookie"), ["a=1; b=2"]);
 }
 
@@ -236,8 +212,7 @@ async fn without_h2c_the_preface_is_a_bad_request() {
 
 #[tokio::test]
 async fn a_unix_socket_is_a_listener_too() {
-    let (mut gateway, _function) =
-        listening("address = \"unix:@DIR@/in.sock\"\nmode = \"0600\"").await;
+    let (mut gateway, _function) = listening("address = \"unix:@DIR@/in.sock\"\nmode = \"0600\"").await;
     let path = gateway.dir().join("in.sock");
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -265,8 +240,7 @@ async fn a_stale_unix_socket_is_taken_over_and_a_file_is_not() {
     let _second = gateway(config).start().await;
     assert_eq!(Connection::unix(&stale).await.send("/").await.status, 200);
 
-    let file =
-        gateway("[listener.in]\naddress = \"unix:@DIR@/precious\"\n").file("precious", "text");
+    let file = gateway("[listener.in]\naddress = \"unix:@DIR@/precious\"\n").file("precious", "text");
     let (code, said) = file.fails().await;
     assert_ne!(code, Some(0));
     assert!(said.contains("precious"), "{said}");
@@ -276,14 +250,9 @@ async fn a_stale_unix_socket_is_taken_over_and_a_file_is_not() {
 async fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (code, said) = gateway(format!("[listener.in]\naddress = \"{address}\"\n"))
-        .fails()
-        .await;
+    let (code, said) = gateway(format!("[listener.in]\naddress = \"{address}\"\n")).fails().await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(
-        said.contains(&address.to_string()) && said.contains("in use"),
-        "{said}"
-    );
+    assert!(said.contains(&address.to_string()) && said.contains("in use"), "{said}");
 }
 
 // The PROXY protocol.
@@ -322,14 +291,8 @@ async fn a_balancer_tells_who_calls() {
     with_tlv[15] += 5;
     with_tlv.extend([0x04, 0, 2, 0, 0]);
     let headers: Vec<(Vec<u8>, &str)> = vec![
-        (
-            b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n".to_vec(),
-            "198.51.100.7",
-        ),
-        (
-            b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(),
-            "2001:db8::7",
-        ),
+        (b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n".to_vec(), "198.51.100.7"),
+        (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), "2001:db8::7"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         (v2_tcp4([198, 51, 100, 8]), "198.51.100.8"),
         (v2_tcp6("2001:db8::8"), "2001:db8::8"),
@@ -368,14 +331,7 @@ async fn the_header_is_a_must_for_the_balancer_and_forbidden_for_all_others() {
     gateway.raw(plain).await;
     let mut forged = v2_tcp4([198, 51, 100, 8]);
     forged.extend(plain.as_bytes());
-    for header in [
-        [
-            b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n".as_slice(),
-            plain.as_bytes(),
-        ]
-        .concat(),
-        forged,
-    ] {
+    for header in [[b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n".as_slice(), plain.as_bytes()].concat(), forged] {
         let mut stranger = gateway.connect_from("127.0.0.9").await;
         stranger.write(&header).await;
         let said = stranger.until_closed().await;
@@ -417,17 +373,9 @@ async fn the_header_comes_before_tls() {
     let (gateway, _function) = listening(&format!("{BALANCED}\ntls = [{}]", leaf.toml())).await;
     let tcp = TcpStream::connect(gateway.address("in")).await.unwrap();
     let mut io: Box<dyn crate::harness::wire::Duplex> = Box::new(tcp);
-    tokio::io::AsyncWriteExt::write_all(&mut io, &v2_tcp4([198, 51, 100, 8]))
-        .await
-        .unwrap();
-    let (stream, _) = authority
-        .caller(&[])
-        .handshake(io, "one.test")
-        .await
-        .unwrap();
-    let answer = Connection::over(stream)
-        .send(get("/").host("one.test"))
-        .await;
+    tokio::io::AsyncWriteExt::write_all(&mut io, &v2_tcp4([198, 51, 100, 8])).await.unwrap();
+    let (stream, _) = authority.caller(&[]).handshake(io, "one.test").await.unwrap();
+    let answer = Connection::over(stream).send(get("/").host("one.test")).await;
     assert_eq!(answer.status, 200);
     assert_eq!(gateway.log_line().await["client_ip"], "198.51.100.8");
 }
@@ -462,7 +410,8 @@ async fn no_more_connections_than_a_listener_may_have() {
     .await;
 }
 
-const HASTY: &str = "address = \"127.0.0.1:0\"\ntimeouts = { handshake = \"1s\", header = \"1s\", body = \"1s\", idle = \"2s\" }";
+const HASTY: &str =
+    "address = \"127.0.0.1:0\"\ntimeouts = { handshake = \"1s\", header = \"1s\", body = \"1s\", idle = \"2s\" }";
 
 /// How long gatepost holds out against a caller that does `this`.
 async fn held(gateway: &Gateway, this: &[u8]) -> (Duration, String) {
@@ -482,26 +431,15 @@ async fn slow_heads_bodies_and_idlers_are_cut_off() {
     };
     let (head, body, idle) = tokio::join!(
         held(&gateway, b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow"),
-        held(
-            &gateway,
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"
-        ),
+        held(&gateway, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"),
         held(&gateway, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     );
     about(900, head.0);
-    assert!(
-        head.1.starts_with("HTTP/1.1 408 ") && head.1.contains("request_timeout"),
-        "{}",
-        head.1
-    );
+    assert!(head.1.starts_with("HTTP/1.1 408 ") && head.1.contains("request_timeout"), "{}", head.1);
     about(900, body.0);
     assert!(!body.1.contains(" 200 "), "{}", body.1);
     about(1_900, idle.0);
-    assert!(
-        idle.1.starts_with("HTTP/1.1 200 ") && idle.1.matches("HTTP/1.1").count() == 1,
-        "{}",
-        idle.1
-    );
+    assert!(idle.1.starts_with("HTTP/1.1 200 ") && idle.1.matches("HTTP/1.1").count() == 1, "{}", idle.1);
     assert_eq!(function.requests(), 1);
 }
 
@@ -519,11 +457,7 @@ async fn a_trickled_head_is_cut_off_all_the_same() {
             break;
         }
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert_eq!(function.requests(), 0);
 }
 
@@ -533,10 +467,7 @@ async fn whoever_never_shakes_hands_is_cut_off() {
     let leaf = authority.leaf(&["one.test"]);
     let (gateway, _function) = listening(&format!("{HASTY}\ntls = [{}]", leaf.toml())).await;
     let (spent, said) = held(&gateway, b"").await;
-    assert!(
-        spent < Duration::from_secs(8) && said.is_empty(),
-        "{spent:?} {said}"
-    );
+    assert!(spent < Duration::from_secs(8) && said.is_empty(), "{spent:?} {said}");
     let (spent, _) = held(&gateway, &[22, 3, 1, 1, 0, 1]).await;
     assert!(spent < Duration::from_secs(8), "{spent:?}");
 }
@@ -560,26 +491,44 @@ async fn idle_connections_cost_no_more_than_they_must() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_or_the_connection_closes() {
-    let function = origin()
-        .answers(|seen| Reply::text(seen.target.clone()))
-        .start()
-        .await;
-    let gateway = gateway(format!(
-        "[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n",
-        function.url()
-    ))
-    .start()
-    .await;
+    let function = origin().answers(|seen| Reply::text(seen.target.clone())).start().await;
+    let gateway =
+        gateway(format!("[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n", function.url()))
+            .start()
+            .await;
     let mut connection = gateway.connect().await;
-    connection
-        .write("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await;
+    connection.write("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(connection.answer().await.text(), "/1");
     match connection.try_answer("GET").await {
         Ok(answer) => assert_eq!(answer.text(), "/2"),
-        Err(broken) => assert!(
-            broken.to_string().starts_with("no answer: closed"),
-            "{broken}"
-        ),
+        Err(broken) => assert!(broken.to_string().starts_with("no answer: closed"), "{broken}"),
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_is_done_sending_still_gets_its_answer() {
+    let (gateway, _function) = listening(ANYWHERE).await;
+    let mut connection = gateway.connect().await;
+    connection.write(get("/").bytes()).await;
+    connection.wire.half_close().await.unwrap();
+    assert_eq!(connection.answer().await.status, 200);
+    assert!(connection.closes_within(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn closed_connections_leave_no_descriptors_behind() {
+    let (gateway, function) = listening(ANYWHERE).await;
+    gateway.get("/").await;
+    function.close_idle().await;
+    let before = gateway.process().fds();
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        let mut connection = gateway.connect().await;
+        connection.send("/").await;
+        all.push(connection);
+    }
+    assert!(gateway.process().fds() >= before + 99);
+    drop(all);
+    function.close_idle().await;
+    eventually("all descriptors are closed", async || when(gateway.process().fds() <= before)).await;
 }

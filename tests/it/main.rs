@@ -1,13 +1,13 @@
 //! One binary, a file per capability, named in users' words.
+//!
+//! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
-mod architecture;
-mod shipped_configs;
-mod refuses_a_broken_config;
 #[cfg(test)]
-mod harness;
-
+mod architecture;
 #[cfg(test)]
 mod drains_on_stop;
+#[cfg(test)]
+mod harness;
 #[cfg(test)]
 mod harness_holds;
 #[cfg(test)]
@@ -19,11 +19,17 @@ mod listens_where_it_is_told;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
+mod refuses_a_broken_config;
+#[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
 mod routes_by_host_and_path;
+#[cfg(test)]
+mod says_why_it_does_not_start;
+#[cfg(test)]
+mod shipped_configs;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Answer, Gateway, Origin, PATIENCE, Reply, authority, dns::Dns, eventually, gate, gateway, get,
-    origin, origin::dead_address, post, reply::Cut, when,
+    Answer, Gateway, Origin, PATIENCE, Reply, authority, dns::Dns, eventually, gate, gateway, get, origin,
+    origin::dead_address, post, reply::Cut, when,
 };
 
 /// A gatepost in front of one function at `url`, with more keys of the function and of the server.
@@ -42,9 +42,7 @@ async fn the_function_sees_its_own_host_unless_told_otherwise() {
     gateway.send(get("/").host("api.test")).await;
     assert_eq!(function.last().header("host"), Some(own.as_str()));
     assert_eq!(function.last().header("x-forwarded-host"), Some("api.test"));
-    gateway
-        .edit(|text| text.replace("[function.f]", "[function.f]\npreserve_host = true"))
-        .await;
+    gateway.edit(|text| text.replace("[function.f]", "[function.f]\npreserve_host = true")).await;
     gateway.send(get("/").host("api.test")).await;
     assert_eq!(function.last().header("host"), Some("api.test"));
 }
@@ -82,9 +80,7 @@ async fn bodies_and_fields_pass_both_ways_as_they_are() {
         .await;
     let gateway = plainly(&function).await;
     let body: Vec<u8> = (0..=255).collect();
-    let answer = gateway
-        .send(post("/").header("X-Odd", "a,  b").body(body.clone()))
-        .await;
+    let answer = gateway.send(post("/").header("X-Odd", "a,  b").body(body.clone())).await;
     assert_eq!(function.last().body, body);
     assert_eq!(function.last().header("x-odd"), Some("a,  b"));
     assert_eq!((answer.status, answer.text().as_str()), (418, "answer"));
@@ -112,10 +108,7 @@ async fn answers_without_a_body_have_none() {
     let answer = connection.send("/304").await;
     assert_eq!((answer.status, answer.header("etag")), (304, Some("\"x\"")));
     let answer = connection.send(crate::harness::request("HEAD", "/")).await;
-    assert_eq!(
-        (answer.status, answer.header("content-length")),
-        (200, Some("12"))
-    );
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("12")));
     assert_eq!(connection.send("/").await.text(), "twelve bytes");
     assert_eq!(function.requests(), 4);
 }
@@ -134,9 +127,7 @@ async fn early_hints_and_an_expected_continue_do_no_harm() {
     let gateway = plainly(&function).await;
     assert_eq!(gateway.get("/hints").await.text(), "ok");
     let mut connection = gateway.connect().await;
-    connection
-        .write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
-        .await;
+    connection.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
     let interim = connection.wire.head().await.unwrap().unwrap();
     assert_eq!(interim.status(), 100);
     connection.write("hello").await;
@@ -164,10 +155,7 @@ async fn a_function_is_verified_against_the_ca_it_was_given() {
     let other = format!("ca = \"{}\"", strangers.ca().display());
     for ca in ["", &other] {
         let gateway = in_front_of(&function.url_as("localhost"), ca, "").await;
-        gateway
-            .get("/")
-            .await
-            .is_problem(502, "upstream_unreachable");
+        gateway.get("/").await.is_problem(502, "upstream_unreachable");
     }
     assert_eq!(function.requests(), 1);
 }
@@ -179,10 +167,7 @@ async fn a_certificate_for_another_name_is_not_taken() {
     let function = origin().tls(&leaf).start().await;
     let ca = format!("ca = \"{}\"", authority.ca().display());
     let gateway = in_front_of(&function.url_as("localhost"), &ca, "").await;
-    gateway
-        .get("/")
-        .await
-        .is_problem(502, "upstream_unreachable");
+    gateway.get("/").await.is_problem(502, "upstream_unreachable");
     let line = gateway.log_line().await;
     assert_eq!(line["class"], "unreachable");
     assert_eq!(function.requests(), 0);
@@ -210,10 +195,7 @@ async fn h2_is_spoken_where_agreed_or_told() {
         let answer = gateway.send(post("/x?y").body("hello")).await;
         assert_eq!(answer.status, 200, "{http}: {answer:?}");
         let seen = function.last();
-        assert_eq!(
-            (seen.version.as_str(), seen.body.as_slice()),
-            (version, b"hello".as_slice())
-        );
+        assert_eq!((seen.version.as_str(), seen.body.as_slice()), (version, b"hello".as_slice()));
     }
     let function = origin().h2c().start().await;
     let gateway = in_front_of(&function.url(), "http = \"2\"", "").await;
@@ -251,10 +233,7 @@ async fn many_requests_share_one_h2_connection() {
         let mut connection = gateway.connect().await;
         callers.spawn(async move { connection.send("/").await.status });
     }
-    eventually("all are under way at once", async || {
-        when(function.requests() == 11)
-    })
-    .await;
+    eventually("all are under way at once", async || when(function.requests() == 11)).await;
     door.open();
     assert_eq!(callers.join_all().await, [200; 10]);
     assert_eq!(function.connections(), 1);
@@ -265,13 +244,11 @@ async fn many_requests_share_one_h2_connection() {
 #[tokio::test]
 async fn connections_are_kept_for_the_next_request() {
     let function = origin().start().await;
-    let gateway = gateway(format!(
-        "[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n",
-        function.url()
-    ))
-    .workers(1)
-    .start()
-    .await;
+    let gateway =
+        gateway(format!("[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n", function.url()))
+            .workers(1)
+            .start()
+            .await;
     for _ in 0..20 {
         gateway.get("/").await;
     }
@@ -283,10 +260,7 @@ async fn connections_are_not_kept_longer_than_told() {
     let function = origin().start().await;
     let gateway = in_front_of(&function.url(), "pool = { idle = \"1s\" }", "").await;
     gateway.get("/").await;
-    eventually("the idle connection is closed", async || {
-        when(function.open() == 0)
-    })
-    .await;
+    eventually("the idle connection is closed", async || when(function.open() == 0)).await;
     let never = in_front_of(&function.url(), "pool = { idle = \"0s\" }", "").await;
     never.get("/").await;
     eventually("no connection is kept", async || when(function.open() == 0)).await;
@@ -315,10 +289,7 @@ async fn a_kept_connection_that_went_stale_is_nobodys_502() {
     }
     let lines = gateway.log(15).await;
     assert!(lines.iter().all(|line| line["status"] == 200));
-    assert!(
-        lines[..10].iter().any(|line| line["attempts"] == 2),
-        "{lines:?}"
-    );
+    assert!(lines[..10].iter().any(|line| line["attempts"] == 2), "{lines:?}");
 }
 
 #[tokio::test]
@@ -334,16 +305,8 @@ async fn a_request_that_may_have_run_is_not_sent_twice() {
     let mut connection = gateway.connect().await;
     assert_eq!(connection.send(post("/").body("1")).await.status, 200);
     let answer = connection.send(post("/").body("2")).await;
-    let twos = function
-        .seen()
-        .iter()
-        .filter(|seen| seen.body == b"2")
-        .count();
-    assert_eq!(
-        twos, 1,
-        "the POST ran {twos} times, and was answered {}",
-        answer.status
-    );
+    let twos = function.seen().iter().filter(|seen| seen.body == b"2").count();
+    assert_eq!(twos, 1, "the POST ran {twos} times, and was answered {}", answer.status);
     answer.is_problem(502, "upstream_reset");
 }
 
@@ -383,14 +346,8 @@ async fn told(reply: Reply) -> (Result<Answer, String>, serde_json::Value) {
 #[tokio::test]
 async fn a_function_that_refuses_is_a_502() {
     let gateway = in_front_of(&format!("http://{}", dead_address()), HASTY, "").await;
-    gateway
-        .get("/")
-        .await
-        .is_problem(502, "upstream_unreachable");
-    gateway
-        .post("/", "body")
-        .await
-        .is_problem(502, "upstream_unreachable");
+    gateway.get("/").await.is_problem(502, "upstream_unreachable");
+    gateway.post("/", "body").await.is_problem(502, "upstream_unreachable");
     let lines = gateway.log(2).await;
     assert_eq!(lines[0]["class"], "unreachable");
     assert_eq!(lines[0]["reason"], "upstream_unreachable");
@@ -410,8 +367,7 @@ async fn a_function_that_hangs_is_a_504() {
 async fn a_function_that_breaks_off_in_its_head_is_a_502() {
     for cut in [Cut::Close, Cut::Reset] {
         for after in [0, 20] {
-            let (answer, line) =
-                told(Reply::raw("HTTP/1.1 200 OK\r\nContent-").cut(after, cut)).await;
+            let (answer, line) = told(Reply::raw("HTTP/1.1 200 OK\r\nContent-").cut(after, cut)).await;
             answer.unwrap().is_problem(502, "upstream_reset");
             assert_eq!(line["upstream_status"], serde_json::Value::Null, "{line}");
         }
@@ -422,18 +378,10 @@ async fn a_function_that_breaks_off_in_its_head_is_a_502() {
 async fn a_body_that_breaks_off_never_looks_whole() {
     for cut in [Cut::Close, Cut::Reset, Cut::Hang] {
         let (answer, line) = told(Reply::made(100_000).cut(50_000, cut)).await;
-        assert!(
-            answer
-                .as_ref()
-                .is_err_and(|e| e.starts_with("answer broke off")),
-            "{answer:?}"
-        );
+        assert!(answer.as_ref().is_err_and(|e| e.starts_with("answer broke off")), "{answer:?}");
         assert_eq!(line["status"], 200);
         assert_ne!(line["class"], "ok", "{line}");
-        assert_ne!(
-            line["class"], "aborted",
-            "the caller is not to blame: {line}"
-        );
+        assert_ne!(line["class"], "aborted", "the caller is not to blame: {line}");
         let chunks = Reply::chunks(&["one", "two", "three"]).cut(4, cut);
         let (answer, _) = told(chunks).await;
         assert!(answer.is_err(), "{cut:?}: {answer:?}");
@@ -496,11 +444,7 @@ async fn a_whole_request_may_be_bounded() {
 async fn a_changed_address_is_followed_within_its_ttl_and_five_seconds() {
     let dns = Dns::start().await;
     let old = origin().reply("old").at("127.0.0.1", 0).start().await;
-    let new = origin()
-        .reply("new")
-        .at("127.0.0.2", old.port())
-        .start()
-        .await;
+    let new = origin().reply("new").at("127.0.0.2", old.port()).start().await;
     dns.answer("fn.test", &["127.0.0.1"], 1);
     let server = format!("dns = [\"{}\"]", dns.address());
     let gateway = in_front_of(&old.url_as("fn.test"), "", &server).await;
@@ -514,11 +458,7 @@ async fn a_changed_address_is_followed_within_its_ttl_and_five_seconds() {
     })
     .await;
     // A TTL under five seconds counts as five.
-    assert!(
-        moved.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        moved.elapsed()
-    );
+    assert!(moved.elapsed() < Duration::from_secs(10), "{:?}", moved.elapsed());
     let host = format!("fn.test:{}", new.port());
     assert_eq!(new.last().header("host"), Some(host.as_str()));
 }
@@ -529,12 +469,7 @@ async fn the_last_good_answer_is_kept_while_the_name_server_is_away() {
     let function = origin().start().await;
     dns.answer("fn.test", &["127.0.0.1"], 1);
     let server = format!("dns = [\"{}\"]", dns.address());
-    let gateway = in_front_of(
-        &function.url_as("fn.test"),
-        "pool = { idle = \"0s\" }",
-        &server,
-    )
-    .await;
+    let gateway = in_front_of(&function.url_as("fn.test"), "pool = { idle = \"0s\" }", &server).await;
     assert_eq!(gateway.get("/").await.status, 200);
     dns.fail("fn.test");
     let asked = dns.asked("fn.test");
@@ -558,10 +493,7 @@ async fn a_name_that_nobody_knows_is_a_502_that_says_so() {
     assert_eq!(gateway.log_line().await["reason"], "name_not_resolved");
     // Once it is known, requests follow.
     dns.answer("nobody.test", &["127.0.0.1"], 60);
-    eventually("the name is known", async || {
-        when(gateway.get("/").await.status == 200)
-    })
-    .await;
+    eventually("the name is known", async || when(gateway.get("/").await.status == 200)).await;
 }
 
 #[tokio::test]
@@ -571,9 +503,7 @@ async fn without_any_name_server_it_starts_and_says_502() {
     let server = format!("dns = [\"{nobody}\"]");
     let gateway = in_front_of(&function.url_as("fn.test"), HASTY, &server).await;
     let mut connection = gateway.connect().await;
-    let answer = tokio::time::timeout(PATIENCE, connection.send("/"))
-        .await
-        .unwrap();
+    let answer = tokio::time::timeout(PATIENCE, connection.send("/")).await.unwrap();
     answer.is_problem(502, "name_not_resolved");
 }
 
@@ -581,11 +511,7 @@ async fn without_any_name_server_it_starts_and_says_502() {
 async fn of_two_addresses_the_dead_one_costs_nobody_a_502() {
     let dns = Dns::start().await;
     let one = origin().reply("one").at("127.0.0.1", 0).start().await;
-    let two = origin()
-        .reply("two")
-        .at("127.0.0.2", one.port())
-        .start()
-        .await;
+    let two = origin().reply("two").at("127.0.0.2", one.port()).start().await;
     dns.answer("fn.test", &["127.0.0.1", "127.0.0.2"], 60);
     let server = format!("dns = [\"{}\"]", dns.address());
     let gateway = in_front_of(&one.url_as("fn.test"), HASTY, &server).await;
@@ -600,18 +526,12 @@ async fn of_two_addresses_the_dead_one_costs_nobody_a_502() {
         };
         answers.push((answer.status, answer.text()));
     }
-    let wrong: Vec<_> = answers
-        .iter()
-        .filter(|(status, _)| *status != 200)
-        .collect();
+    let wrong: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(answers[20..].iter().all(|(_, text)| text == "two"));
     // The failed one is not tried first again and again.
     let lines = gateway.log(41).await;
     let tried_twice = lines.iter().filter(|line| line["attempts"] == 2).count();
-    assert!(
-        tried_twice <= 4,
-        "{tried_twice} of 40 tried the dead address first"
-    );
+    assert!(tried_twice <= 4, "{tried_twice} of 40 tried the dead address first");
     assert!(two.requests() >= 39);
 }

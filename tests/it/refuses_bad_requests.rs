@@ -4,12 +4,10 @@ use crate::harness::{Gateway, Origin, gateway, origin};
 
 async fn guarded() -> (Gateway, Origin) {
     let function = origin().start().await;
-    let gateway = gateway(format!(
-        "[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n",
-        function.url()
-    ))
-    .start()
-    .await;
+    let gateway =
+        gateway(format!("[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n", function.url()))
+            .start()
+            .await;
     (gateway, function)
 }
 
@@ -27,15 +25,10 @@ async fn refused(status: u16, reason: &str, requests: &[&str]) {
             && said.contains("application/problem+json")
             && said.contains(&format!("\"{reason}\""))
             && answers == 1;
-        let reached = function
-            .seen()
-            .iter()
-            .any(|seen| seen.target.contains("smuggled"));
+        let reached = function.seen().iter().any(|seen| seen.target.contains("smuggled"));
         if !proper || reached || function.requests() > 0 {
             let reached = function.requests();
-            wrong.push(format!(
-                "{request:?}\n  → {said:?}, {reached} reached the function so far"
-            ));
+            wrong.push(format!("{request:?}\n  → {said:?}, {reached} reached the function so far"));
         }
         let lines = gateway.log(n + 1).await;
         let line = &lines[n];
@@ -166,14 +159,8 @@ async fn targets_that_are_no_paths() {
 async fn too_much_of_a_head() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9_000));
     refused(414, "uri_too_long", &[&long]).await;
-    let big = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
-        "x".repeat(40_000)
-    );
-    let many = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: y\r\n".repeat(150)
-    );
+    let big = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(150));
     refused(431, "headers_too_large", &[&big, &many]).await;
 }
 
@@ -202,10 +189,7 @@ async fn chunks_that_are_no_chunks_end_the_connection_and_nothing_behind_them_is
         let head = "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         let said = gateway.raw(format!("{head}{chunks}{SMUGGLED}")).await;
         assert!(!said.contains(" 200 "), "{chunks:?}: {said}");
-        assert!(
-            said.is_empty() || said.starts_with("HTTP/1.1 400 "),
-            "{chunks:?}: {said}"
-        );
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{chunks:?}: {said}");
     }
     assert_eq!(function.requests(), 0, "{:?}", function.seen());
     assert_eq!(gateway.get("/").await.status, 200);
@@ -222,18 +206,10 @@ async fn a_proper_request_behind_a_proper_one_is_its_own() {
     assert_eq!(function.last().body, b"hello, world!!!");
     assert_eq!(connection.send("/2").await.status, 200);
     // Absolute-form that agrees with Host goes on as a path (RFC 9112 §3.2.2).
-    assert_eq!(
-        connection
-            .send(crate::harness::get("http://gate.test/3?q"))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(connection.send(crate::harness::get("http://gate.test/3?q")).await.status, 200);
     assert_eq!(function.last().target, "/3?q");
     // An empty line before a request is forgiven (RFC 9112 §2.2).
-    connection
-        .write("\r\nGET /4 HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await;
+    connection.write("\r\nGET /4 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(connection.answer().await.status, 200);
 }
 

@@ -7,9 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{
-    Connection, Gateway, Origin, Reply, eventually, full, gate, gateway, load::load, origin, when,
-};
+use crate::harness::{Connection, Gateway, Origin, Reply, eventually, full, gate, gateway, load::load, origin, when};
 
 /// A gatepost whose function answers with the version that the config names.
 async fn versioned(more: &str) -> (Gateway, [Origin; 2]) {
@@ -41,51 +39,28 @@ async fn a_saved_edit_acts_within_a_second_and_leaves_a_receipt() {
     assert_eq!(gateway.get("/").await.text(), "one");
     let saved = Instant::now();
     gateway.replace(&gateway.config_text().replace(TO_ONE, TO_TWO));
-    eventually("the new version answers", async || {
-        when(gateway.get("/").await.text() == "two")
-    })
-    .await;
-    assert!(
-        saved.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        saved.elapsed()
-    );
+    eventually("the new version answers", async || when(gateway.get("/").await.text() == "two")).await;
+    assert!(saved.elapsed() < Duration::from_secs(1), "{:?}", saved.elapsed());
     let receipt = gateway.receipt(0).await;
-    assert_eq!(
-        (receipt.result.as_str(), receipt.generation),
-        ("applied", 2)
-    );
+    assert_eq!((receipt.result.as_str(), receipt.generation), ("applied", 2));
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("gatepost_config_generation", &[]), 2.0);
-    assert_eq!(
-        metrics.sum("gatepost_config_reloads_total", &[("result", "applied")]),
-        1.0
-    );
+    assert_eq!(metrics.sum("gatepost_config_reloads_total", &[("result", "applied")]), 1.0);
 }
 
 #[tokio::test]
 async fn a_broken_edit_changes_nothing_and_says_where() {
     let (gateway, _functions) = versioned("").await;
-    let receipt = gateway
-        .edit(|text| text.replace("weights", "wieghts"))
-        .await;
-    assert_eq!(
-        (receipt.result.as_str(), receipt.generation),
-        ("rejected", 1)
-    );
+    let receipt = gateway.edit(|text| text.replace("weights", "wieghts")).await;
+    assert_eq!((receipt.result.as_str(), receipt.generation), ("rejected", 1));
     gateway.says(&["gatepost.toml:"]).await;
     gateway.says(&["did you mean `weights`?"]).await;
     assert_eq!(gateway.get("/").await.text(), "one");
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("gatepost_config_generation", &[]), 1.0);
-    assert_eq!(
-        metrics.sum("gatepost_config_reloads_total", &[("result", "rejected")]),
-        1.0
-    );
+    assert_eq!(metrics.sum("gatepost_config_reloads_total", &[("result", "rejected")]), 1.0);
     // Mended, it applies.
-    gateway
-        .swap("wieghts = { one = 100 }", "weights = { two = 100 }")
-        .await;
+    gateway.swap("wieghts = { one = 100 }", "weights = { two = 100 }").await;
     assert_eq!(gateway.get("/").await.text(), "two");
 }
 
@@ -102,25 +77,16 @@ async fn an_empty_file_and_a_missing_one_are_refused() {
     let before = gateway.receipts().len();
     assert!(before > receipts);
     gateway.replace(&text.replace(TO_ONE, TO_TWO));
-    eventually("the file is back", async || {
-        when(gateway.get("/").await.text() == "two")
-    })
-    .await;
+    eventually("the file is back", async || when(gateway.get("/").await.text() == "two")).await;
 }
 
 #[tokio::test]
 async fn a_hangup_without_a_change_is_unchanged() {
     let (gateway, _functions) = versioned("").await;
     let receipt = gateway.hup().await;
-    assert_eq!(
-        (receipt.result.as_str(), receipt.generation),
-        ("unchanged", 1)
-    );
+    assert_eq!((receipt.result.as_str(), receipt.generation), ("unchanged", 1));
     let metrics = gateway.metrics().await;
-    assert_eq!(
-        metrics.sum("gatepost_config_reloads_total", &[("result", "unchanged")]),
-        1.0
-    );
+    assert_eq!(metrics.sum("gatepost_config_reloads_total", &[("result", "unchanged")]), 1.0);
 }
 
 #[tokio::test]
@@ -141,10 +107,7 @@ async fn a_file_written_in_pieces_is_read_once_and_whole() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     drop(file);
-    eventually("the whole file is served", async || {
-        when(gateway.get("/last").await.text() == "two")
-    })
-    .await;
+    eventually("the whole file is served", async || when(gateway.get("/last").await.text() == "two")).await;
     let receipts = gateway.receipts();
     assert_eq!(receipts.len(), 1, "{receipts:?}");
     assert_eq!(receipts[0].result, "applied");
@@ -167,47 +130,26 @@ async fn a_swapped_symlink_is_a_change() {
     // The same content through a link changes nothing, and is no reload.
     symlink("new", dir.join("..data_tmp")).unwrap();
     fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
-    eventually("the swapped file is served", async || {
-        when(gateway.get("/").await.text() == "two")
-    })
-    .await;
+    eventually("the swapped file is served", async || when(gateway.get("/").await.text() == "two")).await;
     let receipts = gateway.receipts();
-    let applied = receipts[before..]
-        .iter()
-        .filter(|r| r.result == "applied")
-        .count();
+    let applied = receipts[before..].iter().filter(|r| r.result == "applied").count();
     assert_eq!(applied, 1, "{receipts:?}");
 }
 
 #[tokio::test]
 async fn an_included_file_is_watched_and_new_ones_are_found() {
     let function = origin().start().await;
-    let text = format!(
-        "include = [\"conf.d/*.toml\"]\n[function.f]\nversions = {{ v1 = \"{}\" }}\n",
-        function.url()
-    );
+    let text = format!("include = [\"conf.d/*.toml\"]\n[function.f]\nversions = {{ v1 = \"{}\" }}\n", function.url());
     let route = |name: &str| format!("[route.{name}]\npath = \"/{name}\"\nfunction = \"f\"\n");
-    let gateway = gateway(text)
-        .file("conf.d/a.toml", &route("a"))
-        .start()
-        .await;
+    let gateway = gateway(text).file("conf.d/a.toml", &route("a")).start().await;
     assert_eq!(gateway.get("/a").await.status, 200);
     fs::write(gateway.dir().join("conf.d/b.toml"), route("b")).unwrap();
-    eventually("b is served", async || {
-        when(gateway.get("/b").await.status == 200)
-    })
-    .await;
+    eventually("b is served", async || when(gateway.get("/b").await.status == 200)).await;
     fs::write(gateway.dir().join("conf.d/a.toml"), route("c")).unwrap();
-    eventually("c is served", async || {
-        when(gateway.get("/c").await.status == 200)
-    })
-    .await;
+    eventually("c is served", async || when(gateway.get("/c").await.status == 200)).await;
     gateway.get("/a").await.is_problem(404, "no_route");
     fs::remove_file(gateway.dir().join("conf.d/b.toml")).unwrap();
-    eventually("b is gone", async || {
-        when(gateway.get("/b").await.status == 404)
-    })
-    .await;
+    eventually("b is gone", async || when(gateway.get("/b").await.status == 404)).await;
 }
 
 #[tokio::test]
@@ -218,17 +160,9 @@ async fn a_request_in_flight_finishes_on_the_config_it_started_with() {
     functions[0].now_answers(move |_| Reply::text("one").after(&behind));
     let mut slow = gateway.connect().await;
     slow.write(crate::harness::get("/").bytes()).await;
-    eventually("it reached the function", async || {
-        when(functions[0].requests() == 1)
-    })
-    .await;
+    eventually("it reached the function", async || when(functions[0].requests() == 1)).await;
     // Route, function and version all go away.
-    gateway
-        .edit(|text| {
-            text.replace("[route.f]", "[route.g]\npath = \"/g\"")
-                .replace(TO_ONE, TO_TWO)
-        })
-        .await;
+    gateway.edit(|text| text.replace("[route.f]", "[route.g]\npath = \"/g\"").replace(TO_ONE, TO_TWO)).await;
     gateway.get("/").await.is_problem(404, "no_route");
     door.open();
     assert_eq!(slow.answer().await.text(), "one");
@@ -244,42 +178,25 @@ async fn a_request_in_flight_finishes_on_the_config_it_started_with() {
 async fn listeners_come_move_and_go() {
     let (gateway, _functions) = versioned("[listener.in]\naddress = \"127.0.0.1:0\"").await;
     let first = gateway.address("in");
-    gateway
-        .edit(|text| format!("{text}\n[listener.second]\naddress = \"127.0.0.1:0\"\n"))
-        .await;
+    gateway.edit(|text| format!("{text}\n[listener.second]\naddress = \"127.0.0.1:0\"\n")).await;
     let second = gateway.address("second");
     let mut kept = Connection::open(second).await;
     assert_eq!(kept.send("/").await.text(), "one");
-    assert_eq!(
-        gateway.address("in"),
-        first,
-        "a reload moved a listener that it didn't name"
-    );
+    assert_eq!(gateway.address("in"), first, "a reload moved a listener that it didn't name");
     assert_eq!(gateway.get("/").await.text(), "one");
     // Moved.
     gateway
         .edit(|text| {
-            text.replace(
-                "[listener.second]\naddress = \"127.0.0.1:0\"",
-                "[listener.second]\naddress = \"127.0.0.2:0\"",
-            )
+            text.replace("[listener.second]\naddress = \"127.0.0.1:0\"", "[listener.second]\naddress = \"127.0.0.2:0\"")
         })
         .await;
     let moved = gateway.address("second");
     assert_ne!(moved, second);
     assert_eq!(Connection::open(moved).await.send("/").await.text(), "one");
-    eventually("the old address refuses", async || {
-        when(Connection::try_open(second).await.is_err())
-    })
-    .await;
+    eventually("the old address refuses", async || when(Connection::try_open(second).await.is_err())).await;
     // Gone.
-    gateway
-        .edit(|text| text.replace("[listener.second]\naddress = \"127.0.0.2:0\"", ""))
-        .await;
-    eventually("the removed listener refuses", async || {
-        when(Connection::try_open(moved).await.is_err())
-    })
-    .await;
+    gateway.edit(|text| text.replace("[listener.second]\naddress = \"127.0.0.2:0\"", "")).await;
+    eventually("the removed listener refuses", async || when(Connection::try_open(moved).await.is_err())).await;
     assert_eq!(gateway.get("/").await.text(), "one");
 }
 
@@ -294,18 +211,12 @@ async fn a_listener_that_cannot_be_had_rejects_the_whole_reload() {
             format!("{text}\n[listener.taken]\naddress = \"{address}\"\n")
         })
         .await;
-    assert_eq!(
-        (receipt.result.as_str(), receipt.generation),
-        ("rejected", 1)
-    );
+    assert_eq!((receipt.result.as_str(), receipt.generation), ("rejected", 1));
     gateway.says(&[&address.to_string(), "in use"]).await;
     assert_eq!(gateway.get("/").await.text(), "one", "half a reload");
     drop(taken);
     assert_eq!(gateway.hup().await.result, "applied");
-    assert_eq!(
-        Connection::open(address).await.send("/").await.text(),
-        "two"
-    );
+    assert_eq!(Connection::open(address).await.send("/").await.text(), "two");
 }
 
 #[tokio::test]
@@ -361,25 +272,12 @@ async fn reloads_under_load_fail_nobody() {
         tokio::time::sleep(apart.saturating_sub(start.elapsed())).await;
     }
     let tally = load.finish().await;
-    assert_eq!(
-        tally.failed,
-        Vec::<String>::new(),
-        "{} sent, {} stale",
-        tally.sent,
-        tally.stale
-    );
+    assert_eq!(tally.failed, Vec::<String>::new(), "{} sent, {} stale", tally.sent, tally.stale);
     assert_eq!(tally.ok(), tally.sent);
     assert_eq!(tally.by_body.len(), 2, "{:?}", tally.by_body);
-    let rejected = gateway
-        .receipts()
-        .iter()
-        .filter(|r| r.result == "rejected")
-        .count();
+    let rejected = gateway.receipts().iter().filter(|r| r.result == "rejected").count();
     assert_eq!(rejected, broken);
-    eprintln!(
-        "{} requests, {} stale, {reloads} reloads",
-        tally.sent, tally.stale
-    );
+    eprintln!("{} requests, {} stale, {reloads} reloads", tally.sent, tally.stale);
 }
 
 #[tokio::test]
@@ -387,10 +285,7 @@ async fn the_applied_texts_and_their_history_are_kept() {
     let (gateway, _functions) = versioned("").await;
     gateway.swap(TO_ONE, TO_TWO).await;
     let history = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = history
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{history}");
     assert_eq!(lines[1]["generation"], 2, "{history}");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Gateway, Origin, gateway, get, origin, request};
+use crate::harness::{Answer, Connection, Gateway, Origin, eventually, gateway, get, origin, request, when};
 
 /// A gatepost with these routes, each to a function of the same name that answers with it.
 ///
@@ -38,12 +38,8 @@ async fn who(gateway: &Gateway, host: &str, path: &str) -> String {
 
 #[tokio::test]
 async fn the_nearest_host_wins() {
-    let (gateway, _functions) = routes(&[
-        ("exact", "host = \"api.example.com\""),
-        ("wildcard", "host = \"*.example.com\""),
-        ("any", ""),
-    ])
-    .await;
+    let (gateway, _functions) =
+        routes(&[("exact", "host = \"api.example.com\""), ("wildcard", "host = \"*.example.com\""), ("any", "")]).await;
     assert_eq!(who(&gateway, "api.example.com", "/").await, "exact");
     assert_eq!(who(&gateway, "API.Example.com", "/").await, "exact");
     assert_eq!(who(&gateway, "api.example.com:8443", "/").await, "exact");
@@ -85,10 +81,7 @@ async fn more_conditions_win_and_a_failed_one_disqualifies() {
         ("plain", "path = \"/a\""),
         ("posts", "path = \"/a\"\nmethods = [\"POST\"]"),
         ("testers", "path = \"/a\"\nheaders = { x-tester = \"yes\" }"),
-        (
-            "debug",
-            "path = \"/a\"\nheaders = { x-tester = \"*\" }\nquery = { debug = \"1\" }",
-        ),
+        ("debug", "path = \"/a\"\nheaders = { x-tester = \"*\" }\nquery = { debug = \"1\" }"),
     ])
     .await;
     assert_eq!(gateway.get("/a").await.text(), "plain");
@@ -103,28 +96,21 @@ async fn more_conditions_win_and_a_failed_one_disqualifies() {
 
 #[tokio::test]
 async fn a_higher_priority_settles_what_is_otherwise_a_tie() {
-    let (gateway, _functions) = routes(&[
-        ("one", "path_regex = \"/a.*\""),
-        ("two", "path_regex = \".*b\"\npriority = 1"),
-    ])
-    .await;
+    let (gateway, _functions) =
+        routes(&[("one", "path_regex = \"/a.*\""), ("two", "path_regex = \".*b\"\npriority = 1")]).await;
     assert_eq!(gateway.get("/ab").await.text(), "two");
     assert_eq!(gateway.get("/a").await.text(), "one");
 }
 
 #[tokio::test]
 async fn nothing_there_is_told_apart_from_a_wrong_method() {
-    let (gateway, functions) =
-        routes(&[("a", "path = \"/a\"\nmethods = [\"GET\", \"PUT\"]")]).await;
+    let (gateway, functions) = routes(&[("a", "path = \"/a\"\nmethods = [\"GET\", \"PUT\"]")]).await;
     gateway.get("/b").await.is_problem(404, "no_route");
     let answer = gateway.send(request("DELETE", "/a")).await;
     answer.is_problem(405, "method_not_allowed");
     let mut allow: Vec<&str> = answer.header("allow").unwrap().split(", ").collect();
     allow.sort_unstable();
-    assert!(
-        allow.contains(&"GET") && allow.contains(&"PUT"),
-        "{allow:?}"
-    );
+    assert!(allow.contains(&"GET") && allow.contains(&"PUT"), "{allow:?}");
     assert!(!allow.contains(&"DELETE"), "{allow:?}");
     assert_eq!(functions.requests(), 0);
 }
@@ -132,9 +118,7 @@ async fn nothing_there_is_told_apart_from_a_wrong_method() {
 async fn echoing(route: &str) -> (Gateway, Origin) {
     let function = origin().echo().start().await;
     let url = function.url();
-    let config = format!(
-        "[function.f]\nversions = {{ v1 = \"{url}\" }}\n[route.f]\nfunction = \"f\"\n{route}\n"
-    );
+    let config = format!("[function.f]\nversions = {{ v1 = \"{url}\" }}\n[route.f]\nfunction = \"f\"\n{route}\n");
     (gateway(config).start().await, function)
 }
 
@@ -177,11 +161,7 @@ async fn an_encoded_slash_is_kept_where_the_route_says_so() {
 #[tokio::test]
 async fn a_prefix_is_stripped_at_a_segment_border() {
     let (gateway, _function) = echoing("path = \"/orders/*\"\nstrip_prefix = \"/orders\"").await;
-    for (sent, arrives) in [
-        ("/orders/7?x=1", "/7?x=1"),
-        ("/orders", "/"),
-        ("/orders/", "/"),
-    ] {
+    for (sent, arrives) in [("/orders/7?x=1", "/7?x=1"), ("/orders", "/"), ("/orders/", "/")] {
         assert_eq!(target(&gateway.get(sent).await), arrives, "{sent}");
     }
 }
@@ -206,6 +186,25 @@ async fn a_route_may_be_for_one_listener_only() {
     .start()
     .await;
     gateway.get("/").await.is_problem(404, "no_route");
-    let mut inside = crate::harness::Connection::open(gateway.address("inside")).await;
+    let mut inside = Connection::open(gateway.address("inside")).await;
     assert_eq!(inside.send("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn ten_thousand_routes_are_no_trouble() {
+    let function = origin().start().await;
+    let mut config = format!("[function.f]\nversions = {{ v1 = \"{}\" }}\n", function.url());
+    for n in 0..10_000 {
+        config += &format!("[route.r{n}]\npath = \"/r{n}/*\"\nfunction = \"f\"\n");
+    }
+    let gateway = gateway(config).start().await;
+    for n in [0, 4_711, 9_999] {
+        assert_eq!(gateway.get(&format!("/r{n}/x")).await.status, 200);
+    }
+    gateway.get("/r10000/x").await.is_problem(404, "no_route");
+    let memory = gateway.process().rss();
+    assert!(memory < 100 << 20, "{memory} bytes");
+    let more = gateway.config_text() + "[route.new]\npath = \"/new\"\nfunction = \"f\"\n";
+    gateway.replace(&more);
+    eventually("the new route answers", async || when(gateway.get("/new").await.status == 200)).await;
 }

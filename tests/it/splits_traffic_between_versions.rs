@@ -37,10 +37,7 @@ async fn released(workers: usize, weights: &str, more: &str) -> Released {
     .workers(workers)
     .start()
     .await;
-    Released {
-        gateway,
-        _versions: vec![stable, canary, third],
-    }
+    Released { gateway, _versions: vec![stable, canary, third] }
 }
 
 const FIVE: &str = "stable = \"rest\"\ncanary = 5";
@@ -88,11 +85,7 @@ async fn three_versions_stay_within_one_of_their_shares() {
                 got += 1.0;
             }
             let due = (n + 1) as f64 * share / 100.0;
-            assert!(
-                (got - due as f64).abs() <= 1.0,
-                "{version}: {got} of {} requests",
-                n + 1
-            );
+            assert!((got - due).abs() <= 1.0, "{version}: {got} of {} requests", n + 1);
         }
     }
 }
@@ -114,11 +107,7 @@ async fn eight_workers_keep_the_share_over_many_connections() {
     }
     let canary: usize = callers.join_all().await.into_iter().sum();
     // Each worker deals for itself, and may be within one of its own share.
-    assert!(
-        canary.abs_diff(each * 16 / 20) <= 8,
-        "{canary} of {}",
-        each * 16
-    );
+    assert!(canary.abs_diff(each * 16 / 20) <= 8, "{canary} of {}", each * 16);
 }
 
 #[tokio::test]
@@ -145,19 +134,12 @@ async fn a_reload_that_leaves_the_weights_alone_does_not_disturb_the_dealing() {
     for n in 0..8 {
         // Never a whole round of the dealing.
         answers.extend(in_a_row(gateway, 37).await);
-        let receipt = gateway
-            .edit(|text| {
-                format!("{text}\n[route.more-{n}]\npath = \"/more-{n}\"\nfunction = \"f\"\n")
-            })
-            .await;
+        let receipt =
+            gateway.edit(|text| format!("{text}\n[route.more-{n}]\npath = \"/more-{n}\"\nfunction = \"f\"\n")).await;
         assert_eq!(receipt.result, "applied");
     }
     for window in answers.windows(100) {
-        assert!(
-            (4..=6).contains(&count(window, "canary")),
-            "{}",
-            count(window, "canary")
-        );
+        assert!((4..=6).contains(&count(window, "canary")), "{}", count(window, "canary"));
     }
 }
 
@@ -202,11 +184,7 @@ async fn raising_a_sticky_share_moves_nobody_off_the_canary() {
         let share = percent as f64 / 100.0;
         let spread = 5.0 * (callers as f64 * share * (1.0 - share)).sqrt();
         let off = (canary.len() as f64 - callers as f64 * share).abs();
-        assert!(
-            off <= spread,
-            "{} of {callers} at {percent} %",
-            canary.len()
-        );
+        assert!(off <= spread, "{} of {callers} at {percent} %", canary.len());
         before = canary;
     }
     // Another gatepost, another process, other ports: the same callers.
@@ -237,10 +215,7 @@ async fn the_first_key_that_a_caller_has_decides() {
     }
     assert!((60..=140).contains(&by_cookie.len()), "{}", by_cookie.len());
     assert!((60..=140).contains(&by_header.len()), "{}", by_header.len());
-    assert!(
-        by_both.is_empty() || by_both.len() == 200,
-        "the cookie decided"
-    );
+    assert!(by_both.is_empty() || by_both.len() == 200, "the cookie decided");
     // Without either, the address decides: always alike for one caller.
     let first = connection.send("/").await.text();
     assert!(in_a_row(gateway, 20).await.iter().all(|a| *a == first));
@@ -299,11 +274,7 @@ async fn a_pinned_route_reaches_its_version_and_the_log_says_what_picked() {
     let released = released(1, "stable = 100", more).await;
     let gateway = &released.gateway;
     gateway
-        .edit(|text| {
-            format!(
-                "{text}\n[route.test]\npath = \"/test\"\nfunction = \"f\"\nversion = \"third\"\n"
-            )
-        })
+        .edit(|text| format!("{text}\n[route.test]\npath = \"/test\"\nfunction = \"f\"\nversion = \"third\"\n"))
         .await;
     // A pin comes before an override.
     let pinned = get("/test").header("x-tester", "yes");
@@ -314,21 +285,9 @@ async fn a_pinned_route_reaches_its_version_and_the_log_says_what_picked() {
         .log(3)
         .await
         .iter()
-        .map(|line| {
-            format!(
-                "{} {} {}",
-                line["version"], line["picked_by"], line["weights_from"]
-            )
-            .replace('"', "")
-        })
+        .map(|line| format!("{} {} {}", line["version"], line["picked_by"], line["weights_from"]).replace('"', ""))
         .collect();
-    assert_eq!(
-        picked[0].split(' ').take(2).collect::<Vec<_>>(),
-        ["third", "pin"]
-    );
-    assert_eq!(
-        picked[1].split(' ').take(2).collect::<Vec<_>>(),
-        ["canary", "override"]
-    );
+    assert_eq!(picked[0].split(' ').take(2).collect::<Vec<_>>(), ["third", "pin"]);
+    assert_eq!(picked[1].split(' ').take(2).collect::<Vec<_>>(), ["canary", "override"]);
     assert_eq!(picked[2], "stable weight file");
 }

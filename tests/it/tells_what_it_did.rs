@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::json;
 
 use crate::harness::{
-    Connection, Gateway, Origin, Reply, eventually, gateway, get, origin, post, reply::Cut, when,
+    Answer, Connection, Gateway, Origin, Reply, eventually, gateway, gateway::log_lines, get, origin, post, reply::Cut,
+    request, when,
 };
 
 async fn telling(log: &str, function: Origin) -> (Gateway, Origin) {
@@ -29,14 +30,9 @@ async fn telling(log: &str, function: Origin) -> (Gateway, Origin) {
 
 #[tokio::test]
 async fn a_line_has_everything_that_happened() {
-    let function = origin()
-        .reply(Reply::text("hello").status(201))
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("hello").status(201)).start().await;
     let (gateway, _function) = telling("", function).await;
-    let answer = gateway
-        .send(post("/things?secret=1").host("Shop.Test:80").body("abc"))
-        .await;
+    let answer = gateway.send(post("/things?secret=1").host("Shop.Test:80").body("abc")).await;
     assert_eq!(answer.status, 201);
     let line = gateway.log_line().await;
     for (field, value) in [
@@ -59,20 +55,12 @@ async fn a_line_has_everything_that_happened() {
         assert_eq!(line[field], value, "{field} of {line}");
     }
     assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"));
-    assert_eq!(
-        line["host"].as_str().map(str::to_lowercase).as_deref(),
-        Some("shop.test")
-    );
+    assert_eq!(line["host"].as_str().map(str::to_lowercase).as_deref(), Some("shop.test"));
     let ts = line["ts"].as_str().unwrap();
     // 2026-11-22T16:00:00.123Z
-    assert!(
-        ts.len() == 24 && ts.ends_with('Z') && ts.as_bytes()[19] == b'.',
-        "{ts}"
-    );
+    assert!(ts.len() == 24 && ts.ends_with('Z') && ts.as_bytes()[19] == b'.', "{ts}");
     for field in ["total_ms", "connect_ms", "upstream_ms", "queue_ms"] {
-        let ms = line[field]
-            .as_f64()
-            .unwrap_or_else(|| panic!("no {field}: {line}"));
+        let ms = line[field].as_f64().unwrap_or_else(|| panic!("no {field}: {line}"));
         assert!((0.0..5_000.0).contains(&ms), "{field} of {line}");
     }
     assert!(!line.to_string().contains("secret"), "{line}");
@@ -94,18 +82,12 @@ async fn refused_and_failed_requests_have_a_line_as_well() {
     gateway.get("/missing").await;
     let cut = gateway.connect().await.try_send("/cut").await;
     assert!(cut.is_err(), "a cut answer looks whole: {cut:?}");
-    gateway
-        .post("/vanish", "x")
-        .await
-        .is_problem(502, "upstream_reset");
+    gateway.post("/vanish", "x").await.is_problem(502, "upstream_reset");
     let lines = gateway.log(4).await;
     let classes: Vec<_> = lines.iter().map(|l| l["class"].clone()).collect();
     assert_eq!(classes[0], "function");
     assert_eq!(classes[1], "client_error");
-    assert_eq!(
-        (&lines[2]["status"], &lines[2]["bytes_out"]),
-        (&json!(200), &json!(100))
-    );
+    assert_eq!((&lines[2]["status"], &lines[2]["bytes_out"]), (&json!(200), &json!(100)));
     assert_ne!(classes[2], "ok");
     assert_eq!(lines[3]["reason"], "upstream_reset");
     assert_eq!(lines[3]["status"], 502);
@@ -123,7 +105,7 @@ async fn a_caller_that_leaves_is_told_apart() {
     eventually("the line is written", async || {
         // Whoever writes to a caller that has gone learns of it then.
         let _ = feed.try_send("y".repeat(10_000));
-        when(!crate::harness::gateway::log_lines(&gateway.dir().join("access.log")).is_empty())
+        when(!log_lines(&gateway.dir().join("access.log")).is_empty())
     })
     .await;
     assert_eq!(gateway.log_line().await["class"], "aborted");
@@ -139,9 +121,7 @@ async fn the_query_is_logged_when_asked_for() {
 #[tokio::test]
 async fn hostile_values_stay_within_their_line() {
     let (gateway, _function) = telling("", origin().start().await).await;
-    gateway
-        .send(get("/%22%5C%F0%9F%A6%80\u{e9}").host("x.test"))
-        .await;
+    gateway.send(get("/%22%5C%F0%9F%A6%80\u{e9}").host("x.test")).await;
     gateway.log_line().await;
 }
 
@@ -170,21 +150,14 @@ async fn successes_may_be_sampled_and_errors_never() {
 async fn lines_go_to_stdout_or_nowhere() {
     let (gateway, _function) = telling("access = \"stdout\"", origin().start().await).await;
     gateway.get("/").await;
-    let line = eventually("a line on stdout", async || {
-        gateway.stdout_lines().first().cloned()
-    })
-    .await;
+    let line = eventually("a line on stdout", async || gateway.stdout_lines().first().cloned()).await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["route"], "shop");
 
     let (mut gateway, _function) = telling("access = \"off\"", origin().start().await).await;
     gateway.get("/").await;
     gateway.stop().await;
-    assert!(
-        gateway.stdout_lines().is_empty(),
-        "{:?}",
-        gateway.stdout_lines()
-    );
+    assert!(gateway.stdout_lines().is_empty(), "{:?}", gateway.stdout_lines());
     assert!(!gateway.dir().join("access.log").exists());
 }
 
@@ -193,12 +166,8 @@ async fn lines_may_be_text() {
     let (gateway, _function) = telling("format = \"text\"", origin().start().await).await;
     gateway.get("/words").await;
     let path = gateway.dir().join("access.log");
-    let text = eventually("a line of text", async || {
-        fs::read_to_string(&path)
-            .ok()
-            .filter(|text| text.ends_with('\n'))
-    })
-    .await;
+    let text =
+        eventually("a line of text", async || fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'))).await;
     assert_eq!(text.lines().count(), 1);
     for word in ["/words", "GET", "200", "shop", "v1"] {
         assert!(text.contains(word), "{text}");
@@ -224,8 +193,8 @@ async fn a_rotated_log_is_opened_anew() {
     let after = fs::read_to_string(&path).unwrap();
     let asked = gateway.metrics().await.sum("gatepost_requests_total", &[]) as usize;
     eventually("every request has its line", async || {
-        let lines = fs::read_to_string(&rotated).unwrap().lines().count()
-            + fs::read_to_string(&path).unwrap().lines().count();
+        let lines =
+            fs::read_to_string(&rotated).unwrap().lines().count() + fs::read_to_string(&path).unwrap().lines().count();
         when(lines == asked)
     })
     .await;
@@ -249,12 +218,7 @@ async fn metrics_count_what_happened() {
     gateway.log(3).await;
     let metrics = gateway.metrics().await;
     let of = |class| {
-        let labels = [
-            ("route", "shop"),
-            ("function", "orders"),
-            ("version", "v1"),
-            ("class", class),
-        ];
+        let labels = [("route", "shop"), ("function", "orders"), ("version", "v1"), ("class", class)];
         metrics.sum("gatepost_requests_total", &labels)
     };
     assert_eq!((of("ok"), of("function")), (2.0, 1.0));
@@ -262,12 +226,7 @@ async fn metrics_count_what_happened() {
     assert_eq!(metrics.sum("gatepost_request_seconds_count", &labels), 3.0);
     assert_eq!(metrics.sum("gatepost_in_flight", &labels[1..]), 0.0);
     assert_eq!(metrics.sum("gatepost_config_generation", &[]), 1.0);
-    assert!(
-        metrics
-            .names()
-            .iter()
-            .all(|name| name.starts_with("gatepost_") || name.starts_with("process_"))
-    );
+    assert!(metrics.names().iter().all(|name| name.starts_with("gatepost_") || name.starts_with("process_")));
 }
 
 #[tokio::test]
@@ -277,10 +236,7 @@ async fn what_is_under_way_is_counted() {
     let mut download = gateway.connect().await;
     download.begin("/").await;
     let labels = [("function", "orders"), ("version", "v1")];
-    assert_eq!(
-        gateway.metrics().await.sum("gatepost_in_flight", &labels),
-        1.0
-    );
+    assert_eq!(gateway.metrics().await.sum("gatepost_in_flight", &labels), 1.0);
     drop(feed);
     assert!(download.piece().await.unwrap().is_none());
     eventually("nothing is under way", async || {
@@ -297,7 +253,7 @@ async fn no_caller_can_invent_a_label() {
     gateway.log(1).await;
     let before = gateway.metrics().await.names().len();
     for n in 0..50 {
-        let asks = crate::harness::request(&format!("M{n}"), &format!("/x{n}"));
+        let asks = request(&format!("M{n}"), &format!("/x{n}"));
         connection.send(asks.host(&format!("h{n}.test"))).await;
     }
     gateway.log(51).await;
@@ -318,24 +274,47 @@ async fn the_admin_says_how_it_is_and_nothing_else() {
 
 #[tokio::test]
 async fn every_answer_carries_an_id_of_its_own_and_no_software() {
-    let function = origin()
-        .reply(Reply::text("ok").header("Server", "my-function/1"))
-        .start()
-        .await;
+    let function = origin().reply(Reply::text("ok").header("Server", "my-function/1")).start().await;
     let (gateway, function) = telling("", function).await;
     let one = gateway.get("/").await;
     let two = gateway.get("/").await;
-    let id = |answer: &crate::harness::Answer| answer.header("x-request-id").unwrap().to_owned();
+    let id = |answer: &Answer| answer.header("x-request-id").unwrap().to_owned();
     assert_ne!(id(&one), id(&two));
-    assert_eq!(
-        function.last().header("x-request-id"),
-        Some(id(&two).as_str())
-    );
+    assert_eq!(function.last().header("x-request-id"), Some(id(&two).as_str()));
     assert_eq!(one.header("server"), Some("my-function/1"));
     let refused = gateway.raw("GET / HTTP/1.1\r\n\r\n").await;
     let all = refused.to_lowercase();
-    assert!(
-        !all.contains("pingora") && !all.contains("\r\nserver:"),
-        "{refused}"
-    );
+    assert!(!all.contains("pingora") && !all.contains("\r\nserver:"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_disk_blocks_nobody() {
+    let (gateway, _function) = telling("access = \"/dev/full\"", origin().start().await).await;
+    let mut connection = gateway.connect().await;
+    for _ in 0..200 {
+        assert_eq!(connection.send("/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_may_be_asked_for_with_the_token() {
+    let function = origin().start().await;
+    let gateway = gateway(format!(
+        "[admin]\ntoken = \"env:GATE_TOKEN\"\n[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n",
+        function.url()
+    ))
+    .env("GATE_TOKEN", "open sesame")
+    .start()
+    .await;
+    let mut admin = Connection::open(gateway.admin()).await;
+    let asks = post("/api/v1/reload");
+    assert_eq!(admin.send(asks.clone()).await.status, 401);
+    let wrong = asks.clone().header("Authorization", "Bearer open");
+    assert_eq!(admin.send(wrong).await.status, 401);
+    let right = asks.header("Authorization", "Bearer open sesame");
+    let answer = admin.send(right).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["result"], "unchanged");
+    let said = gateway.stderr();
+    assert!(!said.contains("sesame"), "{said}");
 }

@@ -61,16 +61,12 @@ impl Request {
 
     /// The request as HTTP/1.1 writes it.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut head = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\n",
-            self.method, self.target, self.host
-        );
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.fields {
             head += &format!("{name}: {value}\r\n");
         }
         let says_length = |(name, _): &(String, String)| {
-            name.eq_ignore_ascii_case("content-length")
-                || name.eq_ignore_ascii_case("transfer-encoding")
+            name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
         };
         if !self.body.is_empty() && !self.fields.iter().any(says_length) {
             head += &format!("Content-Length: {}\r\n", self.body.len());
@@ -88,12 +84,33 @@ impl From<&str> for Request {
 }
 
 /// What came back.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
+}
+
+impl fmt::Debug for Answer {
+    /// For a failure's message: the body as text, and no more of it than one wants to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("fields", &self.fields.0)
+            .field("body", &beginning(&self.body))
+            .field("trailers", &self.trailers.0)
+            .finish()
+    }
+}
+
+/// The first words of a body.
+pub(crate) fn beginning(body: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&body[..body.len().min(500)]);
+    match body.len() {
+        ..=500 => shown.into_owned(),
+        all => format!("{shown}… ({all} bytes)"),
+    }
 }
 
 impl Answer {
@@ -103,8 +120,7 @@ impl Answer {
 
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{e}: not JSON: {}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: not JSON: {}", self.text()))
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -120,10 +136,7 @@ impl Answer {
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, reason: &str) {
         assert_eq!((self.status, self.reason()), (status, reason), "{self:?}");
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json")
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let document = self.json();
         assert_eq!(document["status"], status, "{document}");
         assert_eq!(document["reason"], reason, "{document}");
@@ -182,9 +195,7 @@ impl Connection {
     }
 
     pub(crate) fn over(io: impl Duplex + 'static) -> Self {
-        Self {
-            wire: Wire::new(io),
-        }
+        Self { wire: Wire::new(io) }
     }
 
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
@@ -196,9 +207,7 @@ impl Connection {
         let request = request.into();
         async move {
             let told = format!("{} {}", request.method, request.target);
-            self.try_send(request)
-                .await
-                .unwrap_or_else(|broken| panic!("{told}: {broken}"))
+            self.try_send(request).await.unwrap_or_else(|broken| panic!("{told}: {broken}"))
         }
     }
 
@@ -221,9 +230,7 @@ impl Connection {
 
     /// Reads an answer to a request that was written before.
     pub(crate) async fn answer(&mut self) -> Answer {
-        self.try_answer("GET")
-            .await
-            .unwrap_or_else(|e| panic!("{e}"))
+        self.try_answer("GET").await.unwrap_or_else(|e| panic!("{e}"))
     }
 
     pub(crate) async fn try_answer(&mut self, method: &str) -> Result<Answer, Broken> {
@@ -240,9 +247,7 @@ impl Connection {
         };
         match tokio::time::timeout(patience, whole).await {
             Ok(answer) => answer,
-            Err(_) => Err(Broken::Nothing(io::Error::other(format!(
-                "nothing within {patience:?}"
-            )))),
+            Err(_) => Err(Broken::Nothing(io::Error::other(format!("nothing within {patience:?}")))),
         }
     }
 
@@ -275,10 +280,7 @@ impl Connection {
     pub(crate) async fn until_closed(&mut self) -> String {
         let (bytes, closed) = self.wire.rest(PATIENCE).await;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert!(
-            closed,
-            "still open after {PATIENCE:?}, having said {text:?}"
-        );
+        assert!(closed, "still open after {PATIENCE:?}, having said {text:?}");
         text
     }
 

@@ -50,11 +50,7 @@ impl Dns {
         let address = socket.local_addr().unwrap();
         let script = Arc::<Mutex<Script>>::default();
         let task = tokio::spawn(serve(socket, Arc::clone(&script)));
-        Self {
-            address,
-            script,
-            task,
-        }
+        Self { address, script, task }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -130,9 +126,7 @@ fn reply(query: &[u8], script: &Mutex<Script>) -> Option<Vec<u8>> {
     let (code, ips, ttl) = match script.answers.get(&name).cloned() {
         None => (NXDOMAIN, Vec::new(), 0),
         Some(Answer::Silence) => return None,
-        Some(Answer::Fails { only }) if only.is_none_or(|only| only == record_type) => {
-            (SERVFAIL, Vec::new(), 0)
-        }
+        Some(Answer::Fails { only }) if only.is_none_or(|only| only == record_type) => (SERVFAIL, Vec::new(), 0),
         Some(Answer::Fails { .. }) => (0, Vec::new(), 0),
         Some(Answer::Addresses { ips, ttl }) => {
             let wanted = |ip: &IpAddr| record_type == if ip.is_ipv4() { A } else { AAAA };

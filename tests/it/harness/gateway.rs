@@ -35,12 +35,7 @@ pub(crate) struct Build {
 /// A gatepost with this config. What a test has no word to say about is filled in: a listener `in`, the admin, the
 /// access log and `state_dir`, all on port 0 and in the test's own directory; `@DIR@` in the text is that directory.
 pub(crate) fn gateway(config: impl Into<String>) -> Build {
-    Build {
-        text: config.into(),
-        dir: TempDir::with_prefix("gatepost-").unwrap(),
-        workers: 2,
-        env: Vec::new(),
-    }
+    Build { text: config.into(), dir: TempDir::with_prefix("gatepost-").unwrap(), workers: 2, env: Vec::new() }
 }
 
 impl Build {
@@ -93,24 +88,15 @@ impl Build {
             .unwrap();
         let stderr = gather(child.stderr.take().unwrap());
         let stdout = gather(child.stdout.take().unwrap());
-        Gateway {
-            child,
-            config,
-            dir: self.dir,
-            stderr,
-            stdout,
-        }
+        Gateway { child, config, dir: self.dir, stderr, stdout }
     }
 }
 
 /// Adds what the text leaves out, and puts the directory in.
-fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
+pub(crate) fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
     let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     if !text.contains("[listener.") {
-        lines.extend([
-            "[listener.in]".to_owned(),
-            r#"address = "127.0.0.1:0""#.to_owned(),
-        ]);
+        lines.extend(["[listener.in]".to_owned(), r#"address = "127.0.0.1:0""#.to_owned()]);
     }
     for (table, key, value) in [
         ("[server]", "workers", workers.to_string()),
@@ -172,10 +158,7 @@ impl Gateway {
         let pid = self.process();
         eventually("gatepost is ready", async || {
             let lines = self.stderr.lock().unwrap();
-            let dead = || {
-                fs::read_to_string(format!("/proc/{}/stat", pid.0))
-                    .map_or(true, |s| s.contains(") Z "))
-            };
+            let dead = || fs::read_to_string(format!("/proc/{}/stat", pid.0)).map_or(true, |s| s.contains(") Z "));
             assert!(!dead(), "gatepost ended:\n{}", lines.join("\n"));
             when(lines.iter().any(|line| line.contains("ready generation=")))
         })
@@ -197,8 +180,7 @@ impl Gateway {
     /// Where that listener listens: what its latest `listening` line says.
     #[track_caller]
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
-        self.try_address(listener)
-            .unwrap_or_else(|| panic!("{listener} doesn't listen:\n{}", self.stderr()))
+        self.try_address(listener).unwrap_or_else(|| panic!("{listener} doesn't listen:\n{}", self.stderr()))
     }
 
     pub(crate) fn try_address(&self, listener: &str) -> Option<SocketAddr> {
@@ -228,10 +210,7 @@ impl Gateway {
     pub(crate) async fn says(&self, words: &[&str]) -> String {
         eventually(&format!("gatepost says {words:?}"), async || {
             let lines = self.stderr.lock().unwrap();
-            lines
-                .iter()
-                .find(|line| words.iter().all(|word| line.contains(word)))
-                .cloned()
+            lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
         })
         .await
     }
@@ -429,7 +408,7 @@ pub(crate) fn log_lines(path: &Path) -> Vec<Value> {
 }
 
 /// The value of `name=value` or `name="va lue"` in a log line.
-fn word(line: &str, name: &str) -> Option<String> {
+pub(crate) fn word(line: &str, name: &str) -> Option<String> {
     let key = format!(" {name}=");
     let at = line.find(&key)? + key.len();
     let rest = &line[at..];
@@ -445,7 +424,7 @@ fn word(line: &str, name: &str) -> Option<String> {
 pub(crate) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 impl Metrics {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let series = |line: &str| {
             let (series, value) = line.rsplit_once(' ')?;
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
@@ -469,12 +448,7 @@ impl Metrics {
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.0
             .iter()
-            .filter(|(n, has, _)| {
-                n == name
-                    && labels
-                        .iter()
-                        .all(|&(k, v)| has.get(k).is_some_and(|h| h == v))
-            })
+            .filter(|(n, has, _)| n == name && labels.iter().all(|&(k, v)| has.get(k).is_some_and(|h| h == v)))
             .map(|(_, _, value)| value)
             .sum()
     }

@@ -75,10 +75,7 @@ fn header_map(fields: &[(String, String)]) -> HeaderMap {
     fields
         .iter()
         .map(|(name, value)| {
-            (
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            )
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
         })
         .collect()
 }
@@ -127,10 +124,7 @@ impl H2 {
     }
 
     async fn over(io: impl Duplex + 'static, scheme: &'static str) -> Self {
-        let (send, connection) = client::Builder::new(TokioExecutor::new())
-            .handshake(TokioIo::new(io))
-            .await
-            .unwrap();
+        let (send, connection) = client::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await.unwrap();
         tokio::spawn(connection);
         Self { send, scheme }
     }
@@ -153,17 +147,11 @@ impl H2 {
     }
 
     /// Sends a head; the body is the feed's, and the answer comes when it comes.
-    pub(crate) fn start(
-        &self,
-        request: Request,
-    ) -> (FrameFeed, impl Future<Output = io::Result<Coming>> + use<>) {
+    pub(crate) fn start(&self, request: Request) -> (FrameFeed, impl Future<Output = io::Result<Coming>> + use<>) {
         let (feed, body) = frames();
         let mut head = hyper::Request::builder()
             .method(request.method.as_str())
-            .uri(format!(
-                "{}://{}{}",
-                self.scheme, request.host, request.target
-            ))
+            .uri(format!("{}://{}{}", self.scheme, request.host, request.target))
             .body(body)
             .unwrap();
         *head.headers_mut() = header_map(&request.fields);
@@ -209,21 +197,12 @@ impl Coming {
         while let Some(piece) = self.piece().await? {
             body.extend_from_slice(&piece);
         }
-        Ok(Answer {
-            status: self.status,
-            fields: self.fields,
-            body,
-            trailers: self.trailers,
-        })
+        Ok(Answer { status: self.status, fields: self.fields, body, trailers: self.trailers })
     }
 }
 
 /// Serves one connection of a scripted function.
-pub(crate) async fn serve(
-    io: impl Duplex + 'static,
-    shared: Arc<Shared>,
-    sni: Option<String>,
-) -> io::Result<()> {
+pub(crate) async fn serve(io: impl Duplex + 'static, shared: Arc<Shared>, sni: Option<String>) -> io::Result<()> {
     let service = service_fn(move |request| {
         let (shared, sni) = (shared.clone(), sni.clone());
         async move { Ok::<_, Infallible>(answer(request, &shared, sni).await) }
@@ -234,38 +213,23 @@ pub(crate) async fn serve(
         .map_err(io::Error::other)
 }
 
-async fn answer(
-    request: hyper::Request<Incoming>,
-    shared: &Shared,
-    sni: Option<String>,
-) -> hyper::Response<Frames> {
+async fn answer(request: hyper::Request<Incoming>, shared: &Shared, sni: Option<String>) -> hyper::Response<Frames> {
     let (head, mut body) = request.into_parts();
     let mut seen = Seen {
         method: head.method.to_string(),
-        target: head
-            .uri
-            .path_and_query()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),
         fields: fields(&head.headers),
         sni,
         ..Seen::default()
     };
     if let Some(authority) = head.uri.authority() {
-        seen.fields
-            .0
-            .push((":authority".to_owned(), authority.to_string()));
+        seen.fields.0.push((":authority".to_owned(), authority.to_string()));
     }
     if !shared.early() {
         while let Some(Ok(frame)) = body.frame().await {
             match frame.into_data() {
-                Ok(piece) => {
-                    seen.body_bytes += piece.len() as u64;
-                    if seen.body.len() < 1024 * 1024 {
-                        seen.body.extend_from_slice(&piece);
-                    }
-                }
+                Ok(piece) => seen.take_piece(&piece),
                 Err(other) => {
                     if let Ok(trailers) = other.into_trailers() {
                         seen.trailers = fields(&trailers);

@@ -45,13 +45,7 @@ pub(crate) fn load(address: SocketAddr, per_second: u32) -> Load {
 pub(crate) fn load_of(address: SocketAddr, per_second: u32, request: Request) -> Load {
     let stop = watch::Sender::new(false);
     let tally = Arc::<Mutex<Tally>>::default();
-    let pacer = tokio::spawn(pace(
-        address,
-        per_second,
-        request,
-        stop.subscribe(),
-        tally.clone(),
-    ));
+    let pacer = tokio::spawn(pace(address, per_second, request, stop.subscribe(), tally.clone()));
     Load { stop, pacer, tally }
 }
 

@@ -1,7 +1,7 @@
 //! Scripted functions: they answer what a test says, count what reaches them, and fail on demand.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -21,6 +21,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    client::beginning,
     eventually, h2,
     reply::{Body, Cut, MADE_PERIOD, Reply, made},
     tls::Leaf,
@@ -28,15 +29,18 @@ use super::{
     wire::{Fields, Head, Wire},
 };
 
+/// Of a request's body so much is kept.
+pub(crate) const KEPT_BODY: usize = 1024 * 1024;
+
 /// A request as the function got it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) target: String,
     /// `HTTP/1.1` or `HTTP/2`.
     pub(crate) version: String,
     pub(crate) fields: Fields,
-    /// Its body, as far as 1 MiB of it.
+    /// Its body, as far as [`KEPT_BODY`].
     pub(crate) body: Vec<u8>,
     /// How long its body was.
     pub(crate) body_bytes: u64,
@@ -49,7 +53,22 @@ pub(crate) struct Seen {
     pub(crate) sni: Option<String>,
 }
 
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, target, version, fields, .. } = self;
+        let body = beginning(&self.body);
+        write!(f, "{method} {target} {version} {:?} {body:?}", fields.0)
+    }
+}
+
 impl Seen {
+    /// Counts a piece of the body, and keeps it while there is room.
+    pub(crate) fn take_piece(&mut self, piece: &[u8]) {
+        self.body_bytes += piece.len() as u64;
+        let room = KEPT_BODY - self.body.len();
+        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.fields.first(name)
     }
@@ -101,10 +120,7 @@ impl Build {
         self.answers(|seen| Reply::text(seen.to_json().to_string()))
     }
 
-    pub(crate) fn answers(
-        mut self,
-        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn answers(mut self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         self.script = Arc::new(script);
         self
     }
@@ -152,20 +168,8 @@ impl Build {
             idle: watch::Sender::new(0),
         });
         let all = watch::Sender::new(false);
-        let accepting = tokio::spawn(accept(
-            listener,
-            shared.clone(),
-            self.tls.clone(),
-            self.h2,
-            all.subscribe(),
-        ));
-        Origin {
-            address,
-            scheme: if self.tls.is_some() { "https" } else { "http" },
-            shared,
-            accepting,
-            all,
-        }
+        let accepting = tokio::spawn(accept(listener, shared.clone(), self.tls.clone(), self.h2, all.subscribe()));
+        Origin { address, scheme: if self.tls.is_some() { "https" } else { "http" }, shared, accepting, all }
     }
 }
 
@@ -260,10 +264,7 @@ impl Origin {
     /// Closes all connections that wait for a request, and returns when they are closed.
     pub(crate) async fn close_idle(&self) {
         self.shared.idle.send_modify(|n| *n += 1);
-        eventually("idle connections are closed", async || {
-            when(self.open() == 0)
-        })
-        .await;
+        eventually("idle connections are closed", async || when(self.open() == 0)).await;
     }
 
     /// Refuses connections from now on, and cuts those it has.
@@ -271,10 +272,7 @@ impl Origin {
         self.accepting.abort();
         self.all.send_replace(true);
         let address = self.address;
-        eventually("the function is dead", async || {
-            when(TcpStream::connect(address).await.is_err())
-        })
-        .await;
+        eventually("the function is dead", async || when(TcpStream::connect(address).await.is_err())).await;
     }
 }
 
@@ -315,12 +313,7 @@ async fn accept(
     }
 }
 
-async fn serve(
-    tcp: TcpStream,
-    shared: &Arc<Shared>,
-    tls: Option<TlsAcceptor>,
-    h2: bool,
-) -> io::Result<()> {
+async fn serve(tcp: TcpStream, shared: &Arc<Shared>, tls: Option<TlsAcceptor>, h2: bool) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     // For `Cut::Reset`, wherever the stream is wrapped by then.
     let raw = SockRef::from(&tcp).try_clone()?;
@@ -339,12 +332,7 @@ async fn serve(
     }
 }
 
-async fn serve_http1(
-    mut wire: Wire,
-    shared: &Shared,
-    sni: Option<String>,
-    raw: &socket2::Socket,
-) -> io::Result<()> {
+async fn serve_http1(mut wire: Wire, shared: &Shared, sni: Option<String>, raw: &socket2::Socket) -> io::Result<()> {
     let mut idle = shared.idle.subscribe();
     for nth in 0.. {
         idle.mark_unchanged();
@@ -368,11 +356,7 @@ async fn serve_http1(
             let (io, _) = wire.into_parts();
             return websocket::echo(io).await;
         }
-        let mut out = Cutting {
-            wire: &mut wire,
-            cut: reply.cut,
-            raw,
-        };
+        let mut out = Cutting { wire: &mut wire, cut: reply.cut, raw };
         if !out.answer(&reply, &seen.method).await? || reply.close {
             return Ok(());
         }
@@ -412,10 +396,7 @@ async fn request(
         wire.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     while let Some(piece) = wire.piece().await? {
-        seen.body_bytes += piece.len() as u64;
-        if seen.body.len() < 1024 * 1024 {
-            seen.body.extend_from_slice(&piece);
-        }
+        seen.take_piece(&piece);
     }
     seen.trailers = std::mem::take(&mut wire.trailers);
     let reply = shared.take(seen.clone());
@@ -441,9 +422,7 @@ impl Cutting<'_> {
             head += &format!("{name}: {value}\r\n");
         }
         let length = match &reply.body {
-            Body::Whole(bytes) if reply.status != 204 && reply.status != 304 => {
-                Some(bytes.len() as u64)
-            }
+            Body::Whole(bytes) if reply.status != 204 && reply.status != 304 => Some(bytes.len() as u64),
             Body::Made(length) => Some(*length),
             _ => None,
         };
@@ -497,9 +476,7 @@ impl Cutting<'_> {
     }
 
     async fn chunk(&mut self, piece: &Bytes) -> io::Result<bool> {
-        self.wire
-            .write(format!("{:x}\r\n", piece.len()).as_bytes())
-            .await?;
+        self.wire.write(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
         if !self.put(piece).await? {
             return Ok(false);
         }

@@ -19,18 +19,7 @@ impl Process {
 
     /// Open file descriptors.
     pub(crate) fn fds(self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.0))
-            .unwrap()
-            .count()
-    }
-
-    /// Names of its threads.
-    pub(crate) fn threads(self) -> Vec<String> {
-        fs::read_dir(format!("/proc/{}/task", self.0))
-            .unwrap()
-            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
-            .map(|name| name.trim().to_owned())
-            .collect()
+        fs::read_dir(format!("/proc/{}/fd", self.0)).unwrap().count()
     }
 
     fn kib(self, file: &str, key: &str) -> u64 {

@@ -84,15 +84,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     fn of(body: Body) -> Self {
-        Self {
-            status: 200,
-            fields: Vec::new(),
-            body,
-            wait: None,
-            length: None,
-            cut: None,
-            close: false,
-        }
+        Self { status: 200, fields: Vec::new(), body, wait: None, length: None, cut: None, close: false }
     }
 
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
@@ -187,8 +179,7 @@ pub(crate) const MADE_PERIOD: u64 = 64 * 1024;
 
 /// `length` bytes of a made-up body from `offset` on: a pattern in which a lost or doubled piece shows.
 pub(crate) fn made(offset: u64, length: u64) -> Bytes {
-    static TWICE: LazyLock<Bytes> =
-        LazyLock::new(|| (0..2 * MADE_PERIOD).map(|n| (n ^ (n >> 8)) as u8).collect());
+    static TWICE: LazyLock<Bytes> = LazyLock::new(|| (0..2 * MADE_PERIOD).map(|n| (n ^ (n >> 8)) as u8).collect());
     let start = offset % MADE_PERIOD;
     let end = start + length.min(MADE_PERIOD);
     TWICE.slice(start as usize..end as usize)

@@ -32,9 +32,7 @@ pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "gatepost test authority");
+    params.distinguished_name.push(DnType::CommonName, "gatepost test authority");
     let key = KeyPair::generate().unwrap();
     let cert = params.self_signed(&key).unwrap();
     Authority {
@@ -61,12 +59,7 @@ impl Authority {
         let key = self.dir.path().join(format!("{stem}.key"));
         std::fs::write(&cert, cert_pem).unwrap();
         std::fs::write(&key, key_pem).unwrap();
-        Leaf {
-            cert,
-            key,
-            der,
-            key_der,
-        }
+        Leaf { cert, key, der, key_der }
     }
 
     fn issue(&self, names: &[&str]) -> (String, String, CertificateDer<'static>, Vec<u8>) {
@@ -76,12 +69,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let chain = format!("{}{}", cert.pem(), self.pem);
-        (
-            chain,
-            key.serialize_pem(),
-            cert.der().clone(),
-            key.serialize_der(),
-        )
+        (chain, key.serialize_pem(), cert.der().clone(), key.serialize_der())
     }
 
     /// A caller that trusts this authority alone, and offers `alpn`.
@@ -102,9 +90,7 @@ impl Authority {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-        TlsCaller {
-            config: Arc::new(config),
-        }
+        TlsCaller { config: Arc::new(config) }
     }
 }
 
@@ -115,11 +101,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 impl Leaf {
     /// `tls = [{ cert = …, key = … }]` in a config's words.
     pub(crate) fn toml(&self) -> String {
-        format!(
-            "{{ cert = \"{}\", key = \"{}\" }}",
-            self.cert.display(),
-            self.key.display()
-        )
+        format!("{{ cert = \"{}\", key = \"{}\" }}", self.cert.display(), self.key.display())
     }
 
     /// Puts `other`'s certificate and key where this one's are.
@@ -167,14 +149,10 @@ impl TlsCaller {
     ) -> io::Result<(client::TlsStream<Box<dyn Duplex>>, Agreed)> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let io: Box<dyn Duplex> = Box::new(io);
-        let stream = TlsConnector::from(self.config.clone())
-            .connect(name, io)
-            .await?;
+        let stream = TlsConnector::from(self.config.clone()).connect(name, io).await?;
         let (_, session) = stream.get_ref();
         let agreed = Agreed {
-            alpn: session
-                .alpn_protocol()
-                .map(|p| String::from_utf8_lossy(p).into_owned()),
+            alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
             version: session.protocol_version().unwrap(),
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
             peer: session.peer_certificates().unwrap()[0].clone().into_owned(),
@@ -186,8 +164,6 @@ impl TlsCaller {
     pub(crate) fn without_sni(&self) -> Self {
         let mut config = (*self.config).clone();
         config.enable_sni = false;
-        Self {
-            config: Arc::new(config),
-        }
+        Self { config: Arc::new(config) }
     }
 }

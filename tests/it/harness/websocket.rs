@@ -81,12 +81,7 @@ async fn read_frame(io: &mut Box<dyn Duplex>) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0] & 0x0f, bytes))
 }
 
-async fn write_frame(
-    io: &mut Box<dyn Duplex>,
-    kind: u8,
-    bytes: &[u8],
-    mask: Option<[u8; 4]>,
-) -> io::Result<()> {
+async fn write_frame(io: &mut Box<dyn Duplex>, kind: u8, bytes: &[u8], mask: Option<[u8; 4]>) -> io::Result<()> {
     let masked = if mask.is_some() { 0x80 } else { 0 };
     let mut frame = vec![0x80 | kind];
     match u16::try_from(bytes.len()).unwrap() {
@@ -96,11 +91,7 @@ async fn write_frame(
             frame.extend(long.to_be_bytes());
         }
     }
-    frame.extend(
-        mask.unwrap_or_default()
-            .iter()
-            .take(if mask.is_some() { 4 } else { 0 }),
-    );
+    frame.extend(mask.unwrap_or_default().iter().take(if mask.is_some() { 4 } else { 0 }));
     let mut bytes = bytes.to_vec();
     apply(mask.unwrap_or_default(), &mut bytes);
     frame.extend(bytes);

@@ -20,11 +20,7 @@ impl Fields {
     }
 
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.0
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-            .collect()
+        self.0.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -100,12 +96,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(io: impl Duplex + 'static) -> Self {
-        Self {
-            io: Box::new(io),
-            read: BytesMut::new(),
-            framing: Framing::Done,
-            trailers: Fields::default(),
-        }
+        Self { io: Box::new(io), read: BytesMut::new(), framing: Framing::Done, trailers: Fields::default() }
     }
 
     /// The stream, and what was already read from it.
@@ -166,8 +157,7 @@ impl Wire {
                 Framing::Chunked { left: 0 } => {
                     let line = self.line().await?;
                     let size = line.split(';').next().unwrap_or_default().trim();
-                    let size = u64::from_str_radix(size, 16)
-                        .map_err(|_| cut(&format!("chunk size {line:?}")))?;
+                    let size = u64::from_str_radix(size, 16).map_err(|_| cut(&format!("chunk size {line:?}")))?;
                     if size == 0 {
                         self.trailers = self.read_trailers().await?;
                         self.framing = Framing::Done;
