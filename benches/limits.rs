@@ -11,8 +11,8 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        Endpoint, EndpointHost, Function, Limit, LimitKey, Pool, Rate, Share, Sticky, StickyKey,
-        UpstreamHttp, UpstreamTimeouts, Version, VersionId,
+        Endpoint, EndpointHost, Function, Limit, LimitKey, Pool, Rate, Share, Sticky, StickyKey, UpstreamHttp,
+        UpstreamTimeouts, Version, VersionId,
     },
     decide::{
         Now,
@@ -28,10 +28,7 @@ fn at_least_1(n: u32) -> NonZeroU32 {
 
 fn limiter(rate: u32, per: LimitKey) -> Limiter {
     let limit = Limit {
-        rate: Rate {
-            count: at_least_1(rate),
-            period: Duration::from_secs(1),
-        },
+        rate: Rate { count: at_least_1(rate), period: Duration::from_secs(1) },
         burst: at_least_1(rate),
         per,
         max_keys: at_least_1(1_000_000),
@@ -41,12 +38,7 @@ fn limiter(rate: u32, per: LimitKey) -> Limiter {
 }
 
 fn facts(headers: &HeaderMap, n: u32) -> KeyFacts<'_> {
-    KeyFacts {
-        client_ip: IpAddr::V4(Ipv4Addr::from(n)),
-        client: None,
-        headers,
-        query: None,
-    }
+    KeyFacts { client_ip: IpAddr::V4(Ipv4Addr::from(n)), client: None, headers, query: None }
 }
 
 fn limit(c: &mut Criterion) {
@@ -63,9 +55,7 @@ fn limit(c: &mut Criterion) {
     let route = limiter(4_000_000, LimitKey::Route);
     group.bench_function("route", |b| b.iter(|| ask(black_box(&route), 7)));
     let refusing = limiter(1, LimitKey::Route);
-    group.bench_function("route, refused", |b| {
-        b.iter(|| ask(black_box(&refusing), 7))
-    });
+    group.bench_function("route, refused", |b| b.iter(|| ask(black_box(&refusing), 7)));
 
     for (name, keys, rate) in [
         ("1 address", 1u32, 4_000_000),
@@ -89,10 +79,7 @@ fn limit(c: &mut Criterion) {
     group.bench_function("address and route", |b| {
         b.iter(|| {
             let facts = facts(&headers, 7);
-            let asks = [&per_ip, &route].map(|limiter| Ask {
-                limiter,
-                key: limiter.key(&facts),
-            });
+            let asks = [&per_ip, &route].map(|limiter| Ask { limiter, key: limiter.key(&facts) });
             take_all(black_box(&asks), now())
         });
     });
@@ -127,20 +114,10 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         versions: (0..weights.len()).map(version).collect(),
         weights: weights.iter().copied().map(Share).collect(),
         baseline: Some(VersionId(0)),
-        sticky: sticky.map(|by| Sticky {
-            by,
-            salt: "orders".into(),
-            issue_cookie: false,
-        }),
+        sticky: sticky.map(|by| Sticky { by, salt: "orders".into(), issue_cookie: false }),
         overrides: vec![],
         preserve_host: false,
-        timeouts: UpstreamTimeouts {
-            connect: second,
-            first_byte: second,
-            idle: second,
-            write: second,
-            total: None,
-        },
+        timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second },
     }
@@ -149,12 +126,8 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
 fn split(c: &mut Criterion) {
     let mut group = c.benchmark_group("split");
     let name = HeaderName::from_static("x-openid");
-    let headers: HeaderMap = [(
-        name.clone(),
-        HeaderValue::from_static("oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"),
-    )]
-    .into_iter()
-    .collect();
+    let headers: HeaderMap =
+        [(name.clone(), HeaderValue::from_static("oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"))].into_iter().collect();
     let facts = PickFacts {
         pin: None,
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -166,16 +139,8 @@ fn split(c: &mut Criterion) {
     for (title, weights, sticky) in [
         ("dealt, 2 versions", &[9_500, 500][..], None),
         ("dealt, 5 versions", &[9_001, 500, 300, 198, 1], None),
-        (
-            "sticky by header",
-            &[9_500, 500],
-            Some(vec![StickyKey::Header(name)]),
-        ),
-        (
-            "sticky by address",
-            &[9_500, 500],
-            Some(vec![StickyKey::ClientIp]),
-        ),
+        ("sticky by header", &[9_500, 500], Some(vec![StickyKey::Header(name)])),
+        ("sticky by address", &[9_500, 500], Some(vec![StickyKey::ClientIp])),
     ] {
         let split = Split::new(&function(weights, sticky), 8, None);
         group.bench_function(title, |b| b.iter(|| black_box(&split).pick(&facts)));

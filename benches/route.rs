@@ -7,8 +7,8 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, ListenAddress,
-        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, ListenAddress, ListenerId, Log, LogFormat,
+        Networks, PathPattern, PathSegment, Route, Server,
     },
     decide::{Facts, host, path, route::Router},
 };
@@ -19,17 +19,10 @@ fn find(c: &mut Criterion) {
     for count in [10, 1_000, 10_000] {
         let router = Router::new(&config(count));
         let last = count - count % 4 - 4;
-        let (exact, params, prefix) = (
-            format!("/svc{last}/report"),
-            format!("/svc{}/7/items", last + 1),
-            format!("/svc{}/orders/7", last + 2),
-        );
-        for (name, path) in [
-            ("exact", &*exact),
-            ("params", &*params),
-            ("prefix", &*prefix),
-            ("miss", "/nothing/here"),
-        ] {
+        let (exact, params, prefix) =
+            (format!("/svc{last}/report"), format!("/svc{}/7/items", last + 1), format!("/svc{}/orders/7", last + 2));
+        for (name, path) in [("exact", &*exact), ("params", &*params), ("prefix", &*prefix), ("miss", "/nothing/here")]
+        {
             let headers = HeaderMap::new();
             let facts = Facts {
                 listener: ListenerId(0),
@@ -54,10 +47,7 @@ fn build(c: &mut Criterion) {
 
 fn spelling(c: &mut Criterion) {
     let mut group = c.benchmark_group("spelling");
-    for (name, raw) in [
-        ("clean", "/orders/2026/11/items/7"),
-        ("dirty", "/orders/./2026//%31%31/items/7"),
-    ] {
+    for (name, raw) in [("clean", "/orders/2026/11/items/7"), ("dirty", "/orders/./2026//%31%31/items/7")] {
         group.bench_function(BenchmarkId::new("path", name), |b| {
             b.iter(|| path::normalise(black_box(raw)).is_ok());
         });
@@ -79,16 +69,8 @@ fn config(count: usize) -> Config {
             dns: Vec::new(),
             drain: Duration::from_secs(30),
         },
-        admin: Admin {
-            address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
-            token: None,
-        },
-        log: Log {
-            access: AccessSink::Off,
-            format: LogFormat::Json,
-            sample_ok: 1.0,
-            query: false,
-        },
+        admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
+        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: Vec::new(),
         clients: Vec::new(),
         functions: Vec::new(),
@@ -107,10 +89,7 @@ fn route(i: usize) -> Route {
             (None, PathPattern::Params(vec![svc, id, literal("items")]))
         }
         2 => (None, PathPattern::Prefix(format!("/svc{i}/orders"))),
-        _ => (
-            Some(HostPattern::Exact(format!("h{i}.example.com"))),
-            PathPattern::Prefix("/orders".to_owned()),
-        ),
+        _ => (Some(HostPattern::Exact(format!("h{i}.example.com"))), PathPattern::Prefix("/orders".to_owned())),
     };
     Route {
         name: format!("r{i:05}").into(),

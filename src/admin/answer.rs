@@ -36,9 +36,7 @@ where
     match path {
         "/api/v1/reload" if head.method == Method::POST => reload(backend, &head.headers).await,
         "/api/v1/reload" => wrong_method("POST"),
-        "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" if !read => {
-            wrong_method("GET, HEAD")
-        }
+        "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" if !read => wrong_method("GET, HEAD"),
         "/healthz" => full(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => match backend.ready() {
             Ok(()) => full(StatusCode::OK, TEXT, "ready\n"),
@@ -80,39 +78,26 @@ async fn reload(backend: &impl Backend, headers: &HeaderMap) -> Answer {
 /// The token of `Bearer TOKEN` (RFC 6750 §2.1); the scheme's name in any case (RFC 9110 §11.1).
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"Bearer ")
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// Whether two secrets are the same, in a time that tells nothing of where they differ: of their hashes, every byte is looked at.
 fn same(given: &[u8], wanted: &[u8]) -> bool {
     let (given, wanted) = (Sha256::digest(given), Sha256::digest(wanted));
-    let differing = given
-        .iter()
-        .zip(&wanted)
-        .fold(0, |bits, (a, b)| bits | (a ^ b));
+    let differing = given.iter().zip(&wanted).fold(0, |bits, (a, b)| bits | (a ^ b));
     std::hint::black_box(differing) == 0
 }
 
 fn unauthorized(reason: &str, detail: &str) -> Answer {
     let mut answer = problem(StatusCode::UNAUTHORIZED, reason, detail);
-    answer
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer
 }
 
 fn wrong_method(allow: &'static str) -> Answer {
     let detail = format!("this takes {allow}");
-    let mut answer = problem(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        &detail,
-    );
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(allow));
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     answer
 }
 

@@ -28,10 +28,7 @@ pub(super) struct Bounds {
     pub(super) call: Duration,
 }
 
-const BOUNDS: Bounds = Bounds {
-    header: Duration::from_secs(5),
-    call: Duration::from_secs(60),
-};
+const BOUNDS: Bounds = Bounds { header: Duration::from_secs(5), call: Duration::from_secs(60) };
 
 /// A bound and listening socket.
 #[derive(Debug)]
@@ -50,11 +47,7 @@ enum Listener {
 /// # Errors
 ///
 /// The socket can't be handed to tokio.
-pub async fn serve<B: Backend>(
-    socket: Socket,
-    backend: Arc<B>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
+pub async fn serve<B: Backend>(socket: Socket, backend: Arc<B>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     serve_within(BOUNDS, socket, backend, shutdown).await
 }
 

@@ -98,15 +98,9 @@ struct Server {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-fn run(
-    socket: Socket,
-    backend: Arc<Scripted>,
-) -> (oneshot::Sender<()>, std::thread::JoinHandle<()>) {
+fn run(socket: Socket, backend: Arc<Scripted>) -> (oneshot::Sender<()>, std::thread::JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel();
-    let bounds = Bounds {
-        header: backend.header,
-        call: LONG,
-    };
+    let bounds = Bounds { header: backend.header, call: LONG };
     let thread = std::thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -125,20 +119,13 @@ fn server(backend: Scripted) -> Server {
     let address = listener.local_addr().unwrap();
     let backend = Arc::new(backend);
     let (stop, thread) = run(Socket::Tcp(listener), Arc::clone(&backend));
-    Server {
-        address,
-        backend,
-        stop: Some(stop),
-        thread: Some(thread),
-    }
+    Server { address, backend, stop: Some(stop), thread: Some(thread) }
 }
 
 impl Server {
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }
 
@@ -175,9 +162,7 @@ impl Reply {
     }
 
     fn has(&self, header: &str) -> bool {
-        self.head
-            .lines()
-            .any(|line| line.eq_ignore_ascii_case(header))
+        self.head.lines().any(|line| line.eq_ignore_ascii_case(header))
     }
 }
 
@@ -190,11 +175,7 @@ fn read(mut stream: impl Read) -> Reply {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
-    Reply {
-        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        head: head.to_owned(),
-        body: body.to_owned(),
-    }
+    Reply { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
 }
 
 const RELOAD: &str = "POST /api/v1/reload HTTP/1.1\r\nAuthorization: Bearer s3cret";
@@ -245,15 +226,7 @@ fn a_reload_wants_the_token() {
     assert_eq!(missing.status, 401);
     assert_eq!(missing.json()["reason"], "credentials_missing");
     assert!(missing.has("www-authenticate: Bearer"));
-    for wrong in [
-        "Bearer s3cre",
-        "Bearer s3cret2",
-        "Bearer ",
-        "Bearer",
-        "Basic s3cret",
-        "s3cret",
-        "",
-    ] {
+    for wrong in ["Bearer s3cre", "Bearer s3cret2", "Bearer ", "Bearer", "Basic s3cret", "s3cret", ""] {
         let head = format!("POST /api/v1/reload HTTP/1.1\r\nAuthorization: {wrong}");
         let reply = server.ask(&head);
         assert_eq!(reply.status, 401, "{wrong}");
@@ -273,14 +246,8 @@ fn a_reload_wants_the_token() {
 #[test]
 fn without_a_token_in_the_config_a_reload_is_refused() {
     for token in [None, Some(Vec::new())] {
-        let server = server(Scripted {
-            token,
-            ..Scripted::default()
-        });
-        for head in [
-            RELOAD,
-            "POST /api/v1/reload HTTP/1.1\r\nAuthorization: Bearer ",
-        ] {
+        let server = server(Scripted { token, ..Scripted::default() });
+        for head in [RELOAD, "POST /api/v1/reload HTTP/1.1\r\nAuthorization: Bearer "] {
             let reply = server.ask(head);
             assert_eq!(reply.status, 403);
             assert_eq!(reply.json()["reason"], "admin_token_not_configured");
@@ -291,10 +258,7 @@ fn without_a_token_in_the_config_a_reload_is_refused() {
 
 #[test]
 fn a_rejected_config_is_told_with_its_report() {
-    let server = server(Scripted {
-        outcome: Outcome::Rejected,
-        ..Scripted::default()
-    });
+    let server = server(Scripted { outcome: Outcome::Rejected, ..Scripted::default() });
     let reply = server.ask(RELOAD);
     assert_eq!(reply.status, 422);
     assert_eq!(reply.json()["report"], "error: unknown key `wieght`");
@@ -321,19 +285,11 @@ fn other_paths_and_methods_are_problems() {
 fn a_body_is_thrown_away_and_a_large_one_refused() {
     let server = server(Scripted::default());
     let mut stream = server.connect();
-    write!(
-        stream,
-        "{RELOAD}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}"
-    )
-    .unwrap();
+    write!(stream, "{RELOAD}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}").unwrap();
     assert_eq!(read(stream).status, 200);
 
     let mut stream = server.connect();
-    write!(
-        stream,
-        "{RELOAD}\r\nHost: a\r\nContent-Length: 65537\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "{RELOAD}\r\nHost: a\r\nContent-Length: 65537\r\n\r\n").unwrap();
     stream.write_all(&[b'x'; 65_537]).unwrap();
     assert_eq!(read(stream).status, 413);
     assert_eq!(server.backend.reloads.load(Ordering::Relaxed), 1);
@@ -341,10 +297,7 @@ fn a_body_is_thrown_away_and_a_large_one_refused() {
 
 #[test]
 fn callers_that_say_nothing_are_cut_and_let_others_in() {
-    let server = server(Scripted {
-        header: Duration::from_millis(300),
-        ..Scripted::default()
-    });
+    let server = server(Scripted { header: Duration::from_millis(300), ..Scripted::default() });
     let mut silent: Vec<_> = (0..64).map(|_| server.connect()).collect();
     silent[0].write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
     // The 65th waits until the first places are free again.
@@ -357,10 +310,7 @@ fn callers_that_say_nothing_are_cut_and_let_others_in() {
 
 #[test]
 fn a_call_under_way_outlives_the_stop() {
-    let mut server = server(Scripted {
-        reload_takes: Duration::from_millis(300),
-        ..Scripted::default()
-    });
+    let mut server = server(Scripted { reload_takes: Duration::from_millis(300), ..Scripted::default() });
     let mut stream = server.connect();
     write!(stream, "{RELOAD}\r\nHost: a\r\n\r\n").unwrap();
     while server.backend.reloads.load(Ordering::Relaxed) == 0 {
@@ -374,9 +324,7 @@ fn a_call_under_way_outlives_the_stop() {
 fn what_is_no_http_ends_that_connection_only() {
     let server = server(Scripted::default());
     let mut stream = server.connect();
-    stream
-        .write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);

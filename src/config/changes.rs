@@ -14,12 +14,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{
-    Client, Config, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version,
-};
+use super::model::{Client, Config, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version};
 use words::{
-    Leaf, Words, admin_leaves, client_leaves, function_leaves, limit, limit_leaves, limit_use,
-    listener_leaves, log_leaves, route_leaves, server_leaves, url, version_leaves,
+    Leaf, Words, admin_leaves, client_leaves, function_leaves, limit, limit_leaves, limit_use, listener_leaves,
+    log_leaves, route_leaves, server_leaves, url, version_leaves,
 };
 
 /// One thing that is different now, on one line.
@@ -55,41 +53,22 @@ pub enum Applied {
 /// Empty when the two mean the same, for instance because only comments changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     // Taken apart so that a new table does not compile until it is compared here.
-    let Config {
-        server,
-        admin,
-        log,
-        listeners,
-        clients,
-        functions,
-        routes,
-        limits,
-    } = new;
+    let Config { server, admin, log, listeners, clients, functions, routes, limits } = new;
     let mut out = Changes(Vec::new());
     out.leaves("server.", server_leaves(&old.server), server_leaves(server));
     out.leaves("admin.", admin_leaves(&old.admin), admin_leaves(admin));
     out.leaves("log.", log_leaves(&old.log), log_leaves(log));
-    out.tables(
-        "listener",
-        &old.listeners,
-        listeners,
-        |out, subject, o, n| {
-            out.leaves(subject, listener_leaves(o), listener_leaves(n));
-        },
-    );
+    out.tables("listener", &old.listeners, listeners, |out, subject, o, n| {
+        out.leaves(subject, listener_leaves(o), listener_leaves(n));
+    });
     out.tables("client", &old.clients, clients, |out, subject, o, n| {
         out.leaves(subject, client_leaves(o), client_leaves(n));
     });
-    out.tables(
-        "function",
-        &old.functions,
-        functions,
-        |out, subject, o, n| {
-            out.weights(subject, o, n);
-            out.versions(subject, &o.versions, &n.versions);
-            out.leaves(subject, function_leaves(old, o), function_leaves(new, n));
-        },
-    );
+    out.tables("function", &old.functions, functions, |out, subject, o, n| {
+        out.weights(subject, o, n);
+        out.versions(subject, &o.versions, &n.versions);
+        out.leaves(subject, function_leaves(old, o), function_leaves(new, n));
+    });
     out.tables("route", &old.routes, routes, |out, subject, o, n| {
         out.leaves(subject, route_leaves(old, o), route_leaves(new, n));
         out.route_limits(subject, (old, o), (new, n));
@@ -121,13 +100,7 @@ impl Changes {
     }
 
     /// Tables with names: added, removed, or compared by `compare`, whose subject is `kind name: `.
-    fn tables<T: Named>(
-        &mut self,
-        kind: &str,
-        old: &[T],
-        new: &[T],
-        compare: impl Fn(&mut Self, &str, &T, &T),
-    ) {
+    fn tables<T: Named>(&mut self, kind: &str, old: &[T], new: &[T], compare: impl Fn(&mut Self, &str, &T, &T)) {
         for (name, pair) in by_name(old, new) {
             match pair {
                 (None, None) => {}
@@ -142,8 +115,7 @@ impl Changes {
     fn weights(&mut self, subject: &str, old: &Function, new: &Function) {
         let weight = |function: &Function, name: &str| {
             let at = function.versions.iter().position(|v| &*v.name == name);
-            at.and_then(|at| function.weights.get(at).copied())
-                .unwrap_or_default()
+            at.and_then(|at| function.weights.get(at).copied()).unwrap_or_default()
         };
         let mut moved: Vec<_> = by_name(&old.versions, &new.versions)
             .into_keys()
@@ -152,10 +124,7 @@ impl Changes {
             .collect();
         moved.sort_by_key(|(_, old, new)| old > new);
         if !moved.is_empty() {
-            let words: Vec<_> = moved
-                .iter()
-                .map(|(name, old, new)| format!("{name} {old} % → {new} %"))
-                .collect();
+            let words: Vec<_> = moved.iter().map(|(name, old, new)| format!("{name} {old} % → {new} %")).collect();
             self.live(format!("{subject}{}", words.join(", ")));
         }
     }
@@ -184,20 +153,13 @@ impl Changes {
         (new_config, new): (&Config, &Route),
     ) {
         let leaf = |config: &Config, uses: &[LimitUse]| {
-            Leaf::list(
-                "limits",
-                "none",
-                uses.iter().map(|one| limit_use(config, one)),
-            )
+            Leaf::list("limits", "none", uses.iter().map(|one| limit_use(config, one)))
         };
         let (before, after) = (leaf(old_config, &old.limits), leaf(new_config, &new.limits));
         let Some(text) = difference(&before, &after) else {
             return;
         };
-        let anew: Vec<_> = counts_anew(&old.limits, &new.limits)
-            .into_iter()
-            .map(limit)
-            .collect();
+        let anew: Vec<_> = counts_anew(&old.limits, &new.limits).into_iter().map(limit).collect();
         let own = new.limits.iter().any(|one| matches!(one, LimitUse::Own(_)));
         let counts = match (anew.is_empty(), own) {
             (false, _) => format!("; {} starts counting anew", anew.join(", ")),
@@ -208,17 +170,10 @@ impl Changes {
     }
 
     fn shared_limit(&mut self, subject: &str, old: &Limit, new: &Limit) {
-        let words: Vec<_> = limit_leaves(old)
-            .iter()
-            .zip(&limit_leaves(new))
-            .filter_map(|(old, new)| difference(old, new))
-            .collect();
+        let words: Vec<_> =
+            limit_leaves(old).iter().zip(&limit_leaves(new)).filter_map(|(old, new)| difference(old, new)).collect();
         if !words.is_empty() {
-            let fate = if old.per == new.per {
-                "its counts are kept"
-            } else {
-                "its counts start anew"
-            };
+            let fate = if old.per == new.per { "its counts are kept" } else { "its counts start anew" };
             self.live(format!("{subject}{}; {fate}", words.join(", ")));
         }
     }
@@ -261,10 +216,7 @@ macro_rules! named {
 
 named!(Listener, Client, Function, Version, Route, SharedLimit);
 
-fn by_name<'c, T: Named>(
-    old: &'c [T],
-    new: &'c [T],
-) -> BTreeMap<&'c str, (Option<&'c T>, Option<&'c T>)> {
+fn by_name<'c, T: Named>(old: &'c [T], new: &'c [T]) -> BTreeMap<&'c str, (Option<&'c T>, Option<&'c T>)> {
     let mut all: BTreeMap<&str, (Option<&T>, Option<&T>)> = BTreeMap::new();
     for one in old {
         all.entry(one.name()).or_default().0 = Some(one);
@@ -293,19 +245,13 @@ fn difference(old: &Leaf, new: &Leaf) -> Option<String> {
 fn came_and_went(old: &[String], new: &[String]) -> String {
     let missing_in = |there: &[String], list: &[String]| -> Vec<String> {
         let there: HashSet<&String> = there.iter().collect();
-        list.iter()
-            .filter(|item| !there.contains(item))
-            .cloned()
-            .collect()
+        list.iter().filter(|item| !there.contains(item)).cloned().collect()
     };
-    let told: Vec<_> = [
-        ("added", missing_in(old, new)),
-        ("removed", missing_in(new, old)),
-    ]
-    .into_iter()
-    .filter(|(_, items)| !items.is_empty())
-    .map(|(verb, items)| format!("{verb} {}", Words::List(items)))
-    .collect();
+    let told: Vec<_> = [("added", missing_in(old, new)), ("removed", missing_in(new, old))]
+        .into_iter()
+        .filter(|(_, items)| !items.is_empty())
+        .map(|(verb, items)| format!("{verb} {}", Words::List(items)))
+        .collect();
     match told.is_empty() {
         true => "in another order or number".to_owned(),
         false => told.join(", "),

@@ -49,12 +49,7 @@ pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     report.sort();
     let warnings = report.split_warnings();
     match material {
-        Some((config, material)) if report.is_empty() => Ok(Loaded {
-            config,
-            sources,
-            material,
-            warnings,
-        }),
+        Some((config, material)) if report.is_empty() => Ok(Loaded { config, sources, material, warnings }),
         _ => Err(report),
     }
 }
@@ -85,9 +80,7 @@ fn text(path: &Path) -> Result<SourceFile, Box<Problem>> {
     let bytes = fs::read(path).map_err(|error| {
         let problem = Problem::new(format!("cannot read {}: {error}", path.display()));
         Box::new(match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                problem.help("the service's user must be able to read it")
-            }
+            io::ErrorKind::PermissionDenied => problem.help("the service's user must be able to read it"),
             _ => problem,
         })
     })?;
@@ -98,10 +91,7 @@ fn text(path: &Path) -> Result<SourceFile, Box<Problem>> {
         let problem = Problem::new(format!("{}:{line}: not UTF-8 text", path.display()));
         Box::new(problem.help(format!("byte {at} of the file is the first that is wrong")))
     })?;
-    Ok(SourceFile {
-        path: path.to_owned(),
-        text: text.into(),
-    })
+    Ok(SourceFile { path: path.to_owned(), text: text.into() })
 }
 
 /// Adds the files that a glob matches, sorted; one that is there already is not read again.
@@ -109,11 +99,7 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
     let home = sources.folder(0);
     let written = Path::new(&glob.value.0);
     let literal = home.join(folder_of(written));
-    sources.folders.insert(if literal.as_os_str().is_empty() {
-        PathBuf::from(".")
-    } else {
-        literal
-    });
+    sources.folders.insert(if literal.as_os_str().is_empty() { PathBuf::from(".") } else { literal });
     // The main file's own folder is no pattern, whatever is in its name.
     let pattern = if written.is_absolute() || home.as_os_str().is_empty() {
         written.to_owned()
@@ -146,20 +132,16 @@ fn include(glob: &At<Text>, sources: &mut Sources, problems: &mut Vec<Problem>) 
     let plain = !glob.value.0.contains(['*', '?', '[']);
     if paths.is_empty() && plain {
         problems.push(
-            Problem::at(
-                format!("there is no file {}", home.join(written).display()),
-                glob.span,
-            )
-            .label("a name without `*` must be there"),
+            Problem::at(format!("there is no file {}", home.join(written).display()), glob.span)
+                .label("a name without `*` must be there"),
         );
     }
     for path in paths {
         if path.is_dir() {
             if plain {
                 problems.push(
-                    Problem::at(format!("{} is a folder", path.display()), glob.span).help(
-                        format!("write `{}/*.toml`", glob.value.0.trim_end_matches('/')),
-                    ),
+                    Problem::at(format!("{} is a folder", path.display()), glob.span)
+                        .help(format!("write `{}/*.toml`", glob.value.0.trim_end_matches('/'))),
                 );
             }
             continue;
@@ -187,8 +169,6 @@ fn folder_of(pattern: &Path) -> PathBuf {
         .parent()
         .unwrap_or(pattern)
         .components()
-        .take_while(|part| {
-            !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '[']))
-        })
+        .take_while(|part| !matches!(part, Component::Normal(name) if name.to_string_lossy().contains(['*', '?', '['])))
         .collect()
 }

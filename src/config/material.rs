@@ -80,8 +80,7 @@ impl Material {
             material.paths.extend(at.value.path());
             if let Err(error) = read {
                 let problem =
-                    Problem::at(format!("cannot read the secret `{}`", at.value), at.span)
-                        .label(error.to_string());
+                    Problem::at(format!("cannot read the secret `{}`", at.value), at.span).label(error.to_string());
                 report.push(match mode {
                     Mode::Run => problem,
                     Mode::Check => problem
@@ -117,10 +116,8 @@ impl Files {
             .or_insert_with(|| match fs::read(path) {
                 Ok(bytes) => Some(bytes),
                 Err(error) => {
-                    report.push(
-                        Problem::at(format!("cannot read {}", path.display()), at.span)
-                            .label(error.to_string()),
-                    );
+                    report
+                        .push(Problem::at(format!("cannot read {}", path.display()), at.span).label(error.to_string()));
                     None
                 }
             })
@@ -128,19 +125,14 @@ impl Files {
     }
 }
 
-fn certificates(
-    at: &At<PathBuf>,
-    files: &mut Files,
-    report: &mut Report,
-) -> Option<Vec<CertificateDer<'static>>> {
+fn certificates(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
     let bytes = files.read(at, report)?;
     let shown = at.value.display();
     let chain = match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>() {
         Ok(chain) => chain,
         Err(error) => {
             report.push(
-                Problem::at(format!("{shown} is not PEM: {error}"), at.span)
-                    .label("expected certificates in PEM"),
+                Problem::at(format!("{shown} is not PEM: {error}"), at.span).label("expected certificates in PEM"),
             );
             return None;
         }
@@ -155,11 +147,8 @@ fn certificates(
     for (nth, certificate) in chain.iter().enumerate() {
         let Some((from, until)) = validity(certificate) else {
             report.push(
-                Problem::at(
-                    format!("certificate {} of {shown} is broken", nth + 1),
-                    at.span,
-                )
-                .label("expected an X.509 certificate"),
+                Problem::at(format!("certificate {} of {shown} is broken", nth + 1), at.span)
+                    .label("expected an X.509 certificate"),
             );
             return None;
         };
@@ -167,28 +156,16 @@ fn certificates(
         let problem = if now > until {
             format!("certificate {} of {shown} expired on {until}", nth + 1)
         } else if now < from {
-            format!(
-                "certificate {} of {shown} is not valid before {from}",
-                nth + 1
-            )
+            format!("certificate {} of {shown} is not valid before {from}", nth + 1)
         } else {
             continue;
         };
-        report.push(
-            Problem::at(problem, at.span)
-                .label("callers will refuse it")
-                .warning(),
-        );
+        report.push(Problem::at(problem, at.span).label("callers will refuse it").warning());
     }
     Some(chain)
 }
 
-fn certified(
-    cert: &At<PathBuf>,
-    key: &At<PathBuf>,
-    files: &mut Files,
-    report: &mut Report,
-) -> Option<CertifiedKey> {
+fn certified(cert: &At<PathBuf>, key: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<CertifiedKey> {
     let chain = certificates(cert, files, report);
     let bytes = files.read(key, report)?;
     let shown = key.value.display();
@@ -216,31 +193,19 @@ fn certified(
     };
     let certified = CertifiedKey::new(chain?, signing);
     match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
-            Some(certified)
-        }
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Some(certified),
         Err(rustls::Error::InconsistentKeys(_)) => {
             report.push(
-                Problem::at(
-                    format!(
-                        "the key {shown} does not belong to {}",
-                        cert.value.display()
-                    ),
-                    key.span,
-                )
-                .label("it is another certificate's key")
-                .also(cert.span, "the certificate")
-                .help("the file's first certificate must be the server's own, the chain after it"),
+                Problem::at(format!("the key {shown} does not belong to {}", cert.value.display()), key.span)
+                    .label("it is another certificate's key")
+                    .also(cert.span, "the certificate")
+                    .help("the file's first certificate must be the server's own, the chain after it"),
             );
             None
         }
         Err(error) => {
             report.push(
-                Problem::at(
-                    format!("{} cannot be used", cert.value.display()),
-                    cert.span,
-                )
-                .label(error.to_string()),
+                Problem::at(format!("{} cannot be used", cert.value.display()), cert.span).label(error.to_string()),
             );
             None
         }
@@ -275,9 +240,7 @@ fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         if digits.len() > 4 {
             return None;
         }
-        let length = digits
-            .iter()
-            .fold(0usize, |length, digit| length << 8 | usize::from(*digit));
+        let length = digits.iter().fold(0usize, |length, digit| length << 8 | usize::from(*digit));
         (length, rest)
     };
     let (contents, rest) = rest.split_at_checked(length)?;
@@ -299,12 +262,8 @@ fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
         _ => year,
     };
     let part = |at: usize| rest.get(at..at + 2)?.parse::<i8>().ok();
-    let time =
-        jiff::civil::DateTime::new(year, part(0)?, part(2)?, part(4)?, part(6)?, part(8)?, 0);
-    time.ok()?
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()
-        .map(|zoned| zoned.timestamp())
+    let time = jiff::civil::DateTime::new(year, part(0)?, part(2)?, part(4)?, part(6)?, part(8)?, 0);
+    time.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
 #[cfg(test)]

@@ -2,9 +2,7 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
-use std::{
-    fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -189,11 +187,7 @@ impl Networks {
     /// The length of the longest prefix that holds `ip`.
     pub fn longest_match(&self, ip: IpAddr) -> Option<u8> {
         let ip = ip.to_canonical();
-        self.0
-            .iter()
-            .filter(|net| net.contains(&ip))
-            .map(IpNet::prefix_len)
-            .max()
+        self.0.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
     }
 }
 

@@ -12,16 +12,10 @@ use super::{
 pub(super) fn find(routes: &[(Route, Span)]) -> Vec<Problem> {
     let mut groups: BTreeMap<Standing<'_>, Vec<usize>> = BTreeMap::new();
     for (at, (route, _)) in routes.iter().enumerate() {
-        let hosts: Vec<Host<'_>> = if route.hosts.is_empty() {
-            vec![Host::Any]
-        } else {
-            route.hosts.iter().map(Host::of).collect()
-        };
+        let hosts: Vec<Host<'_>> =
+            if route.hosts.is_empty() { vec![Host::Any] } else { route.hosts.iter().map(Host::of).collect() };
         for host in hosts {
-            groups
-                .entry(Standing::of(route, host))
-                .or_default()
-                .push(at);
+            groups.entry(Standing::of(route, host)).or_default().push(at);
         }
     }
     // A route is named once, with the first that it ties with, however many there are.
@@ -101,9 +95,7 @@ impl<'r> Standing<'r> {
                 PathPattern::Prefix(path) => Shape::Prefix(path),
                 PathPattern::Regex(_) => Shape::Regex,
             },
-            conditions: usize::from(route.methods.is_some())
-                + route.headers.len()
-                + route.query.len(),
+            conditions: usize::from(route.methods.is_some()) + route.headers.len() + route.query.len(),
             priority: route.priority,
         }
     }
@@ -119,9 +111,7 @@ fn pairs(routes: &[(Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
             Some(parts) => open.extend(parts),
             None => {
                 for (nth, second) in group.iter().enumerate() {
-                    let first = group[..nth]
-                        .iter()
-                        .find(|first| meet(&routes[**first].0, &routes[*second].0));
+                    let first = group[..nth].iter().find(|first| meet(&routes[**first].0, &routes[*second].0));
                     found.extend(first.map(|first| (*first, *second)));
                 }
             }
@@ -148,14 +138,8 @@ fn split(routes: &[(Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> {
 
 /// The headers and query keys of which a route demands one value.
 fn exact(route: &Route) -> BTreeMap<(bool, &str), &str> {
-    let headers = route
-        .headers
-        .iter()
-        .filter_map(|c| Some(((true, c.name.as_str()), c.value.as_deref()?)));
-    let query = route
-        .query
-        .iter()
-        .filter_map(|c| Some(((false, c.name.as_str()), c.value.as_deref()?)));
+    let headers = route.headers.iter().filter_map(|c| Some(((true, c.name.as_str()), c.value.as_deref()?)));
+    let query = route.query.iter().filter_map(|c| Some(((false, c.name.as_str()), c.value.as_deref()?)));
     headers.chain(query).collect()
 }
 
@@ -171,9 +155,7 @@ fn meet(a: &Route, b: &Route) -> bool {
     };
     listeners && methods && {
         let demanded = exact(a);
-        exact(b)
-            .iter()
-            .all(|(key, value)| demanded.get(key).is_none_or(|other| other == value))
+        exact(b).iter().all(|(key, value)| demanded.get(key).is_none_or(|other| other == value))
     }
 }
 
@@ -199,11 +181,7 @@ mod tests {
              [function.f]\nversions = { v = \"http://f.example\" }\n",
         );
         for (nth, (host, path, method, header, query, priority)) in routes.iter().enumerate() {
-            let _ = writeln!(
-                text,
-                "[route.r{nth:03}]\nfunction = \"f\"\n{}",
-                HOSTS[*host]
-            );
+            let _ = writeln!(text, "[route.r{nth:03}]\nfunction = \"f\"\n{}", HOSTS[*host]);
             let _ = writeln!(text, "path = \"{}\"\npriority = {priority}", PATHS[*path]);
             if *method > 0 {
                 let _ = writeln!(text, "methods = [{}]", METHODS[*method]);
@@ -219,19 +197,10 @@ mod tests {
 
     /// The rule, pair by pair.
     fn ties(a: &Made, b: &Made) -> bool {
-        let count = |r: &Made| {
-            [r.2, r.3, r.4]
-                .into_iter()
-                .filter(|given| *given > 0)
-                .count()
-        };
+        let count = |r: &Made| [r.2, r.3, r.4].into_iter().filter(|given| *given > 0).count();
         let methods = (a.2 == 0 || b.2 == 0) || a.2 & b.2 > 0;
         let both = |a: usize, b: usize| a == 0 || b == 0 || a == 3 || b == 3 || a == b;
-        (a.0, a.1, a.5) == (b.0, b.1, b.5)
-            && count(a) == count(b)
-            && methods
-            && both(a.3, b.3)
-            && both(a.4, b.4)
+        (a.0, a.1, a.5) == (b.0, b.1, b.5) && count(a) == count(b) && methods && both(a.3, b.3) && both(a.4, b.4)
     }
 
     proptest! {

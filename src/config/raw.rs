@@ -7,16 +7,13 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{
-        EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, UpstreamHttp,
-    },
+    model::{EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, UpstreamHttp},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
-        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip,
-        Text, Weight,
+        Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef,
+        PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -291,12 +288,9 @@ pub(super) struct Version(pub(super) VersionTable);
 impl Read for Version {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         match value.get_ref() {
-            DeValue::String(_) => read_at(value, reader).map(|url| {
-                Self(VersionTable {
-                    url: Some(url),
-                    ..VersionTable::default()
-                })
-            }),
+            DeValue::String(_) => {
+                read_at(value, reader).map(|url| Self(VersionTable { url: Some(url), ..VersionTable::default() }))
+            }
             DeValue::Table(_) => read_table(value, reader).map(Self),
             _ => {
                 reader.expected("a URL, or a table with `url`", value);
@@ -320,9 +314,7 @@ pub(super) enum RouteLimit {
 impl Read for RouteLimit {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         match value.get_ref() {
-            DeValue::Table(table) if table.contains_key("use") => {
-                read_table(value, reader).map(Self::Shared)
-            }
+            DeValue::Table(table) if table.contains_key("use") => read_table(value, reader).map(Self::Shared),
             DeValue::Table(_) => read_table(value, reader).map(Self::Own),
             _ => {
                 reader.expected("`{ rate = \"100/s\" }` or `{ use = \"NAME\" }`", value);

@@ -49,8 +49,7 @@ impl Reader<'_> {
             }
         );
         let span = self.span(value);
-        self.report
-            .push(Problem::at(message, span).label(format!("expected {what}")));
+        self.report.push(Problem::at(message, span).label(format!("expected {what}")));
     }
 }
 
@@ -76,11 +75,7 @@ pub(super) struct Complaint {
 
 impl Complaint {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: None,
-            secret: false,
-        }
+        Self { message: message.into(), help: None, secret: false }
     }
 
     pub(super) fn secret(mut self) -> Self {
@@ -124,8 +119,7 @@ pub(super) fn read_word<T: Word>(value: &Value<'_>, reader: &mut Reader<'_>) -> 
             if T::SECRET || complaint.secret {
                 reader.report.mask(span);
             }
-            let mut problem =
-                Problem::at(complaint.message, span).label(format!("expected {}", T::EXPECTED));
+            let mut problem = Problem::at(complaint.message, span).label(format!("expected {}", T::EXPECTED));
             problem.help = complaint.help;
             reader.report.push(problem);
             None
@@ -182,15 +176,12 @@ impl<const MIN: i64, const MAX: i64> Read for Whole<MIN, MAX> {
             reader.expected(&expected, value);
             return None;
         };
-        let read = i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .filter(|number| (MIN..=MAX).contains(number));
+        let read =
+            i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| (MIN..=MAX).contains(number));
         if read.is_none() {
             let message = format!("`{}` is out of range: {integer}", reader.name());
             let span = reader.span(value);
-            reader
-                .report
-                .push(Problem::at(message, span).label(format!("expected {expected}")));
+            reader.report.push(Problem::at(message, span).label(format!("expected {expected}")));
         }
         read.map(Self)
     }
@@ -207,10 +198,7 @@ impl<T: Read> Read for Vec<At<T>> {
             reader.expected("an array", value);
             return None;
         };
-        let read: Self = array
-            .iter()
-            .filter_map(|entry| read_at(entry, reader))
-            .collect();
+        let read: Self = array.iter().filter_map(|entry| read_at(entry, reader)).collect();
         // With an entry missing, what follows (is it empty, do they add up) would be judged wrongly.
         (read.len() == array.len()).then_some(read)
     }
@@ -250,10 +238,7 @@ impl<T: Read> Read for Map<T> {
         };
         let mut entries = Vec::with_capacity(table.len());
         for (key, value) in table {
-            let name = At {
-                value: key.get_ref().to_string(),
-                span: reader.span(key),
-            };
+            let name = At { value: key.get_ref().to_string(), span: reader.span(key) };
             reader.trail.push(name.value.clone());
             entries.push((name, read_at(value, reader)));
             reader.trail.pop();
@@ -351,12 +336,10 @@ const LATER: [&str; 20] = [
 ];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
-    let problem = Problem::at(format!("unknown key `{}`", key.escape_debug()), span)
-        .label(format!("expected {}", one_of(known)));
+    let problem =
+        Problem::at(format!("unknown key `{}`", key.escape_debug()), span).label(format!("expected {}", one_of(known)));
     match nearest(key, known.iter().copied()) {
-        _ if LATER.contains(&key) => {
-            problem.help(format!("`{key}` comes with a later version of gatepost"))
-        }
+        _ if LATER.contains(&key) => problem.help(format!("`{key}` comes with a later version of gatepost")),
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem,
     }
@@ -380,13 +363,9 @@ pub(super) fn one_of(names: &[&str]) -> String {
     match names {
         [] => "nothing".to_owned(),
         [one] => format!("`{one}`"),
-        [rest @ .., last] => format!(
-            "{} or `{last}`",
-            rest.iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        [rest @ .., last] => {
+            format!("{} or `{last}`", rest.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
@@ -399,8 +378,7 @@ pub(super) fn missing(
     for key in required {
         if !seen.contains_key(key) {
             let name = reader.name();
-            let mut problem = Problem::new(format!("`{name}` has no `{key}`"))
-                .label(format!("`{key}` is needed here"));
+            let mut problem = Problem::new(format!("`{name}` has no `{key}`")).label(format!("`{key}` is needed here"));
             problem.span = place;
             reader.report.push(problem);
         }
@@ -413,11 +391,7 @@ pub(super) fn read_table<T: Table>(value: &Value<'_>, reader: &mut Reader<'_>) -
         reader.expected("a table", value);
         return None;
     };
-    let part = Part {
-        file: reader.file,
-        key: reader.span(value),
-        table,
-    };
+    let part = Part { file: reader.file, key: reader.span(value), table };
     Some(T::read_parts(&[part], reader))
 }
 

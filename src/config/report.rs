@@ -40,21 +40,11 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            message: message.into(),
-            span: None,
-            label: None,
-            also: None,
-            help: None,
-        }
+        Self { severity: Severity::Error, message: message.into(), span: None, label: None, also: None, help: None }
     }
 
     pub(super) fn at(message: impl Into<String>, span: Span) -> Self {
-        Self {
-            span: Some(span),
-            ..Self::new(message)
-        }
+        Self { span: Some(span), ..Self::new(message) }
     }
 
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
@@ -100,10 +90,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(sources: &Sources) -> Self {
-        Self {
-            files: sources.files.clone(),
-            ..Self::default()
-        }
+        Self { files: sources.files.clone(), ..Self::default() }
     }
 
     pub(super) fn push(&mut self, mut problem: Problem) {
@@ -123,15 +110,13 @@ impl Report {
 
     /// By file and place; what has no place comes first.
     pub(super) fn sort(&mut self) {
-        self.problems
-            .sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
+        self.problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
     }
 
     /// Takes the warnings out, so that the report is empty if and only if nothing is wrong.
     pub(super) fn split_warnings(&mut self) -> Self {
-        let (warnings, errors) = std::mem::take(&mut self.problems)
-            .into_iter()
-            .partition(|problem| problem.severity == Severity::Warning);
+        let (warnings, errors) =
+            std::mem::take(&mut self.problems).into_iter().partition(|problem| problem.severity == Severity::Warning);
         self.problems = errors;
         Self {
             files: self.files.clone(),
@@ -177,40 +162,22 @@ impl Report {
         });
         let starts = lines.get(file as usize).map_or(&[0][..], Vec::as_slice);
         let number = starts.partition_point(|start| *start <= at);
-        (
-            number,
-            starts
-                .get(number.saturating_sub(1))
-                .copied()
-                .unwrap_or_default(),
-        )
+        (number, starts.get(number.saturating_sub(1)).copied().unwrap_or_default())
     }
 
     /// Where a problem is.
     pub fn place(&self, span: Span) -> Place {
         let Some(file) = self.files.get(span.file as usize) else {
-            return Place {
-                file: String::new(),
-                line: 1,
-                column: 1,
-            };
+            return Place { file: String::new(), line: 1, column: 1 };
         };
         let start = floor(&file.text, span.start as usize);
         let (line, line_start) = self.line(span.file, start);
-        Place {
-            file: file.path.display().to_string(),
-            line,
-            column: file.text[line_start..start].chars().count() + 1,
-        }
+        Place { file: file.path.display().to_string(), line, column: file.text[line_start..start].chars().count() + 1 }
     }
 
     /// For people, with or without colour.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for problem in &self.problems {
             if !out.is_empty() {
@@ -231,11 +198,8 @@ impl Report {
         let title = level.primary_title(problem.message.as_str());
         let mut group = Group::with_title(title);
         // One snippet a file: two places in one file are drawn together, in their order.
-        let mut marks: Vec<(Span, AnnotationKind, Option<&'a str>)> = problem
-            .span
-            .map(|span| (span, AnnotationKind::Primary, problem.label.as_deref()))
-            .into_iter()
-            .collect();
+        let mut marks: Vec<(Span, AnnotationKind, Option<&'a str>)> =
+            problem.span.map(|span| (span, AnnotationKind::Primary, problem.label.as_deref())).into_iter().collect();
         if let Some((span, label)) = &problem.also {
             marks.push((*span, AnnotationKind::Context, Some(label.as_str())));
         }
@@ -243,10 +207,7 @@ impl Report {
         for (span, ..) in &marks {
             if !done.contains(&span.file) {
                 done.push(span.file);
-                let same: Vec<_> = marks
-                    .iter()
-                    .filter(|mark| mark.0.file == span.file)
-                    .collect();
+                let same: Vec<_> = marks.iter().filter(|mark| mark.0.file == span.file).collect();
                 if let Some(snippet) = self.snippet(span.file, &same) {
                     group = group.element(snippet);
                 }
@@ -254,9 +215,7 @@ impl Report {
         }
         let mut groups = vec![group];
         if let Some(help) = &problem.help {
-            groups.push(Group::with_title(
-                Level::HELP.secondary_title(help.as_str()),
-            ));
+            groups.push(Group::with_title(Level::HELP.secondary_title(help.as_str())));
         }
         groups
     }
@@ -284,9 +243,7 @@ impl Report {
         let (line, from) = self.line(file, from);
         let to = text[to..].find('\n').map_or(text.len(), |at| to + at);
         let shown = Masked::new(&text[from..to], &self.masks_within(file, from, to));
-        let mut snippet = Snippet::source(shown.text.clone())
-            .line_start(line)
-            .path(source.path.display().to_string());
+        let mut snippet = Snippet::source(shown.text.clone()).line_start(line).path(source.path.display().to_string());
         for ((_, kind, label), range) in marks.iter().zip(ranges) {
             let range = shown.moved(range.start - from)..shown.moved(range.end - from);
             snippet = snippet.annotation(kind.span(range).label(*label));
@@ -384,10 +341,7 @@ impl Masked {
             from = mask.end;
         }
         out.push_str(&text[from..]);
-        Self {
-            text: out,
-            masks: masks.to_vec(),
-        }
+        Self { text: out, masks: masks.to_vec() }
     }
 
     fn moved(&self, at: usize) -> usize {
@@ -413,9 +367,7 @@ fn suspicious(text: &str) -> Vec<Range<usize>> {
             let key = line[..equals].to_ascii_lowercase();
             let value = line[equals + 1..].trim();
             let quoted = value.trim_start_matches(['"', '\'']);
-            let reference = ["env:", "file:", "credential:"]
-                .iter()
-                .any(|form| quoted.starts_with(form));
+            let reference = ["env:", "file:", "credential:"].iter().any(|form| quoted.starts_with(form));
             if KEYS.iter().any(|word| key.contains(word)) && !reference && !value.is_empty() {
                 let blanks = line[equals + 1..].len() - line[equals + 1..].trim_start().len();
                 let at = start + equals + 1 + blanks;

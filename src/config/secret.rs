@@ -39,8 +39,7 @@ impl SecretRef {
             },
             Self::File(_) | Self::Credential(_) => {
                 let path = self.path().ok_or(SecretError::OutsideService)?;
-                let bytes =
-                    fs::read(&path).map_err(|source| SecretError::Unreadable { path, source })?;
+                let bytes = fs::read(&path).map_err(|source| SecretError::Unreadable { path, source })?;
                 String::from_utf8(bytes).map_err(|_| SecretError::NotText)?
             }
         };

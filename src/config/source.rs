@@ -31,10 +31,7 @@ impl Sources {
         Self {
             files: files
                 .into_iter()
-                .map(|(path, text)| SourceFile {
-                    path: path.into(),
-                    text: text.as_ref().into(),
-                })
+                .map(|(path, text)| SourceFile { path: path.into(), text: text.as_ref().into() })
                 .collect(),
             folders: BTreeSet::new(),
         }
@@ -63,10 +60,7 @@ impl Sources {
 
     /// The folder that relative paths in file number `file` start from.
     pub(super) fn folder(&self, file: u32) -> PathBuf {
-        self.files
-            .get(file as usize)
-            .and_then(|file| file.path.parent())
-            .map_or_else(PathBuf::new, Path::to_path_buf)
+        self.files.get(file as usize).and_then(|file| file.path.parent()).map_or_else(PathBuf::new, Path::to_path_buf)
     }
 }
 

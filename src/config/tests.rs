@@ -50,58 +50,40 @@ fn a_file_is_loaded_with_its_includes() {
     let main = folder.path().join("gatepost.toml");
     std::fs::create_dir(folder.path().join("conf.d")).expect("conf.d");
     std::fs::write(&main, format!("include = [\"conf.d/*.toml\"]\n{SMALL}")).expect("main");
-    std::fs::write(
-        folder.path().join("conf.d/b.toml"),
-        "[route.g]\npath = \"/g\"\nfunction = \"f\"\n",
-    )
-    .expect("include");
+    std::fs::write(folder.path().join("conf.d/b.toml"), "[route.g]\npath = \"/g\"\nfunction = \"f\"\n")
+        .expect("include");
     let loaded = load(&main, Mode::Run).map_err(|report: Report| panic!("{report}"));
     let loaded = loaded.expect("loaded");
     assert_eq!(loaded.config.routes.len(), 2);
     assert_eq!(loaded.sources.files.len(), 2);
     assert_eq!(loaded.config.server.state_dir, folder.path().join("state"));
-    assert!(
-        loaded
-            .sources
-            .watched()
-            .contains(&folder.path().join("conf.d"))
-    );
+    assert!(loaded.sources.watched().contains(&folder.path().join("conf.d")));
     assert!(loaded.warnings.is_empty());
 }
 
 /// The configs of `../shared/bench`, where they are at hand.
 #[test]
 fn the_benchs_configs_are_taken() {
-    for name in [
-        "log",
-        "plain",
-        "ratelimit",
-        "routes",
-        "serverless",
-        "tls",
-        "uptls",
-    ] {
+    for name in ["log", "plain", "ratelimit", "routes", "serverless", "tls", "uptls"] {
         let path = format!("../../shared/bench/peers/gatepost/{name}/gatepost.toml");
         let Ok(text) = std::fs::read_to_string(path) else {
             continue;
         };
-        let text: String =
-            text.replace("#each pool", "")
-                .replace("@{PORT}", "1")
-                .replace("@{TLS_PORT}", "2")
-                .replace("@{ADMIN_PORT}", "3")
-                .lines()
-                .map(|line| {
-                    let line = line.replace("_PORT}", "}");
-                    let filled = line.split("@{").enumerate().map(|(nth, part)| {
-                        match part.split_once('}') {
-                            Some((_, rest)) if nth > 0 => format!("0{rest}"),
-                            _ => part.to_owned(),
-                        }
-                    });
-                    format!("{}\n", filled.collect::<String>())
-                })
-                .collect();
+        let text: String = text
+            .replace("#each pool", "")
+            .replace("@{PORT}", "1")
+            .replace("@{TLS_PORT}", "2")
+            .replace("@{ADMIN_PORT}", "3")
+            .lines()
+            .map(|line| {
+                let line = line.replace("_PORT}", "}");
+                let filled = line.split("@{").enumerate().map(|(nth, part)| match part.split_once('}') {
+                    Some((_, rest)) if nth > 0 => format!("0{rest}"),
+                    _ => part.to_owned(),
+                });
+                format!("{}\n", filled.collect::<String>())
+            })
+            .collect();
         let text = text.replace(":0\"", ":9000\"");
         let config = config(&text);
         assert!(!config.routes.is_empty(), "{name}");
@@ -112,9 +94,7 @@ fn the_benchs_configs_are_taken() {
 fn every_key_arrives() {
     let config = config(include_str!("../../tests/it/good.toml"));
     let seconds = std::time::Duration::from_secs;
-    let nets = |nets: &Networks| -> Vec<String> {
-        nets.as_slice().iter().map(ToString::to_string).collect()
-    };
+    let nets = |nets: &Networks| -> Vec<String> { nets.as_slice().iter().map(ToString::to_string).collect() };
 
     let server = &config.server;
     assert_eq!(server.workers.map(u32::from), Some(2));
@@ -125,39 +105,25 @@ fn every_key_arrives() {
     let dns: Vec<_> = server.dns.iter().map(ToString::to_string).collect();
     assert_eq!(dns, ["127.0.0.53:53", "[::1]:5353"]);
 
-    assert_eq!(
-        config.admin.address.to_string(),
-        "unix:/run/gatepost/admin.sock"
-    );
+    assert_eq!(config.admin.address.to_string(), "unix:/run/gatepost/admin.sock");
     let token = config.admin.token.as_ref().map(ToString::to_string);
     assert_eq!(token.as_deref(), Some("env:GATEPOST_TOKEN"));
 
     let log = &config.log;
     assert!(matches!(&log.access, AccessSink::File(path) if path.ends_with("access.log")));
-    assert_eq!(
-        (log.format, log.sample_ok, log.query),
-        (LogFormat::Text, 0.25, true)
-    );
+    assert_eq!((log.format, log.sample_ok, log.query), (LogFormat::Text, 0.25, true));
 
     let [local, public] = &config.listeners[..] else {
         panic!("two listeners");
     };
-    assert_eq!(
-        (&*local.name, local.mode, local.h2c),
-        ("local", 0o600, true)
-    );
+    assert_eq!((&*local.name, local.mode, local.h2c), ("local", 0o600, true));
     assert_eq!(local.timeouts.idle, seconds(75), "the default");
     assert_eq!(public.tls[0].key, std::path::Path::new("api.key"));
     assert_eq!(public.max_connections.map(u32::from), Some(500));
     let from = public.proxy_protocol.as_ref().map(nets);
     assert_eq!(from.as_deref(), Some(&["10.0.0.0/24".to_owned()][..]));
     let timeouts = public.timeouts;
-    let timeouts = [
-        timeouts.handshake,
-        timeouts.header,
-        timeouts.body,
-        timeouts.idle,
-    ];
+    let timeouts = [timeouts.handshake, timeouts.header, timeouts.body, timeouts.idle];
     assert_eq!(timeouts, [5, 6, 7, 8].map(seconds));
 
     assert_eq!(config.clients[0].owner.as_deref(), Some("Büro für Prüfung"));
@@ -166,14 +132,9 @@ fn every_key_arrives() {
     assert_eq!(function.weights, [Share(8_750), Share(1_250)]);
     assert_eq!(function.baseline, Some(VersionId(0)));
     let sticky = function.sticky.as_ref().expect("sticky");
-    assert_eq!(
-        (sticky.by.len(), &*sticky.salt, sticky.issue_cookie),
-        (2, "checkout", true)
-    );
+    assert_eq!((sticky.by.len(), &*sticky.salt, sticky.issue_cookie), (2, "checkout", true));
     let by: Vec<_> = function.overrides.iter().map(|one| &one.by).collect();
-    assert!(
-        matches!(by[0], OverrideBy::Header(name, Some(yes)) if name == "x-tester" && yes == "yes")
-    );
+    assert!(matches!(by[0], OverrideBy::Header(name, Some(yes)) if name == "x-tester" && yes == "yes"));
     assert!(matches!(by[1], OverrideBy::Cookie(name, Some(one)) if name == "canary" && one == "1"));
     assert!(matches!(by[2], OverrideBy::Networks(_)));
     assert!(matches!(by[3], OverrideBy::Client(ClientId(0))));
@@ -187,15 +148,9 @@ fn every_key_arrives() {
         panic!("two versions");
     };
     assert_eq!(v41.ca.as_deref(), Some(std::path::Path::new("bank.pem")));
-    assert_eq!(
-        (&*v41.url.authority, v41.url.port),
-        ("orders-v41.example.com", 443)
-    );
+    assert_eq!((&*v41.url.authority, v41.url.port), ("orders-v41.example.com", 443));
     assert_eq!(v42.ca.as_deref(), Some(std::path::Path::new("other.pem")));
-    assert_eq!(
-        (&*v42.url.authority, &*v42.url.base_path),
-        ("[2001:db8::1]:8443", "/base")
-    );
+    assert_eq!((&*v42.url.authority, &*v42.url.base_path), ("[2001:db8::1]:8443", "/base"));
     assert_eq!(v42.host.as_deref(), Some("orders.example.com"));
 
     let [odd, orders, user] = &config.routes[..] else {
@@ -206,36 +161,21 @@ fn every_key_arrives() {
     assert!(matches!(&user.path, PathPattern::Params(segments) if segments.len() == 3));
     let listeners = [ListenerId(1), ListenerId(0)];
     assert_eq!(orders.listeners.as_deref(), Some(&listeners[..]));
-    let hosts = [
-        HostPattern::Exact("api.example.com".into()),
-        HostPattern::Wildcard(".shop.example.com".into()),
-    ];
+    let hosts = [HostPattern::Exact("api.example.com".into()), HostPattern::Wildcard(".shop.example.com".into())];
     assert_eq!(orders.hosts, hosts);
     assert_eq!(orders.methods.as_ref().map(Vec::len), Some(2));
-    assert_eq!(
-        orders.headers.iter().filter(|c| c.value.is_none()).count(),
-        1
-    );
+    assert_eq!(orders.headers.iter().filter(|c| c.value.is_none()).count(), 1);
     assert_eq!((orders.query.len(), orders.priority), (1, 5));
-    assert_eq!(
-        (orders.function, orders.version),
-        (FunctionId(0), Some(VersionId(1)))
-    );
+    assert_eq!((orders.function, orders.version), (FunctionId(0), Some(VersionId(1))));
     assert_eq!(orders.clients.as_deref(), Some(&[ClientId(0)][..]));
-    assert_eq!(
-        orders.allow.as_ref().map(|nets| nets.as_slice().len()),
-        Some(3)
-    );
+    assert_eq!(orders.allow.as_ref().map(|nets| nets.as_slice().len()), Some(3));
     assert_eq!(nets(&orders.deny), ["10.9.0.0/16"]);
     assert_eq!(orders.strip_prefix.as_deref(), Some("/orders"));
     assert_eq!(orders.encoded_slash, EncodedSlash::Keep);
     let [LimitUse::Own(own), LimitUse::Shared(SharedLimitId(0))] = &orders.limits[..] else {
         panic!("two limits");
     };
-    assert_eq!(
-        (own.per.clone(), own.max_keys.get(), own.dry_run),
-        (LimitKey::ClientIp, 1_000, true)
-    );
+    assert_eq!((own.per.clone(), own.max_keys.get(), own.dry_run), (LimitKey::ClientIp, 1_000, true));
     let shared = &config.limits[0].limit;
     assert_eq!(shared.burst.get(), 166, "one second's worth of 10000/min");
 }
@@ -245,15 +185,9 @@ fn a_subtable_may_stand_in_another_file() {
     let main = SMALL.replace("weights = { v1 = 90, v2 = 10 }\n", "");
     let weights = "[function.f.weights]\nv1 = \"rest\"\nv2 = 2.5\n";
     for files in [
-        [
-            ("a/gatepost.toml", main.as_str()),
-            ("a/conf.d/w.toml", weights),
-        ],
+        [("a/gatepost.toml", main.as_str()), ("a/conf.d/w.toml", weights)],
         // The order of the files means nothing, but the main file is the first.
-        [
-            ("a/gatepost.toml", main.as_str()),
-            ("a/conf.d/0.toml", weights),
-        ],
+        [("a/gatepost.toml", main.as_str()), ("a/conf.d/0.toml", weights)],
     ] {
         let config = parse(&Sources::new(files)).unwrap_or_else(|report| panic!("{report}"));
         assert_eq!(config.functions[0].weights, [Share(9_750), Share(250)]);
@@ -268,10 +202,7 @@ fn a_file_that_is_not_there_is_told_by_its_name() {
     let [problem] = report.problems() else {
         panic!("{report}");
     };
-    assert!(
-        problem.message.contains("gone.toml: No such file"),
-        "{report}"
-    );
+    assert!(problem.message.contains("gone.toml: No such file"), "{report}");
     assert_eq!(report.watched(), [folder.path().join("gone.toml")]);
 }
 
@@ -310,18 +241,9 @@ fn lines_may_end_as_on_windows() {
 fn the_hash_goes_by_names_and_texts_and_not_by_the_folder() {
     let hash = |files: [(&str, &str); 2]| Sources::new(files).hash();
     let one = hash([("/a/gatepost.toml", "x"), ("/a/conf.d/y.toml", "z")]);
-    assert_eq!(
-        one,
-        hash([("/b/gatepost.toml", "x"), ("/b/conf.d/y.toml", "z")])
-    );
-    assert_ne!(
-        one,
-        hash([("/a/gatepost.toml", "xz"), ("/a/conf.d/y.toml", "")])
-    );
-    assert_ne!(
-        one,
-        hash([("/a/gatepost.toml", "x"), ("/a/conf.d/z.toml", "z")])
-    );
+    assert_eq!(one, hash([("/b/gatepost.toml", "x"), ("/b/conf.d/y.toml", "z")]));
+    assert_ne!(one, hash([("/a/gatepost.toml", "xz"), ("/a/conf.d/y.toml", "")]));
+    assert_ne!(one, hash([("/a/gatepost.toml", "x"), ("/a/conf.d/z.toml", "z")]));
     assert_eq!(one.len(), 64);
 }
 
@@ -336,10 +258,7 @@ fn tie(a: &str, b: &str) -> bool {
         Ok(_) => false,
         Err(report) => {
             assert_eq!(report.problems().len(), 1, "{report}");
-            assert!(
-                report.problems()[0].message.contains("match the same"),
-                "{report}"
-            );
+            assert!(report.problems()[0].message.contains("match the same"), "{report}");
             true
         }
     }
@@ -354,23 +273,14 @@ fn routes_tie_only_where_nothing_tells_them_apart() {
     assert!(tie("listeners = [\"in\"]", ""));
     assert!(!tie("host = \"a.example\"", "host = \"*.example\""));
     assert!(!tie("host = \"*.a.example\"", "host = \"*.example\""));
-    assert!(tie(
-        "host = [\"a.example\", \"*.b.example\"]",
-        "host = \"*.B.example\""
-    ));
+    assert!(tie("host = [\"a.example\", \"*.b.example\"]", "host = \"*.B.example\""));
     assert!(tie("path = \"/a/{x}\"", "path = \"/a/{y}\""));
-    assert!(
-        !tie("path = \"/a/{x}\"", "path = \"/{y}/a\""),
-        "literals from the left"
-    );
+    assert!(!tie("path = \"/a/{x}\"", "path = \"/{y}/a\""), "literals from the left");
     assert!(tie("path_regex = \"/a\"", "path_regex = \"/b\""));
     assert!(!tie("methods = [\"GET\"]", "methods = [\"PUT\"]"));
     assert!(tie("methods = [\"GET\", \"PUT\"]", "methods = [\"PUT\"]"));
     assert!(tie("methods = [\"GET\"]", "headers = { a = \"1\" }"));
-    assert!(
-        !tie("methods = [\"GET\"]", "headers = { a = \"1\", b = \"1\" }"),
-        "more conditions"
-    );
+    assert!(!tie("methods = [\"GET\"]", "headers = { a = \"1\", b = \"1\" }"), "more conditions");
     assert!(!tie("headers = { a = \"1\" }", "headers = { A = \"2\" }"));
     assert!(tie("headers = { a = \"1\" }", "headers = { a = \"*\" }"));
     assert!(tie("headers = { a = \"1\" }", "query = { a = \"2\" }"));
@@ -385,19 +295,9 @@ fn ties_are_found_among_many_routes() {
     );
     for nth in 0..300 {
         let value = if nth == 299 { 7 } else { nth };
-        let _ = write!(
-            text,
-            "[route.r{nth:03}]\nfunction = \"f\"\nheaders = {{ x-tenant = \"{value}\" }}\n"
-        );
+        let _ = write!(text, "[route.r{nth:03}]\nfunction = \"f\"\nheaders = {{ x-tenant = \"{value}\" }}\n");
     }
     let report = parse(&Sources::new([("gatepost.toml", &text)])).expect_err("a tie");
-    let messages: Vec<_> = report
-        .problems()
-        .iter()
-        .map(|problem| &*problem.message)
-        .collect();
-    assert_eq!(
-        messages,
-        ["routes `r007` and `r299` match the same requests"]
-    );
+    let messages: Vec<_> = report.problems().iter().map(|problem| &*problem.message).collect();
+    assert_eq!(messages, ["routes `r007` and `r299` match the same requests"]);
 }

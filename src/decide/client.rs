@@ -72,9 +72,7 @@ fn forwarded_element(element: &[u8]) -> Option<IpAddr> {
 }
 
 fn port(text: &str) -> Option<u16> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// The networks of all clients, laid out so that thousands of clients cost one binary search per prefix length in use.
@@ -98,18 +96,8 @@ impl Clients {
         for (id, client) in (0u32..).map(ClientId).zip(clients) {
             for net in client.networks.as_slice() {
                 match net {
-                    IpNet::V4(net) => insert(
-                        &mut index.v4,
-                        net.prefix_len(),
-                        u32::from(net.network()),
-                        id,
-                    ),
-                    IpNet::V6(net) => insert(
-                        &mut index.v6,
-                        net.prefix_len(),
-                        u128::from(net.network()),
-                        id,
-                    ),
+                    IpNet::V4(net) => insert(&mut index.v4, net.prefix_len(), u32::from(net.network()), id),
+                    IpNet::V6(net) => insert(&mut index.v6, net.prefix_len(), u128::from(net.network()), id),
                 }
             }
         }
@@ -130,10 +118,7 @@ impl Clients {
 fn insert<A>(all: &mut Vec<Prefixes<A>>, length: u8, address: A, id: ClientId) {
     match all.iter_mut().find(|p| p.length == length) {
         Some(prefixes) => prefixes.networks.push((address, id)),
-        None => all.push(Prefixes {
-            length,
-            networks: vec![(address, id)],
-        }),
+        None => all.push(Prefixes { length, networks: vec![(address, id)] }),
     }
 }
 
@@ -148,10 +133,7 @@ fn finish<A: Ord + Copy>(all: &mut [Prefixes<A>]) {
 
 impl<A: Ord + Copy> Prefixes<A> {
     fn get(&self, address: A) -> Option<ClientId> {
-        self.networks
-            .binary_search_by_key(&address, |(a, _)| *a)
-            .ok()
-            .map(|at| self.networks[at].1)
+        self.networks.binary_search_by_key(&address, |(a, _)| *a).ok().map(|at| self.networks[at].1)
     }
 }
 
@@ -176,9 +158,7 @@ pub fn admit(route: &Route, ip: IpAddr, client: Option<ClientId>) -> Result<(), 
         return Err(Reason::ForbiddenAddress);
     }
     match &route.clients {
-        Some(clients) if !client.is_some_and(|id| clients.contains(&id)) => {
-            Err(Reason::ForbiddenClient)
-        }
+        Some(clients) if !client.is_some_and(|id| clients.contains(&id)) => Err(Reason::ForbiddenClient),
         _ => Ok(()),
     }
 }
@@ -202,12 +182,7 @@ mod tests {
     fn found(peer: &str, lines: &[&str]) -> String {
         let headers: HeaderMap = lines
             .iter()
-            .map(|l| {
-                (
-                    http::HeaderName::from_static("x-forwarded-for"),
-                    HeaderValue::from_str(l).unwrap(),
-                )
-            })
+            .map(|l| (http::HeaderName::from_static("x-forwarded-for"), HeaderValue::from_str(l).unwrap()))
             .collect();
         address(ip(peer), &headers, &nets(&["10.0.0.0/8", "fd00::/8"])).to_string()
     }
@@ -222,18 +197,9 @@ mod tests {
     #[test]
     fn the_rightmost_address_that_is_not_trusted_is_the_caller() {
         assert_eq!(found("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(
-            found("10.0.0.1", &["1.1.1.1, 198.51.100.1 , 10.2.3.4"]),
-            "198.51.100.1"
-        );
-        assert_eq!(
-            found("10.0.0.1", &["1.1.1.1, 198.51.100.1", "10.2.3.4,10.0.0.7"]),
-            "198.51.100.1"
-        );
-        assert_eq!(
-            found("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]),
-            "198.51.100.1"
-        );
+        assert_eq!(found("10.0.0.1", &["1.1.1.1, 198.51.100.1 , 10.2.3.4"]), "198.51.100.1");
+        assert_eq!(found("10.0.0.1", &["1.1.1.1, 198.51.100.1", "10.2.3.4,10.0.0.7"]), "198.51.100.1");
+        assert_eq!(found("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
     }
 
     #[test]
@@ -252,25 +218,11 @@ mod tests {
 
     #[test]
     fn an_element_that_is_no_address_ends_the_walk_at_the_last_good_one() {
-        for bad in [
-            "unknown",
-            "_hidden",
-            "1.2.3",
-            "1.2.3.4:99999",
-            "1.2.3.4:+1",
-            "[1.2.3.4]",
-            "[::1",
-            "[::1]x",
-            "\"1.2.3.4\"",
-        ] {
-            assert_eq!(
-                found("10.0.0.1", &[&format!("192.0.2.1, {bad}, 10.0.0.2")]),
-                "10.0.0.2"
-            );
-            assert_eq!(
-                found("10.0.0.1", &[&format!("192.0.2.1, {bad}")]),
-                "10.0.0.1"
-            );
+        for bad in
+            ["unknown", "_hidden", "1.2.3", "1.2.3.4:99999", "1.2.3.4:+1", "[1.2.3.4]", "[::1", "[::1]x", "\"1.2.3.4\""]
+        {
+            assert_eq!(found("10.0.0.1", &[&format!("192.0.2.1, {bad}, 10.0.0.2")]), "10.0.0.2");
+            assert_eq!(found("10.0.0.1", &[&format!("192.0.2.1, {bad}")]), "10.0.0.1");
         }
     }
 
@@ -281,11 +233,7 @@ mod tests {
     }
 
     fn client(name: &str, networks: &[&str]) -> Client {
-        Client {
-            name: name.into(),
-            owner: None,
-            networks: nets(networks),
-        }
+        Client { name: name.into(), owner: None, networks: nets(networks) }
     }
 
     #[test]
@@ -334,32 +282,12 @@ mod tests {
         let address = Err(Reason::ForbiddenAddress);
         let client = Err(Reason::ForbiddenClient);
         assert_eq!(admit(&route(None, &[], None), me, None), Ok(()));
-        assert_eq!(
-            admit(
-                &route(Some(&["192.0.2.0/24"]), &["192.0.2.7/32"], None),
-                me,
-                None
-            ),
-            address
-        );
-        assert_eq!(
-            admit(&route(Some(&["10.0.0.0/8"]), &[], Some(&[3])), me, known),
-            address
-        );
+        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &["192.0.2.7/32"], None), me, None), address);
+        assert_eq!(admit(&route(Some(&["10.0.0.0/8"]), &[], Some(&[3])), me, known), address);
         assert_eq!(admit(&route(Some(&[]), &[], None), me, None), address);
-        assert_eq!(
-            admit(&route(Some(&["192.0.2.0/24"]), &[], Some(&[2])), me, known),
-            client
-        );
+        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &[], Some(&[2])), me, known), client);
         assert_eq!(admit(&route(None, &[], Some(&[3])), me, None), client);
-        assert_eq!(
-            admit(
-                &route(Some(&["192.0.2.0/24"]), &[], Some(&[2, 3])),
-                me,
-                known
-            ),
-            Ok(())
-        );
+        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &[], Some(&[2, 3])), me, known), Ok(()));
     }
 
     fn any_ip() -> impl Strategy<Value = IpAddr> {

@@ -35,10 +35,7 @@ mod tests {
     use super::*;
 
     fn with(lines: &[&[u8]]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|line| (COOKIE, HeaderValue::from_bytes(line).unwrap()))
-            .collect()
+        lines.iter().map(|line| (COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
     }
 
     #[test]

@@ -53,28 +53,19 @@ pub fn parse(authority: &str) -> Result<Host<'_>, HostProblem> {
         return bracketed(authority);
     }
     let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
-    Ok(Host {
-        name: reg_name(name)?,
-        port: port_of(port)?,
-    })
+    Ok(Host { name: reg_name(name)?, port: port_of(port)? })
 }
 
 fn bracketed(authority: &str) -> Result<Host<'_>, HostProblem> {
     let end = authority.find(']').ok_or(HostProblem::BadAddress)?;
     let (written, rest) = authority.split_at(end + 1);
-    let ip: Ipv6Addr = written[1..end]
-        .parse()
-        .map_err(|_| HostProblem::BadAddress)?;
+    let ip: Ipv6Addr = written[1..end].parse().map_err(|_| HostProblem::BadAddress)?;
     let port = match rest.as_bytes() {
         [] => None,
         [b':', ..] => port_of(&rest[1..])?,
         [byte, ..] => return Err(HostProblem::IllegalByte { byte: *byte }),
     };
-    let name = if is_written_like(written, ip) {
-        Cow::Borrowed(written)
-    } else {
-        Cow::Owned(format!("[{ip}]"))
-    };
+    let name = if is_written_like(written, ip) { Cow::Borrowed(written) } else { Cow::Owned(format!("[{ip}]")) };
     Ok(Host { name, port })
 }
 
@@ -126,11 +117,7 @@ fn reg_name(written: &str) -> Result<Cow<'_, str>, HostProblem> {
     if before == b'.' {
         return Err(HostProblem::EmptyLabel);
     }
-    Ok(if upper {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    })
+    Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ pub mod client;
 pub mod cookie;
 pub mod facts;
 pub mod host;
+pub mod limit;
 pub mod path;
 pub mod route;
 pub mod snapshot;
-pub mod limit;
 pub mod split;
 pub mod verdict;
 

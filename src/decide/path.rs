@@ -49,10 +49,7 @@ pub enum PathProblem {
 /// What can't be read in one way only: see [`PathProblem`].
 pub fn normalise(raw: &str) -> Result<Normal<'_>, PathProblem> {
     if is_normal(raw.as_bytes()) {
-        return Ok(Normal {
-            path: Cow::Borrowed(raw),
-            encoded_slash: false,
-        });
+        return Ok(Normal { path: Cow::Borrowed(raw), encoded_slash: false });
     }
     rewrite(raw)
 }
@@ -80,9 +77,7 @@ const fn classes() -> [Class; 256] {
         let byte = i as u8;
         table[i] = match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Class::Plain,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
-                Class::Plain
-            }
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => Class::Plain,
             b':' | b'@' => Class::Plain,
             b'/' => Class::Slash,
             b'%' => Class::Percent,
@@ -116,9 +111,7 @@ fn is_normal(raw: &[u8]) -> bool {
                 }
             }
             Class::Percent => match (raw.get(at + 1), raw.get(at + 2)) {
-                (Some(&high), Some(&low))
-                    if !high.is_ascii_lowercase() && !low.is_ascii_lowercase() =>
-                {
+                (Some(&high), Some(&low)) if !high.is_ascii_lowercase() && !low.is_ascii_lowercase() => {
                     match octet(high, low) {
                         Some(value) if escape_stays(value) => at += 3,
                         _ => return false,
@@ -186,10 +179,7 @@ fn rewrite(raw: &str) -> Result<Normal<'static>, PathProblem> {
             "/.." => {
                 out.truncate(start);
                 let parent = out.rfind('/').ok_or(PathProblem::AboveRoot)?;
-                if ["%2F", "%5C"]
-                    .iter()
-                    .any(|slash| out[parent..].contains(slash))
-                {
+                if ["%2F", "%5C"].iter().any(|slash| out[parent..].contains(slash)) {
                     return Err(PathProblem::DotsAtEncodedSlash);
                 }
                 out.truncate(parent);
@@ -203,10 +193,7 @@ fn rewrite(raw: &str) -> Result<Normal<'static>, PathProblem> {
     if encoded_slash && climbs_when_decoded(&out) {
         return Err(PathProblem::DotsAtEncodedSlash);
     }
-    Ok(Normal {
-        path: Cow::Owned(out),
-        encoded_slash,
-    })
+    Ok(Normal { path: Cow::Owned(out), encoded_slash })
 }
 
 /// Appends a segment in its one spelling; says whether a slash is encoded in it. `at` is its place in the path.
@@ -245,9 +232,7 @@ fn push_segment(segment: &str, at: usize, out: &mut String) -> Result<bool, Path
 }
 
 fn push_escape(value: u8, out: &mut String) {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-    ];
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     out.push('%');
     out.push(DIGITS[usize::from(value >> 4)]);
     out.push(DIGITS[usize::from(value & 0xf)]);
@@ -255,10 +240,7 @@ fn push_escape(value: u8, out: &mut String) {
 
 /// Whether a `..` shows up once the encoded slashes of a normal path are taken for slashes.
 fn climbs_when_decoded(path: &str) -> bool {
-    path.split('/')
-        .flat_map(|segment| segment.split("%2F"))
-        .flat_map(|part| part.split("%5C"))
-        .any(|part| part == "..")
+    path.split('/').flat_map(|segment| segment.split("%2F")).flat_map(|part| part.split("%5C")).any(|part| part == "..")
 }
 
 #[cfg(test)]

@@ -136,9 +136,7 @@ impl Router {
         });
         match found {
             ControlFlow::Break(id) => Found::Route(id),
-            ControlFlow::Continue(()) if only_method_failed => {
-                Found::MethodNotAllowed(self.allowed_methods(facts))
-            }
+            ControlFlow::Continue(()) if only_method_failed => Found::MethodNotAllowed(self.allowed_methods(facts)),
             ControlFlow::Continue(()) => Found::NoRoute,
         }
     }
@@ -228,12 +226,7 @@ impl Router {
     /// Visits the ends of all ways, params included; from the left, literals before params.
     ///
     /// No deeper than the longest pattern, and each node once at most: a node has one way to it.
-    fn visit_ways<V>(
-        &self,
-        place: NodeId,
-        rest: Option<&str>,
-        visitor: &mut V,
-    ) -> ControlFlow<RouteId>
+    fn visit_ways<V>(&self, place: NodeId, rest: Option<&str>, visitor: &mut V) -> ControlFlow<RouteId>
     where
         V: FnMut(RouteId) -> ControlFlow<RouteId>,
     {
@@ -326,11 +319,7 @@ impl Router {
     }
 
     /// The node at the end of `segments`, where `None` is a param.
-    fn grow<'p>(
-        &mut self,
-        root: NodeId,
-        segments: impl Iterator<Item = Option<&'p str>>,
-    ) -> NodeId {
+    fn grow<'p>(&mut self, root: NodeId, segments: impl Iterator<Item = Option<&'p str>>) -> NodeId {
         segments.fold(root, |place, segment| {
             let node = &self.nodes[place.0 as usize];
             let known = match segment {
@@ -364,8 +353,7 @@ impl Router {
         let hosts = self.exact_hosts.values_mut();
         let hosts = hosts.chain(self.wildcard_hosts.values_mut());
         for host in hosts.chain([&mut self.any_host]) {
-            host.regexes
-                .sort_by_key(|(_, id)| routes[id.index()].rank());
+            host.regexes.sort_by_key(|(_, id)| routes[id.index()].rank());
         }
         // Parents stand before their children.
         for id in 0..self.nodes.len() {
@@ -384,11 +372,7 @@ impl Router {
 
 impl Host {
     fn at(root: NodeId) -> Self {
-        Self {
-            root,
-            has_params: false,
-            regexes: Vec::new(),
-        }
+        Self { root, has_params: false, regexes: Vec::new() }
     }
 }
 
@@ -412,9 +396,7 @@ fn add_node(nodes: &mut Vec<Node>, keys: RandomState) -> NodeId {
 
 /// `/a/b` is `a`, `b`; the empty prefix is nothing.
 fn segments_of(path: &str) -> impl Iterator<Item = &str> {
-    path.strip_prefix('/')
-        .into_iter()
-        .flat_map(|p| p.split('/'))
+    path.strip_prefix('/').into_iter().flat_map(|p| p.split('/'))
 }
 
 #[cfg(test)]

@@ -44,18 +44,16 @@ pub fn compile(
     previous: Option<&Snapshot>,
     now: Now,
 ) -> Snapshot {
-    let old_functions: HashMap<&str, &Split> = previous
-        .map(|p| p.config.functions.iter().map(|f| &*f.name).zip(&p.splits).collect())
-        .unwrap_or_default();
+    let old_functions: HashMap<&str, &Split> =
+        previous.map(|p| p.config.functions.iter().map(|f| &*f.name).zip(&p.splits).collect()).unwrap_or_default();
     let splits = config
         .functions
         .iter()
         .map(|function| Split::new(function, workers, old_functions.get(&*function.name).copied()))
         .collect();
 
-    let old_shared: HashMap<&str, &Arc<Limiter>> = previous
-        .map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&p.shared).collect())
-        .unwrap_or_default();
+    let old_shared: HashMap<&str, &Arc<Limiter>> =
+        previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&p.shared).collect()).unwrap_or_default();
     let shared: Vec<_> = config
         .limits
         .iter()

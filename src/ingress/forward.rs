@@ -112,7 +112,8 @@ fn join_cookies(request: &mut RequestHeader) -> Result<()> {
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return Ok(());
     }
-    let joined = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let joined =
+        request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
     let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
         .map_err(|e| Error::because(ErrorType::InvalidHTTPHeader, "cookie", e))?;
     request.insert_header(header::COOKIE, joined)

@@ -449,12 +449,7 @@ impl ProxyHttp for Ingress {
         Ok(())
     }
 
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx. pingora forwards the others.

@@ -114,7 +114,9 @@ fn grpc_status(reason: Reason) -> &'static str {
 pub fn raw(answer: &Answer) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let status = answer.header.status;
-    out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).as_bytes());
+    out.extend_from_slice(
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).as_bytes(),
+    );
     answer.header.header_to_h1_wire(&mut out);
     out.extend_from_slice(b"Connection: close\r\n\r\n");
     out.extend_from_slice(&answer.body);

@@ -94,18 +94,12 @@ impl AccessLog {
         let shared = Arc::new(Shared::default());
         let (finish, done) = mpsc::sync_channel(1);
         let writer = Writer::new(Arc::clone(&shared), sink);
-        let handle = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || {
-                writer.run();
-                // Nobody may be waiting.
-                let _ = finish.send(());
-            })?;
-        Ok(Self {
-            shared,
-            writer: handle.thread().clone(),
-            done: Mutex::new(done),
-        })
+        let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            writer.run();
+            // Nobody may be waiting.
+            let _ = finish.send(());
+        })?;
+        Ok(Self { shared, writer: handle.thread().clone(), done: Mutex::new(done) })
     }
 
     /// A port for one worker.
@@ -191,18 +185,11 @@ pub struct LogPort {
 impl LogPort {
     /// Writes the line of one request, if `log` (of the config that the request was served by) wants it. Never waits.
     pub fn write(&mut self, log: &Log, entry: &Entry<'_>) {
-        if log.access == AccessSink::Off || (entry.class == Class::Ok && !self.deal(log.sample_ok))
-        {
+        if log.access == AccessSink::Off || (entry.class == Class::Ok && !self.deal(log.sample_ok)) {
             return;
         }
         self.line.clear();
-        format::line(
-            &mut self.line,
-            log.format,
-            log.query,
-            &mut self.stamp,
-            entry,
-        );
+        format::line(&mut self.line, log.format, log.query, &mut self.stamp, entry);
         if self.ring.push_entire_slice(&self.line).is_err() {
             self.counts.drop_lines(1);
         }

@@ -6,11 +6,7 @@ use jiff::{Timestamp, tz::Offset};
 
 /// Milliseconds since 1970-01-01T00:00:00Z; 0 on a clock set before that.
 pub fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Writes moments as `2026-11-22T16:20:01.123Z`, and works the calendar out once a second only.
@@ -25,10 +21,7 @@ impl Stamp {
     pub const LEN: usize = 24;
 
     pub fn new() -> Self {
-        Self {
-            second: 0,
-            text: *b"1970-01-01T00:00:00.000Z",
-        }
+        Self { second: 0, text: *b"1970-01-01T00:00:00.000Z" }
     }
 
     /// The text of `unix_ms`, milliseconds since 1970 in UTC. Years past 9999 are written as the last moment of that year.
@@ -46,10 +39,8 @@ impl Stamp {
 
     #[cold]
     fn turn(&mut self, second: u64) {
-        let moment = i64::try_from(second)
-            .ok()
-            .and_then(|second| Timestamp::from_second(second).ok())
-            .unwrap_or(Timestamp::MAX);
+        let moment =
+            i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX);
         let civil = Offset::UTC.to_datetime(moment);
         let mut put = |at: usize, width: usize, mut value: u64| {
             for place in (at..at + width).rev() {
@@ -86,18 +77,9 @@ mod tests {
         let mut stamp = Stamp::new();
         assert_eq!(text(&mut stamp, 0), "1970-01-01T00:00:00.000Z");
         assert_eq!(text(&mut stamp, 7), "1970-01-01T00:00:00.007Z");
-        assert_eq!(
-            text(&mut stamp, 1_709_210_096_789),
-            "2024-02-29T12:34:56.789Z"
-        );
-        assert_eq!(
-            text(&mut stamp, 1_709_210_096_001),
-            "2024-02-29T12:34:56.001Z"
-        );
-        assert_eq!(
-            text(&mut stamp, 1_709_210_095_999),
-            "2024-02-29T12:34:55.999Z"
-        );
+        assert_eq!(text(&mut stamp, 1_709_210_096_789), "2024-02-29T12:34:56.789Z");
+        assert_eq!(text(&mut stamp, 1_709_210_096_001), "2024-02-29T12:34:56.001Z");
+        assert_eq!(text(&mut stamp, 1_709_210_095_999), "2024-02-29T12:34:55.999Z");
     }
 
     #[test]

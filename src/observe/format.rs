@@ -63,13 +63,7 @@ pub struct Entry<'r> {
 }
 
 /// Appends the line of `entry`, its newline included.
-pub fn line(
-    out: &mut Vec<u8>,
-    format: LogFormat,
-    query: bool,
-    stamp: &mut Stamp,
-    entry: &Entry<'_>,
-) {
+pub fn line(out: &mut Vec<u8>, format: LogFormat, query: bool, stamp: &mut Stamp, entry: &Entry<'_>) {
     match format {
         LogFormat::Json => json(out, query, stamp, entry),
         LogFormat::Text => text(out, query, stamp, entry),
@@ -227,12 +221,8 @@ fn text(out: &mut Vec<u8>, query: bool, stamp: &mut Stamp, e: &Entry<'_>) {
             integer(out, number);
         }
     }
-    let times = [
-        ("total_ms", Some(e.total)),
-        ("queue_ms", e.queue),
-        ("connect_ms", e.connect),
-        ("upstream_ms", e.upstream),
-    ];
+    let times =
+        [("total_ms", Some(e.total)), ("queue_ms", e.queue), ("connect_ms", e.connect), ("upstream_ms", e.upstream)];
     for (key, time) in times {
         if let Some(time) = time {
             pair(out, key);
@@ -338,9 +328,7 @@ fn escape(out: &mut Vec<u8>, value: &[u8]) {
 /// Whether every byte is in [`PLAIN`]. Eight at a time: a line has some 150 bytes of values, and one by one they are a quarter of its cost.
 fn is_plain(value: &[u8]) -> bool {
     let (words, rest) = value.as_chunks::<8>();
-    words
-        .iter()
-        .all(|word| is_plain_word(u64::from_ne_bytes(*word)))
+    words.iter().all(|word| is_plain_word(u64::from_ne_bytes(*word)))
         && rest.iter().all(|byte| PLAIN[usize::from(*byte)])
 }
 
@@ -388,10 +376,7 @@ fn cut(value: &[u8]) -> usize {
         return value.len();
     }
     let inside = |at: usize| value[at] & 0b1100_0000 == 0b1000_0000;
-    (MAX_VALUE - 3..=MAX_VALUE)
-        .rev()
-        .find(|&at| !inside(at))
-        .unwrap_or(MAX_VALUE)
+    (MAX_VALUE - 3..=MAX_VALUE).rev().find(|&at| !inside(at)).unwrap_or(MAX_VALUE)
 }
 
 #[cfg(test)]

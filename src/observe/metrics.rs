@@ -78,9 +78,7 @@ impl Metrics {
         let shards = workers.max(1).next_power_of_two();
         Arc::new(Self {
             shards,
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |since| since.as_secs_f64()),
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
             current: ArcSwap::from_pointee(Handles::none(shards)),
             generation: AtomicU64::new(0),
             reloads: Default::default(),
@@ -103,8 +101,7 @@ impl Metrics {
 
     pub fn count_reload(&self, result: ReloadResult) {
         self.reloads[result as usize].fetch_add(1, Ordering::Relaxed);
-        self.last_reload_failed
-            .store(result == ReloadResult::Rejected, Ordering::Relaxed);
+        self.last_reload_failed.store(result == ReloadResult::Rejected, Ordering::Relaxed);
     }
 
     /// Shows what the access log could not write. The first call counts.
@@ -126,11 +123,7 @@ impl Metrics {
         self.render_config(&mut out);
         self.render_log(&mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
-        out.sample(
-            "gatepost_build_info",
-            &[("version", env!("CARGO_PKG_VERSION"))],
-            1,
-        );
+        out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut out, self.started);
         out.finish()
     }
@@ -143,11 +136,7 @@ impl Metrics {
             self.generation.load(Ordering::Relaxed),
         );
         let name = "gatepost_config_reloads_total";
-        out.family(
-            name,
-            Kind::Counter,
-            "Loads of the config, by how they ended.",
-        );
+        out.family(name, Kind::Counter, "Loads of the config, by how they ended.");
         for result in ReloadResult::ALL {
             let count = self.reloads[result as usize].load(Ordering::Relaxed);
             out.sample(name, &[("result", result.as_str())], count);
@@ -160,16 +149,9 @@ impl Metrics {
         );
         let name = "gatepost_certificate_expiry_seconds";
         let certificates = lock(&self.certificates);
-        out.family(
-            name,
-            Kind::Gauge,
-            "When a certificate in use ends to be valid, in seconds since 1970.",
-        );
+        out.family(name, Kind::Gauge, "When a certificate in use ends to be valid, in seconds since 1970.");
         for certificate in certificates.iter() {
-            let labels = [
-                ("listener", certificate.listener.as_str()),
-                ("name", &certificate.name),
-            ];
+            let labels = [("listener", certificate.listener.as_str()), ("name", &certificate.name)];
             out.sample(name, &labels, certificate.not_after);
         }
     }

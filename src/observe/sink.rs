@@ -48,11 +48,7 @@ impl Sink {
             AccessSink::Stdout => Target::Stdout(io::stdout().as_fd().try_clone_to_owned()?.into()),
             AccessSink::File(path) => {
                 let (file, identity) = open_file(path)?;
-                Target::File {
-                    path: path.clone(),
-                    file,
-                    identity,
-                }
+                Target::File { path: path.clone(), file, identity }
             }
         }))
     }
@@ -80,12 +76,7 @@ impl Sink {
 
     /// Sees to it that lines go to the file that is now at the path; `force` opens it anew in any case.
     pub(super) fn follow(&mut self, force: bool) -> Followed {
-        let Target::File {
-            path,
-            file,
-            identity,
-        } = &mut self.0
-        else {
+        let Target::File { path, file, identity } = &mut self.0 else {
             return Followed::Same;
         };
         let there = fs::metadata(&*path).map(|meta| (meta.dev(), meta.ino()));
@@ -98,9 +89,7 @@ impl Sink {
                 (*file, *identity) = (new_file, new);
                 Followed::Replaced
             }
-            Err(error) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => {
-                Followed::Moved(error)
-            }
+            Err(error) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => Followed::Moved(error),
             Err(error) => Followed::Gone(error),
         }
     }
@@ -108,10 +97,7 @@ impl Sink {
 
 fn open_file(path: &Path) -> io::Result<(File, (u64, u64))> {
     let named = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot open access log `{}`: {error}", path.display()),
-        )
+        io::Error::new(error.kind(), format!("cannot open access log `{}`: {error}", path.display()))
     };
     // Opening a pipe would wait for its reader.
     if fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo()) {

@@ -36,15 +36,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, sink: Sink) -> Self {
-        Self {
-            shared,
-            sink,
-            rings: Vec::new(),
-            next: 0,
-            batch: Vec::new(),
-            written: 0,
-            troubled: false,
-        }
+        Self { shared, sink, rings: Vec::new(), next: 0, batch: Vec::new(), written: 0, troubled: false }
     }
 
     pub(super) fn run(mut self) {
@@ -145,9 +137,7 @@ impl Writer {
         if self.written == 0 || self.batch[self.written - 1] == b'\n' {
             return;
         }
-        let rest = self.batch[self.written..]
-            .iter()
-            .position(|&byte| byte == b'\n');
+        let rest = self.batch[self.written..].iter().position(|&byte| byte == b'\n');
         self.written += rest.map_or(self.batch.len() - self.written, |at| at + 1);
         self.shared.counts.drop_lines(1);
         if self.written == self.batch.len() {
@@ -173,10 +163,7 @@ impl Writer {
     fn recovered(&mut self) {
         self.troubled = false;
         let dropped_lines = self.shared.counts.dropped_lines();
-        info!(
-            sink = self.sink.name(),
-            dropped_lines, "access log is written again"
-        );
+        info!(sink = self.sink.name(), dropped_lines, "access log is written again");
     }
 
     /// Counts what is left at the end and can't be written.
@@ -194,11 +181,7 @@ impl Writer {
         }
         if lost > 0 {
             self.shared.counts.drop_lines(lost);
-            warn!(
-                sink = self.sink.name(),
-                lines = lost,
-                "access log lines were lost at the end"
-            );
+            warn!(sink = self.sink.name(), lines = lost, "access log lines were lost at the end");
         }
     }
 }

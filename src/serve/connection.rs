@@ -21,11 +21,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::listener::{Counted, Refused, Settings};
 use crate::ingress::{
-    Proxy, refuse_head,
+    Proxy,
     conn::{Conn, Info, ListenerKey, Phase},
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
     proxy_protocol::{self, ProxyHeader},
+    refuse_head,
     wire::{Socket, Wire},
 };
 

@@ -36,20 +36,11 @@ pub enum StateError {
     #[error("another gatepost ({}) uses {dir}: stop it, or give this one a server.state_dir of its own", pid_words(*pid))]
     InUse { dir: PathBuf, pid: Option<u32> },
     #[error("cannot {doing} {path}: {cause}")]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        cause: io::Error,
-    },
-    #[error(
-        "generation {generation} is not kept in {dir}: the last {KEPT} are, see `gatepost history`"
-    )]
+    Io { doing: &'static str, path: PathBuf, cause: io::Error },
+    #[error("generation {generation} is not kept in {dir}: the last {KEPT} are, see `gatepost history`")]
     NotKept { generation: u64, dir: PathBuf },
     #[error("{path} is damaged: {cause}")]
-    Damaged {
-        path: PathBuf,
-        cause: serde_json::Error,
-    },
+    Damaged { path: PathBuf, cause: serde_json::Error },
     #[error("{dir} could not be used at start, so nothing is kept until a restart")]
     Detached { dir: PathBuf },
 }
@@ -129,22 +120,14 @@ impl Generations {
         make_dir(&texts)?;
         remove_leftovers(&texts);
         mend_history(&history_file(state_dir))?;
-        Ok(Self {
-            dir: state_dir.to_owned(),
-            lock: Some(lock),
-            newest: newest(state_dir),
-        })
+        Ok(Self { dir: state_dir.to_owned(), lock: Some(lock), newest: newest(state_dir) })
     }
 
     /// Numbers without a directory to keep anything in: every [`record`](Self::record) fails and counts on.
     ///
     /// Goes on from what can be read of `state_dir`.
     pub fn detached(state_dir: &Path) -> Self {
-        Self {
-            dir: state_dir.to_owned(),
-            lock: None,
-            newest: newest(state_dir),
-        }
+        Self { dir: state_dir.to_owned(), lock: None, newest: newest(state_dir) }
     }
 
     /// The number of the newest generation; 0 before the first.
@@ -181,27 +164,15 @@ impl Generations {
         let before = self.newest.take();
         let newest = self.newest.insert(match before {
             Some(newest) if newest.generation == generation => newest,
-            _ => Newest {
-                generation,
-                hash: hash.to_owned(),
-                kept: false,
-                told: false,
-            },
+            _ => Newest { generation, hash: hash.to_owned(), kept: false, told: false },
         });
         if newest.kept && newest.told {
             return Ok(generation);
         }
         if self.lock.is_none() {
-            return Err(StateError::Detached {
-                dir: self.dir.clone(),
-            });
+            return Err(StateError::Detached { dir: self.dir.clone() });
         }
-        let manifest = Manifest {
-            generation,
-            at,
-            hash: hash.to_owned(),
-            files: names(sources),
-        };
+        let manifest = Manifest { generation, at, hash: hash.to_owned(), files: names(sources) };
         if !newest.kept {
             store(&texts_dir(&self.dir), &manifest, sources)?;
             newest.kept = true;
@@ -247,10 +218,7 @@ pub fn read(state_dir: &Path, generation: u64) -> Result<Vec<(String, String)>, 
     let dir = texts_dir(state_dir).join(dir_name(generation));
     let manifest = match read_manifest(&dir) {
         Err(StateError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
-            return Err(StateError::NotKept {
-                generation,
-                dir: state_dir.into(),
-            });
+            return Err(StateError::NotKept { generation, dir: state_dir.into() });
         }
         manifest => manifest?,
     };
@@ -301,18 +269,11 @@ fn dir_name(generation: u64) -> String {
 }
 
 fn failed(doing: &'static str, path: &Path, cause: io::Error) -> StateError {
-    StateError::Io {
-        doing,
-        path: path.to_owned(),
-        cause,
-    }
+    StateError::Io { doing, path: path.to_owned(), cause }
 }
 
 fn make_dir(path: &Path) -> Result<(), StateError> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
     made.map_err(|source| failed("make", path, source))
 }
 
@@ -337,18 +298,13 @@ fn take_lock(state_dir: &Path) -> Result<File, StateError> {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
-                return Err(StateError::InUse {
-                    dir: state_dir.into(),
-                    pid: text.trim().parse().ok(),
-                });
+                return Err(StateError::InUse { dir: state_dir.into(), pid: text.trim().parse().ok() });
             }
             Err(error) => return Err(failed("lock", &path, error.into())),
         }
     }
     // Only for people and for the message above: a full disk is no reason not to start.
-    let told = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let told = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(error) = told {
         tracing::warn!(path = %path.display(), %error, "pid not written to the lock");
     }
@@ -374,27 +330,21 @@ fn mend_history(path: &Path) -> Result<(), StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(failed("read", path, source)),
     };
-    let whole = text
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |at| at + 1);
+    let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     let rest = &text[whole..];
     if rest.is_empty() {
         return Ok(());
     }
-    let mended = fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| {
-            match serde_json::from_slice::<Entry>(rest) {
-                Ok(_) => {
-                    file.seek(SeekFrom::End(0))?;
-                    file.write_all(b"\n")?;
-                }
-                Err(_) => file.set_len(whole as u64)?,
+    let mended = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
+        match serde_json::from_slice::<Entry>(rest) {
+            Ok(_) => {
+                file.seek(SeekFrom::End(0))?;
+                file.write_all(b"\n")?;
             }
-            file.sync_all()
-        });
+            Err(_) => file.set_len(whole as u64)?,
+        }
+        file.sync_all()
+    });
     mended.map_err(|source| failed("mend", path, source))
 }
 
@@ -408,19 +358,12 @@ fn newest(state_dir: &Path) -> Option<Newest> {
     let kept = kept(&texts).pop();
     match (told, kept) {
         (Some((generation, hash)), kept) if kept.is_none_or(|kept| kept <= generation) => {
-            Some(Newest {
-                generation,
-                hash,
-                kept: kept == Some(generation),
-                told: true,
-            })
+            Some(Newest { generation, hash, kept: kept == Some(generation), told: true })
         }
         // It died between the texts and the line.
         (_, Some(generation)) => Some(Newest {
             generation,
-            hash: read_manifest(&texts.join(dir_name(generation)))
-                .map(|manifest| manifest.hash)
-                .unwrap_or_default(),
+            hash: read_manifest(&texts.join(dir_name(generation))).map(|manifest| manifest.hash).unwrap_or_default(),
             kept: true,
             told: false,
         }),
@@ -429,8 +372,7 @@ fn newest(state_dir: &Path) -> Option<Newest> {
 }
 
 fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
-    text.split(|b| *b == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
+    text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 /// The numbers of the generations whose texts are there, ascending.
@@ -455,10 +397,7 @@ fn names(sources: &[(String, String)]) -> Vec<Stored> {
     sources
         .iter()
         .enumerate()
-        .map(|(number, (name, _))| Stored {
-            name: name.clone(),
-            stored: format!("{number:03}-{}", safe(name)),
-        })
+        .map(|(number, (name, _))| Stored { name: name.clone(), stored: format!("{number:03}-{}", safe(name)) })
         .collect()
 }
 
@@ -475,11 +414,7 @@ fn safe(name: &str) -> String {
         .collect()
 }
 
-fn store(
-    texts: &Path,
-    manifest: &Manifest,
-    sources: &[(String, String)],
-) -> Result<(), StateError> {
+fn store(texts: &Path, manifest: &Manifest, sources: &[(String, String)]) -> Result<(), StateError> {
     // It may have been taken away since the start.
     make_dir(texts)?;
     let name = dir_name(manifest.generation);
@@ -515,11 +450,7 @@ fn fill(dir: &Path, manifest: &Manifest, sources: &[(String, String)]) -> io::Re
 }
 
 fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
     file.write_all(text)?;
     file.sync_all()
 }
@@ -528,11 +459,7 @@ fn append(path: &Path, entry: &Entry) -> Result<(), StateError> {
     let append = || -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .open(path)?;
+        let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
         let before = file.metadata()?.len();
         let written = file.write_all(&line).and_then(|()| file.sync_all());
         if before == 0
@@ -556,8 +483,7 @@ fn prune(texts: &Path) {
     for generation in &kept[..kept.len().saturating_sub(KEPT)] {
         let name = dir_name(*generation);
         let hidden = texts.join(format!(".old-{name}"));
-        let gone =
-            fs::rename(texts.join(&name), &hidden).and_then(|()| fs::remove_dir_all(&hidden));
+        let gone = fs::rename(texts.join(&name), &hidden).and_then(|()| fs::remove_dir_all(&hidden));
         if let Err(error) = gone {
             tracing::warn!(generation, %error, "old generation not removed");
         }

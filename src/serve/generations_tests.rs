@@ -17,10 +17,7 @@ fn texts(text: &str) -> Vec<(String, String)> {
 
 /// Records a config whose hash is its text.
 fn record(generations: &mut Generations, text: &str) -> Result<u64, StateError> {
-    let change = Change {
-        text: format!("now {text}"),
-        applies: Applied::Live,
-    };
+    let change = Change { text: format!("now {text}"), applies: Applied::Live };
     generations.record(&texts(text), text, &[change], &Author::default(), at())
 }
 
@@ -44,17 +41,9 @@ fn numbers_go_on_after_a_restart() {
 
     let mut two = open(&dir);
     assert_eq!(two.number_for("b"), 2);
-    assert_eq!(
-        record(&mut two, "b").unwrap(),
-        2,
-        "the same config as before"
-    );
+    assert_eq!(record(&mut two, "b").unwrap(), 2, "the same config as before");
     assert_eq!(two.list().unwrap().len(), 2);
-    assert_eq!(
-        record(&mut two, "a").unwrap(),
-        3,
-        "an old config is a new generation"
-    );
+    assert_eq!(record(&mut two, "a").unwrap(), 3, "an old config is a new generation");
     let history = two.list().unwrap();
     assert_eq!(history[2].change, ["now a"]);
     assert_eq!(history[2].at, at());
@@ -83,13 +72,8 @@ fn texts_come_back_by_their_names_whatever_these_are() {
     .enumerate()
     .map(|(i, name)| (name.to_owned(), format!("text {i}")))
     .collect();
-    let author = Author {
-        by: Some("mei".into()),
-        reason: Some("canary is fine".into()),
-    };
-    let number = generations
-        .record(&sources, "h", &[], &author, at())
-        .unwrap();
+    let author = Author { by: Some("mei".into()), reason: Some("canary is fine".into()) };
+    let number = generations.record(&sources, "h", &[], &author, at()).unwrap();
     assert_eq!(generations.read(number).unwrap(), sources);
     assert_eq!(generations.list().unwrap()[0].author, author);
     let line = fs::read_to_string(history_file(&state(&dir))).unwrap();
@@ -124,10 +108,7 @@ fn the_last_fifty_keep_their_texts_and_all_their_lines() {
     assert_eq!((kept.len(), kept[0]), (50, 4));
     assert_eq!(generations.read(4).unwrap(), texts("text 4"));
     let gone = generations.read(3).unwrap_err();
-    assert!(
-        matches!(gone, StateError::NotKept { generation: 3, .. }),
-        "{gone}"
-    );
+    assert!(matches!(gone, StateError::NotKept { generation: 3, .. }), "{gone}");
     assert_eq!(generations.list().unwrap().len(), 53);
 }
 
@@ -195,11 +176,7 @@ fn a_full_disk_is_told_and_the_number_goes_on() {
     assert_eq!(generations.current(), 2);
 
     fs::remove_file(history_file(&state(&dir))).unwrap();
-    assert_eq!(
-        record(&mut generations, "b").unwrap(),
-        2,
-        "written once there is space"
-    );
+    assert_eq!(record(&mut generations, "b").unwrap(), 2, "written once there is space");
     assert_eq!(generations.list().unwrap().len(), 1);
     assert_eq!(generations.read(2).unwrap(), texts("b"));
 }

@@ -76,10 +76,8 @@ enum Order {
 /// A [`Report`](crate::config::Report) where the config is wrong; else what the system refused at the start.
 pub fn run(options: Options) -> Result<()> {
     let loaded = config::load(&options.config, Mode::Run)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(control(options, loaded))
 }
 

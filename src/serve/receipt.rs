@@ -48,9 +48,7 @@ impl ReloadResult {
 impl Receipt {
     /// The changes that the process must be started anew for.
     pub fn waiting(&self) -> impl Iterator<Item = &Change> {
-        self.changes
-            .iter()
-            .filter(|change| change.applies == Applied::NeedsRestart)
+        self.changes.iter().filter(|change| change.applies == Applied::NeedsRestart)
     }
 }
 
@@ -59,28 +57,20 @@ impl fmt::Display for Receipt {
         let (generation, took) = (self.generation, Took(self.took));
         match self.result {
             ReloadResult::Unchanged => {
-                write!(
-                    f,
-                    "nothing changed; generation {generation} goes on serving"
-                )
+                write!(f, "nothing changed; generation {generation} goes on serving")
             }
             ReloadResult::Rejected => {
                 if let Some(report) = &self.report {
                     writeln!(f, "{}", report.trim_end())?;
                 }
-                write!(
-                    f,
-                    "the new config is refused; generation {generation} goes on serving"
-                )
+                write!(f, "the new config is refused; generation {generation} goes on serving")
             }
             ReloadResult::Applied => {
                 write!(f, "generation {generation} applied in {took}:")?;
                 match self.changes.as_slice() {
                     [] => f.write_str(" no setting differs"),
                     [one] => write!(f, " {one}"),
-                    many if f.alternate() => {
-                        many.iter().try_for_each(|change| write!(f, "\n  {change}"))
-                    }
+                    many if f.alternate() => many.iter().try_for_each(|change| write!(f, "\n  {change}")),
                     [first, rest @ ..] => {
                         write!(f, " {first}")?;
                         rest.iter().try_for_each(|change| write!(f, " | {change}"))
@@ -118,9 +108,7 @@ mod as_ms {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let ms = f64::deserialize(from)?;
         let took = Duration::try_from_secs_f64(ms / 1_000.0).map_err(D::Error::custom)?;
-        Ok(Duration::from_micros(
-            (took.as_nanos() as f64 / 1_000.0).round() as u64,
-        ))
+        Ok(Duration::from_micros((took.as_nanos() as f64 / 1_000.0).round() as u64))
     }
 }
 
@@ -129,16 +117,11 @@ pub(super) mod as_text {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in crate::serve) fn serialize<S: Serializer>(
-        at: &Timestamp,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in crate::serve) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(at)
     }
 
-    pub(in crate::serve) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Timestamp, D::Error> {
+    pub(in crate::serve) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
@@ -152,13 +135,7 @@ mod tests {
             generation: 7,
             hash: "4f".into(),
             result,
-            changes: changes
-                .iter()
-                .map(|(text, applies)| Change {
-                    text: (*text).into(),
-                    applies: *applies,
-                })
-                .collect(),
+            changes: changes.iter().map(|(text, applies)| Change { text: (*text).into(), applies: *applies }).collect(),
             report: None,
             took: Duration::from_micros(3_217),
             at: "2026-11-22T10:00:00.25Z".parse().unwrap(),
@@ -167,10 +144,7 @@ mod tests {
 
     #[test]
     fn tells_one_change_on_one_line() {
-        let one = receipt(
-            ReloadResult::Applied,
-            &[("function orders: v42 5 % → 10 %", Applied::Live)],
-        );
+        let one = receipt(ReloadResult::Applied, &[("function orders: v42 5 % → 10 %", Applied::Live)]);
         let line = "generation 7 applied in 3 ms: function orders: v42 5 % → 10 %";
         assert_eq!(one.to_string(), line);
         assert_eq!(format!("{one:#}"), line);
@@ -180,10 +154,7 @@ mod tests {
     fn tells_many_changes_and_what_waits() {
         let two = receipt(
             ReloadResult::Applied,
-            &[
-                ("server.workers 2 → 4", Applied::NeedsRestart),
-                ("route report: added", Applied::Live),
-            ],
+            &[("server.workers 2 → 4", Applied::NeedsRestart), ("route report: added", Applied::Live)],
         );
         assert_eq!(
             two.to_string(),
@@ -204,14 +175,8 @@ mod tests {
             refused.to_string(),
             "error: unknown key `wieght`\nthe new config is refused; generation 7 goes on serving"
         );
-        assert_eq!(
-            receipt(ReloadResult::Unchanged, &[]).to_string(),
-            "nothing changed; generation 7 goes on serving"
-        );
-        assert_eq!(
-            receipt(ReloadResult::Applied, &[]).to_string(),
-            "generation 7 applied in 3 ms: no setting differs"
-        );
+        assert_eq!(receipt(ReloadResult::Unchanged, &[]).to_string(), "nothing changed; generation 7 goes on serving");
+        assert_eq!(receipt(ReloadResult::Applied, &[]).to_string(), "generation 7 applied in 3 ms: no setting differs");
     }
 
     #[test]

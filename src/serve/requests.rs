@@ -71,27 +71,16 @@ impl Id {
 /// Why a request got no receipt. The cause is in the message.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error(
-        "no gatepost is running with state_dir {dir}: start it, or name its config with --config"
-    )]
+    #[error("no gatepost is running with state_dir {dir}: start it, or name its config with --config")]
     NotRunning { dir: PathBuf },
     #[error("no answer from the gatepost at {dir} within {} s: look into its log", waited.as_secs())]
     Timeout { dir: PathBuf, waited: Duration },
     #[error("{path} may be used by the service's user and root only: run this as one of them")]
     Denied { path: PathBuf },
     #[error("{doing} {path}: {cause}")]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        cause: io::Error,
-    },
-    #[error(
-        "the answer in {path} is not understood: is the running gatepost of another version? ({cause})"
-    )]
-    NotUnderstood {
-        path: PathBuf,
-        cause: serde_json::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, cause: io::Error },
+    #[error("the answer in {path} is not understood: is the running gatepost of another version? ({cause})")]
+    NotUnderstood { path: PathBuf, cause: serde_json::Error },
 }
 
 /// Where requests are put: what the service watches.
@@ -116,8 +105,7 @@ pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Rec
     let answer = receipts(state_dir).join(id.file_name());
     let text = serde_json::to_vec(request).map_err(io::Error::from);
     // The service may be another user than root, who asks; the directory is what keeps others out.
-    text.and_then(|text| put(&asked, &text, 0o644))
-        .map_err(|source| io_error("cannot write", &asked, source))?;
+    text.and_then(|text| put(&asked, &text, 0o644)).map_err(|source| io_error("cannot write", &asked, source))?;
     let mut looked = Instant::now();
     let result = loop {
         match fs::read(&answer) {
@@ -126,10 +114,7 @@ pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Rec
             Err(source) => break Err(io_error("cannot read", &answer, source)),
         }
         if started.elapsed() >= timeout {
-            break Err(AskError::Timeout {
-                dir: state_dir.into(),
-                waited: timeout,
-            });
+            break Err(AskError::Timeout { dir: state_dir.into(), waited: timeout });
         }
         if looked.elapsed() >= ALIVE {
             looked = Instant::now();
@@ -149,9 +134,7 @@ pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Rec
 fn must_run(state_dir: &Path) -> Result<(), AskError> {
     match generations::holder(state_dir) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(AskError::NotRunning {
-            dir: state_dir.into(),
-        }),
+        Ok(false) => Err(AskError::NotRunning { dir: state_dir.into() }),
         Err(source) => Err(io_error("cannot read", state_dir, source)),
     }
 }
@@ -165,10 +148,7 @@ fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> AskError {
 }
 
 fn understood(path: &Path, text: &[u8]) -> Result<Receipt, AskError> {
-    serde_json::from_slice(text).map_err(|cause| AskError::NotUnderstood {
-        path: path.into(),
-        cause,
-    })
+    serde_json::from_slice(text).map_err(|cause| AskError::NotUnderstood { path: path.into(), cause })
 }
 
 /// Makes the two directories, closed to others, and removes answers that nobody fetched. For the service's start.
@@ -213,11 +193,8 @@ pub fn pending(state_dir: &Path) -> Vec<(Id, Request)> {
 
 fn read_request(path: &Path, entry: &fs::DirEntry) -> io::Result<(Id, Request)> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let id = entry
-        .file_name()
-        .to_str()
-        .and_then(Id::parse)
-        .ok_or_else(|| invalid("the name is not one of gatepost's"))?;
+    let id =
+        entry.file_name().to_str().and_then(Id::parse).ok_or_else(|| invalid("the name is not one of gatepost's"))?;
     // Anything else than a plain file could keep the reader waiting.
     let about = entry.metadata()?;
     if !about.is_file() || about.len() > LONGEST {
@@ -248,11 +225,7 @@ fn clean(state_dir: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|about| about.modified())
-            .ok()
-            .and_then(|at| at.elapsed().ok());
+        let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > KEPT) {
             let _ = fs::remove_file(entry.path());
         }

@@ -8,13 +8,7 @@ use super::*;
 use crate::serve::{generations::Generations, receipt::ReloadResult};
 
 fn reload() -> Request {
-    Request {
-        kind: Kind::Reload,
-        author: Author {
-            by: Some("mei".into()),
-            reason: None,
-        },
-    }
+    Request { kind: Kind::Reload, author: Author { by: Some("mei".into()), reason: None } }
 }
 
 fn receipt() -> Receipt {
@@ -106,14 +100,8 @@ fn what_is_not_understood_is_removed() {
     fs::write(dir.join("2.json"), r#"{"kind":"dance"}"#).unwrap();
     fs::write(dir.join("a b.json"), r#"{"kind":"reload"}"#).unwrap();
     fs::write(dir.join("3.json"), vec![b' '; LONGEST as usize + 1]).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        dir.join("4.json"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RWXU,
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, dir.join("4.json"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
     fs::write(dir.join(".5.json"), "not finished").unwrap();
     fs::write(dir.join("6.json"), r#"{"kind":"reload"}"#).unwrap();
     let waiting = pending(state.path());
@@ -131,10 +119,7 @@ fn requests_are_answered_in_the_order_in_which_they_came() {
         let text = serde_json::to_vec(&reload()).unwrap();
         put(&dir(state.path()).join(id.file_name()), &text, 0o600).unwrap();
     }
-    let order: Vec<Id> = pending(state.path())
-        .into_iter()
-        .map(|(id, _)| id)
-        .collect();
+    let order: Vec<Id> = pending(state.path()).into_iter().map(|(id, _)| id).collect();
     assert_eq!(order, ids);
 }
 

@@ -268,13 +268,7 @@ impl Service {
     }
 
     /// Makes the receipt, and tells it: log, metric, status.
-    fn receipt(
-        &self,
-        result: ReloadResult,
-        changes: Vec<Change>,
-        report: Option<String>,
-        started: Instant,
-    ) -> Receipt {
+    fn receipt(&self, result: ReloadResult, changes: Vec<Change>, report: Option<String>, started: Instant) -> Receipt {
         let live = self.board.live.load();
         let receipt = Receipt {
             generation: live.snapshot.generation,
@@ -290,7 +284,10 @@ impl Service {
         match &receipt.report {
             Some(report) => {
                 tracing::error!(result = %word, generation, "reload");
-                tracing::error!("{}\nthe new config is refused; generation {generation} goes on serving", report.trim_end());
+                tracing::error!(
+                    "{}\nthe new config is refused; generation {generation} goes on serving",
+                    report.trim_end()
+                );
             }
             None => tracing::info!(result = %word, generation, "reload: {receipt}"),
         }
@@ -667,9 +664,9 @@ fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<V
             let versions = function.versions.iter().map(|version| {
                 let previous = known.get(&(&*function.name, &*version.name)).map(|t| &***t);
                 let ca = version.ca.as_deref().and_then(|path| loaded.material.authority(path)).map(Arc::from);
-                Target::carried(previous, version, function, ca, resolver).map(Arc::new).map_err(|e| {
-                    format!("function {}: version {}: ca: {e}", function.name, version.name)
-                })
+                Target::carried(previous, version, function, ca, resolver)
+                    .map(Arc::new)
+                    .map_err(|e| format!("function {}: version {}: ca: {e}", function.name, version.name))
             });
             versions.collect()
         })

@@ -78,10 +78,7 @@ impl Watch {
     /// # Errors
     ///
     /// No thread or no file descriptor is to be had. Without inotify it polls, and says so in the log.
-    pub fn start(
-        paths: WatchSet,
-        notify: impl Fn(WatchEvent) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(paths: WatchSet, notify: impl Fn(WatchEvent) + Send + 'static) -> io::Result<Self> {
         Self::start_with(paths, notify, Inotify::init())
     }
 
@@ -97,14 +94,8 @@ impl Watch {
         // Before this returns, so that no change after it is missed.
         watcher.set(paths);
         let woken = Arc::clone(&wake);
-        let thread = thread::Builder::new()
-            .name("watch".to_owned())
-            .spawn(move || watcher.run(&orders, &woken))?;
-        Ok(Self {
-            commands,
-            wake,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || watcher.run(&orders, &woken))?;
+        Ok(Self { commands, wake, thread: Some(thread) })
     }
 
     /// Watches these from now on; what happened to the old ones and was not told yet still is.
@@ -206,10 +197,7 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
 
     /// Until something happens, or there is something to do.
     fn wait(&self, wake: &OwnedFd) {
-        let until = self
-            .settle
-            .deadline()
-            .map_or(self.next_poll, |at| at.min(self.next_poll));
+        let until = self.settle.deadline().map_or(self.next_poll, |at| at.min(self.next_poll));
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
@@ -228,8 +216,7 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
         let fresh = paths::stamps(&self.set);
         let read_at = self.set.read_at;
         let missed = |path: &PathBuf, stamp: &Option<Stamp>| {
-            !self.told.contains_key(path)
-                && stamp.is_some_and(|stamp| read_at.is_some_and(|at| stamp.since(at)))
+            !self.told.contains_key(path) && stamp.is_some_and(|stamp| read_at.is_some_and(|at| stamp.since(at)))
         };
         let missed = fresh.iter().any(|(path, stamp)| missed(path, stamp));
         // What was watched before keeps the look that was told: a change since then is still news.
@@ -332,8 +319,7 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
         let Some(Watched { dir, interest, .. }) = self.dirs.get(&id) else {
             return false;
         };
-        let itself =
-            EventMask::MOVE_SELF | EventMask::DELETE_SELF | EventMask::IGNORED | EventMask::UNMOUNT;
+        let itself = EventMask::MOVE_SELF | EventMask::DELETE_SELF | EventMask::IGNORED | EventMask::UNMOUNT;
         let Some(name) = event.name else {
             if mask.intersects(itself) {
                 if interest.config() {
@@ -356,9 +342,8 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
         let key = (id, Some(name.to_owned()));
         // A new file is its maker's until he closes it; a symlink or a hard link is whole at once.
         let being_made = mask.contains(EventMask::CREATE)
-            && fs::symlink_metadata(dir.join(name)).is_ok_and(|about| {
-                about.is_file() && std::os::unix::fs::MetadataExt::nlink(&about) == 1
-            });
+            && fs::symlink_metadata(dir.join(name))
+                .is_ok_and(|about| about.is_file() && std::os::unix::fs::MetadataExt::nlink(&about) == 1);
         if mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
             self.settle.gone(key, stranger, now);
         } else if mask.contains(EventMask::MODIFY) || being_made {
@@ -409,10 +394,7 @@ impl<N: Fn(WatchEvent)> Watcher<N> {
             return;
         }
         let dirs = &self.dirs;
-        if self
-            .settle
-            .wait_for_empty(now, |key| is_empty_file(dirs, key))
-        {
+        if self.settle.wait_for_empty(now, |key| is_empty_file(dirs, key)) {
             return;
         }
         self.settle.clear();
@@ -458,20 +440,12 @@ fn add_watches(
                     Some(watched) => watched.interest.join(interest),
                     None => {
                         let dir = dir.clone();
-                        let watched = Watched {
-                            watch,
-                            dir,
-                            interest,
-                        };
+                        let watched = Watched { watch, dir, interest };
                         dirs.insert(id, watched);
                     }
                 }
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => unwatched = Some((dir.clone(), error)),
         }
     }

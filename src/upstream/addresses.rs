@@ -50,12 +50,8 @@ impl Addresses {
     /// Of a name that nobody has looked up yet, and the receiver that ends when the last holder lets go.
     pub(super) fn unknown(name: &str) -> (Self, oneshot::Receiver<Infallible>) {
         let (held, released) = oneshot::channel();
-        let addresses = Self {
-            name: name.into(),
-            known: ArcSwap::default(),
-            outcome: Notify::new(),
-            _held: Some(held),
-        };
+        let addresses =
+            Self { name: name.into(), known: ArcSwap::default(), outcome: Notify::new(), _held: Some(held) };
         (addresses, released)
     }
 
@@ -63,10 +59,7 @@ impl Addresses {
     pub(super) fn literal(ip: IpAddr) -> Self {
         Self {
             name: ip.to_string().into(),
-            known: ArcSwap::from_pointee(Known {
-                ips: Box::new([ip]),
-                asked: true,
-            }),
+            known: ArcSwap::from_pointee(Known { ips: Box::new([ip]), asked: true }),
             outcome: Notify::new(),
             _held: None,
         }
@@ -100,29 +93,19 @@ impl Addresses {
         };
         // Late or not, what counts is whether there are addresses.
         let _ = tokio::time::timeout(within, asked).await;
-        if self.current().is_empty() {
-            Err(NotResolved)
-        } else {
-            Ok(())
-        }
+        if self.current().is_empty() { Err(NotResolved) } else { Ok(()) }
     }
 
     /// The outcome of a lookup: `ips` are the addresses from now on (none, where it failed and there is nothing to fall back to).
     pub(super) fn store(&self, ips: &[IpAddr]) {
-        self.known.store(Arc::new(Known {
-            ips: interleaved(ips),
-            asked: true,
-        }));
+        self.known.store(Arc::new(Known { ips: interleaved(ips), asked: true }));
         self.outcome.notify_waiters();
     }
 }
 
 impl fmt::Debug for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Addresses")
-            .field("name", &self.name)
-            .field("ips", &self.known.load().ips)
-            .finish()
+        f.debug_struct("Addresses").field("name", &self.name).field("ips", &self.known.load().ips).finish()
     }
 }
 
@@ -158,27 +141,11 @@ mod tests {
 
     #[test]
     fn families_take_turns_and_repetitions_go() {
-        let ips: Vec<IpAddr> = [
-            "10.0.0.2",
-            "2001:db8::2",
-            "10.0.0.1",
-            "10.0.0.2",
-            "::ffff:10.0.0.3",
-            "2001:db8::1",
-        ]
-        .iter()
-        .map(|ip| ip.parse().unwrap())
-        .collect();
+        let ips: Vec<IpAddr> = ["10.0.0.2", "2001:db8::2", "10.0.0.1", "10.0.0.2", "::ffff:10.0.0.3", "2001:db8::1"]
+            .iter()
+            .map(|ip| ip.parse().unwrap())
+            .collect();
         let shown: Vec<String> = interleaved(&ips).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            shown,
-            [
-                "2001:db8::1",
-                "10.0.0.1",
-                "2001:db8::2",
-                "10.0.0.2",
-                "10.0.0.3"
-            ]
-        );
+        assert_eq!(shown, ["2001:db8::1", "10.0.0.1", "2001:db8::2", "10.0.0.2", "10.0.0.3"]);
     }
 }

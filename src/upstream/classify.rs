@@ -35,19 +35,11 @@ pub fn classify_error(error: &Error) -> Option<Failure> {
         // pingora wraps a failed bind in an internal error.
         ErrorType::InternalError => match error.root_etype() {
             ErrorType::BindError | ErrorType::SocketError => kind(error.root_etype())?,
-            _ => (
-                Reason::UpstreamReset,
-                Phase::Exchange,
-                "internal error while proxying",
-            ),
+            _ => (Reason::UpstreamReset, Phase::Exchange, "internal error while proxying"),
         },
         other => kind(other)?,
     };
-    Some(Failure {
-        reason,
-        phase,
-        detail: detail(words, error),
-    })
+    Some(Failure { reason, phase, detail: detail(words, error) })
 }
 
 fn kind(etype: &ErrorType) -> Option<(Reason, Phase, &'static str)> {
@@ -61,9 +53,7 @@ fn kind(etype: &ErrorType) -> Option<(Reason, Phase, &'static str)> {
         E::ConnectNoRoute => unreachable("no route to the address"),
         E::ConnectError | E::ConnectProxyFailure => unreachable("cannot connect"),
         E::BindError | E::SocketError => unreachable("cannot open a socket"),
-        E::TLSWantX509Lookup | E::TLSHandshakeFailure | E::HandshakeError => {
-            unreachable("handshake failed")
-        }
+        E::TLSWantX509Lookup | E::TLSHandshakeFailure | E::HandshakeError => unreachable("handshake failed"),
         E::TLSHandshakeTimedout => unreachable("tls handshake took too long"),
         E::InvalidCert => unreachable("certificate not accepted"),
         E::ReadTimedout => timeout("no answer in time"),
@@ -72,9 +62,7 @@ fn kind(etype: &ErrorType) -> Option<(Reason, Phase, &'static str)> {
         E::WriteError => reset("the connection broke while the request was sent"),
         E::InvalidHTTPHeader => reset("the answer's head is not valid"),
         E::H1Error => reset("the answer is not valid http/1.1"),
-        E::H2Error | E::InvalidH2 => {
-            reset("the answer is not valid http/2, or its stream was reset")
-        }
+        E::H2Error | E::InvalidH2 => reset("the answer is not valid http/2, or its stream was reset"),
         E::H2Downgrade => reset("the function wants http/1.1"),
         E::InternalError => reset("internal error while proxying"),
         // Those that ingress makes, and those that have nothing to do with an upstream.
@@ -103,11 +91,7 @@ fn detail(words: &str, error: &Error) -> String {
         let problem = text[CERTIFICATE.len()..].trim();
         return format!("certificate not accepted: {}", certificate(problem));
     }
-    if text.is_empty() {
-        words.to_owned()
-    } else {
-        format!("{words}: {text}")
-    }
+    if text.is_empty() { words.to_owned() } else { format!("{words}: {text}") }
 }
 
 const CERTIFICATE: &str = "invalid peer certificate: ";
@@ -115,9 +99,7 @@ const CERTIFICATE: &str = "invalid peer certificate: ";
 /// rustls names some problems by their identifiers; said in words.
 fn certificate(problem: &str) -> String {
     match problem.split_whitespace().next() {
-        Some("UnknownIssuer") => {
-            "not signed by an authority that is trusted for this version".to_owned()
-        }
+        Some("UnknownIssuer") => "not signed by an authority that is trusted for this version".to_owned(),
         Some("BadEncoding") => "it cannot be read".to_owned(),
         Some("BadSignature") => "its signature is wrong".to_owned(),
         Some("Revoked") => "it is revoked".to_owned(),
@@ -126,13 +108,7 @@ fn certificate(problem: &str) -> String {
 }
 
 fn innermost(error: &Error) -> String {
-    let context = || {
-        error
-            .context
-            .as_ref()
-            .map(|context| context.as_str().to_owned())
-            .unwrap_or_default()
-    };
+    let context = || error.context.as_ref().map(|context| context.as_str().to_owned()).unwrap_or_default();
     let Some(cause) = &error.cause else {
         return context();
     };
@@ -141,11 +117,7 @@ fn innermost(error: &Error) -> String {
     }
     let said = cause.to_string();
     // pingora's note of our own port, put where a cause would be.
-    if said.starts_with("local address ") {
-        context()
-    } else {
-        said
-    }
+    if said.starts_with("local address ") { context() } else { said }
 }
 
 #[cfg(test)]
@@ -170,28 +142,18 @@ mod tests {
             ErrorType::InvalidCert,
         ] {
             let (reason, phase, _) = said(&Error::new_up(etype));
-            assert_eq!(
-                (reason, phase),
-                (Reason::UpstreamUnreachable, Phase::Connect)
-            );
+            assert_eq!((reason, phase), (Reason::UpstreamUnreachable, Phase::Connect));
         }
     }
 
     #[test]
     fn a_failed_bind_is_found_under_its_wrapping() {
-        let bind = Error::because(
-            ErrorType::BindError,
-            "failed to bind",
-            io::Error::from(io::ErrorKind::AddrNotAvailable),
-        );
+        let bind =
+            Error::because(ErrorType::BindError, "failed to bind", io::Error::from(io::ErrorKind::AddrNotAvailable));
         let wrapped = Error::because(ErrorType::InternalError, "Fail to connect", bind);
         assert_eq!(
             said(&wrapped),
-            (
-                Reason::UpstreamUnreachable,
-                Phase::Connect,
-                "cannot open a socket: address not available".to_owned()
-            )
+            (Reason::UpstreamUnreachable, Phase::Connect, "cannot open a socket: address not available".to_owned())
         );
     }
 
@@ -199,11 +161,7 @@ mod tests {
     fn a_slow_function_is_a_timeout_and_a_broken_one_a_reset() {
         assert_eq!(
             said(&Error::explain(ErrorType::ReadTimedout, "reading header")),
-            (
-                Reason::UpstreamTimeout,
-                Phase::Exchange,
-                "no answer in time: reading header".to_owned()
-            )
+            (Reason::UpstreamTimeout, Phase::Exchange, "no answer in time: reading header".to_owned())
         );
         for etype in [
             ErrorType::ReadError,
@@ -220,9 +178,6 @@ mod tests {
     #[test]
     fn what_the_caller_did_is_not_the_functions_failure() {
         assert_eq!(classify_error(&Error::new_down(ErrorType::ReadError)), None);
-        assert_eq!(
-            classify_error(&Error::new_in(ErrorType::HTTPStatus(413))),
-            None
-        );
+        assert_eq!(classify_error(&Error::new_in(ErrorType::HTTPStatus(413))), None);
     }
 }

@@ -49,11 +49,7 @@ pub(super) fn template(
     let tls = version.url.tls;
     // With TLS never empty: pingora verifies nothing where there is no name. Without TLS the name is not looked at, and an empty one is
     // cloned without an allocation. An address literal is verified as an IP address of the certificate (RFC 9110 §4.3.5).
-    let sni = if tls {
-        version.url.host.to_string()
-    } else {
-        String::new()
-    };
+    let sni = if tls { version.url.host.to_string() } else { String::new() };
     let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), version.url.port);
     let mut peer = HttpPeer::new(nowhere, tls, sni);
 
@@ -118,14 +114,9 @@ fn trust_anchors(ca: &[CertificateDer<'static>]) -> Result<Arc<[WrappedX509]>, B
     ca.iter()
         .enumerate()
         .map(|(at, certificate)| {
-            let bad = |why: String| BadCa::Certificate {
-                number: at + 1,
-                why,
-            };
+            let bad = |why: String| BadCa::Certificate { number: at + 1, why };
             // As the connector will do it.
-            rustls::RootCertStore::empty()
-                .add(certificate.clone())
-                .map_err(|e| bad(e.to_string()))?;
+            rustls::RootCertStore::empty().add(certificate.clone()).map_err(|e| bad(e.to_string()))?;
             // As `parse_x509` does it, which panics where this fails.
             X509Certificate::from_der(certificate).map_err(|e| bad(e.to_string()))?;
             Ok(WrappedX509::new(certificate.to_vec(), parse_x509))

@@ -88,10 +88,7 @@ pub struct Files {
 
 impl Default for Files {
     fn default() -> Self {
-        Self {
-            hosts: "/etc/hosts".into(),
-            resolv_conf: "/etc/resolv.conf".into(),
-        }
+        Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into() }
     }
 }
 
@@ -154,9 +151,7 @@ impl Resolver {
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver")
-            .field("servers", &*self.0.servers.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Resolver").field("servers", &*self.0.servers.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -249,10 +244,7 @@ impl Follow {
 
     /// Takes a failure; returns when to try again.
     fn bad(&mut self, why: &str) -> Duration {
-        let expired = self
-            .last
-            .at
-            .is_some_and(|at| at.elapsed() >= self.pace.keep);
+        let expired = self.last.at.is_some_and(|at| at.elapsed() >= self.pace.keep);
         if expired {
             self.last = Last::default();
             warn!(
@@ -272,11 +264,7 @@ impl Follow {
         self.failing = true;
         let kept = self.last.all();
         self.store(&kept);
-        let wait = self
-            .pace
-            .retry_least
-            .saturating_mul(1 << self.failures.min(16))
-            .min(self.pace.retry_most);
+        let wait = self.pace.retry_least.saturating_mul(1 << self.failures.min(16)).min(self.pace.retry_most);
         self.failures = self.failures.saturating_add(1);
         wait
     }
@@ -322,16 +310,8 @@ impl Follow {
             Ok(Err(e)) => {
                 let e: NetError = e;
                 *absent = e.is_no_records_found();
-                why = if e.is_nx_domain() {
-                    "the name does not exist".to_owned()
-                } else {
-                    e.to_string()
-                };
-                if *absent {
-                    Family::Are(Vec::new())
-                } else {
-                    Family::Unknown
-                }
+                why = if e.is_nx_domain() { "the name does not exist".to_owned() } else { e.to_string() };
+                if *absent { Family::Are(Vec::new()) } else { Family::Unknown }
             }
             Err(_) => {
                 why = format!("no answer within {most:?}");
@@ -346,11 +326,7 @@ impl Follow {
             let ttl = Duration::from_secs(u64::from(ttl));
             return Ok(Found { v4, v6, ttl });
         }
-        Err(if no_v4 && no_v6 && why.is_empty() {
-            "the name has no addresses".to_owned()
-        } else {
-            why
-        })
+        Err(if no_v4 && no_v6 && why.is_empty() { "the name has no addresses".to_owned() } else { why })
     }
 
     /// What `/etc/hosts` says about the name; `localhost` is loopback in any case (RFC 6761 §6.3).
@@ -391,8 +367,8 @@ impl Follow {
         let servers = Arc::clone(&self.servers.borrow());
         let source = if servers.is_empty() {
             let path = &self.files.resolv_conf;
-            let text = std::fs::read(path)
-                .map_err(|e| format!("no name servers: cannot read {}: {e}", path.display()))?;
+            let text =
+                std::fs::read(path).map_err(|e| format!("no name servers: cannot read {}: {e}", path.display()))?;
             Source::ResolvConf(text)
         } else {
             Source::Servers(servers)
@@ -435,10 +411,7 @@ fn build(source: &Source) -> Result<TokioResolver, NetError> {
                     )
                 })
                 .collect();
-            (
-                ResolverConfig::from_parts(None, Vec::new(), servers),
-                ResolverOpts::default(),
-            )
+            (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
         }
     };
     // A lost datagram is sent again well before the lookup as a whole is given up ([`Pace::lookup`]).
@@ -450,9 +423,7 @@ fn build(source: &Source) -> Result<TokioResolver, NetError> {
     if config.name_servers().is_empty() {
         return Err(io::Error::other("it names no name server").into());
     }
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options)
-        .build()
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
 }
 
 #[cfg(test)]

@@ -162,32 +162,18 @@ impl Places {
         }
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % ips.len();
         let shunned = self.shunned.load();
-        let turns = ips[first..]
-            .iter()
-            .chain(&ips[..first])
-            .map(|ip| SocketAddr::new(*ip, self.port));
+        let turns = ips[first..].iter().chain(&ips[..first]).map(|ip| SocketAddr::new(*ip, self.port));
         if shunned.is_empty() {
             return Candidates::of(turns);
         }
         let standing = |address: &SocketAddr| {
-            shunned
-                .iter()
-                .find(|s| s.address == *address)
-                .map_or(Standing::Good, |s| s.standing(now))
+            shunned.iter().find(|s| s.address == *address).map_or(Standing::Good, |s| s.standing(now))
         };
         // Asked once each: of an address whose time is over, only the first who asks is told so.
         let judged: Vec<_> = turns.map(|a| (a, standing(&a))).collect();
-        let ranked = |wanted| {
-            judged
-                .iter()
-                .filter(move |(_, standing)| *standing == wanted)
-                .map(|(address, _)| *address)
-        };
-        Candidates::of(
-            ranked(Standing::Probe)
-                .chain(ranked(Standing::Good))
-                .chain(ranked(Standing::Bad)),
-        )
+        let ranked =
+            |wanted| judged.iter().filter(move |(_, standing)| *standing == wanted).map(|(address, _)| *address);
+        Candidates::of(ranked(Standing::Probe).chain(ranked(Standing::Good)).chain(ranked(Standing::Bad)))
     }
 
     fn failed(&self, address: SocketAddr, now: Now) {
@@ -199,15 +185,9 @@ impl Places {
         self.shunned.rcu(|shunned| {
             // Addresses that the name no longer has go; so the list is never longer than the answer.
             let ips = self.addresses.current();
-            let mut next: Vec<_> = shunned
-                .iter()
-                .filter(|s| s.address != address && ips.contains(&s.address.ip()))
-                .cloned()
-                .collect();
-            next.push(Arc::new(Shunned {
-                address,
-                until: AtomicU64::new(until),
-            }));
+            let mut next: Vec<_> =
+                shunned.iter().filter(|s| s.address != address && ips.contains(&s.address.ip())).cloned().collect();
+            next.push(Arc::new(Shunned { address, until: AtomicU64::new(until) }));
             next
         });
     }
@@ -216,13 +196,7 @@ impl Places {
         if !self.shunned.load().iter().any(|s| s.address == address) {
             return;
         }
-        self.shunned.rcu(|shunned| {
-            shunned
-                .iter()
-                .filter(|s| s.address != address)
-                .cloned()
-                .collect::<Vec<_>>()
-        });
+        self.shunned.rcu(|shunned| shunned.iter().filter(|s| s.address != address).cloned().collect::<Vec<_>>());
     }
 }
 
@@ -238,15 +212,7 @@ impl Shunned {
     fn standing(&self, now: Now) -> Standing {
         let until = self.until.load(Ordering::Relaxed);
         let over = until <= now.0
-            && self
-                .until
-                .compare_exchange(
-                    until,
-                    now.after(SHUNNED),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_ok();
+            && self.until.compare_exchange(until, now.after(SHUNNED), Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if over { Standing::Probe } else { Standing::Bad }
     }
 }
@@ -257,8 +223,7 @@ trait After {
 
 impl After for Now {
     fn after(self, time: Duration) -> u64 {
-        self.0
-            .saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
@@ -276,19 +241,11 @@ impl Candidates {
 
     fn none() -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        Self {
-            addresses: [nowhere; Self::MOST],
-            len: 0,
-            next: 0,
-        }
+        Self { addresses: [nowhere; Self::MOST], len: 0, next: 0 }
     }
 
     fn of_one(address: SocketAddr) -> Self {
-        Self {
-            addresses: [address; Self::MOST],
-            len: 1,
-            next: 0,
-        }
+        Self { addresses: [address; Self::MOST], len: 1, next: 0 }
     }
 
     /// The first few; where those are all of one family and there is another, the last place goes to that.

@@ -50,15 +50,9 @@ fn with_a_report_that_says_where_and_what_to_do() {
             wrong.push(format!("{name}: the report is now\n{shown}"));
         }
         assert!(!report.problems().is_empty(), "{name}: nothing is reported");
-        assert!(
-            !shown.contains("hunter2"),
-            "{name}: a secret is shown\n{shown}"
-        );
+        assert!(!shown.contains("hunter2"), "{name}: a secret is shown\n{shown}");
         let json = report.to_json().to_string();
-        assert!(
-            !json.contains("hunter2"),
-            "{name}: a secret is shown\n{json}"
-        );
+        assert!(!json.contains("hunter2"), "{name}: a secret is shown\n{json}");
         assert_ne!(report.render(true), "", "{name}: colours");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -81,10 +75,7 @@ fn whatever_is_not_toml() {
             let path = entry.path();
             if path.is_dir() {
                 walk(&path, found);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "toml")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "toml") {
                 found.push(path);
             }
         }

@@ -35,10 +35,7 @@ fn endpoint(host: &str) -> Endpoint {
 
 fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
     Limit {
-        rate: Rate {
-            count: n(count),
-            period: secs(1),
-        },
+        rate: Rate { count: n(count), period: secs(1) },
         burst: n(burst),
         per,
         max_keys: n(1_000_000),
@@ -47,12 +44,7 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
 }
 
 fn a_version(name: &str) -> Version {
-    Version {
-        name: name.into(),
-        url: endpoint(&format!("{name}.example")),
-        ca: None,
-        host: None,
-    }
+    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None }
 }
 
 fn base() -> Config {
@@ -63,29 +55,16 @@ fn base() -> Config {
         proxy_protocol: None,
         h2c: false,
         max_connections: None,
-        timeouts: ListenerTimeouts {
-            handshake: secs(10),
-            header: secs(10),
-            body: secs(30),
-            idle: secs(75),
-        },
+        timeouts: ListenerTimeouts { handshake: secs(10), header: secs(10), body: secs(30), idle: secs(75) },
         mode: 0o660,
     };
-    let client = |name: &str| Client {
-        name: name.into(),
-        owner: None,
-        networks: nets(&["10.1.0.0/16"]),
-    };
+    let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
     let function = |name: &str| Function {
         name: name.into(),
         versions: vec![a_version("v41"), a_version("v42")],
         weights: vec![Share(9_500), Share(500)],
         baseline: Some(VersionId(0)),
-        sticky: Some(Sticky {
-            by: vec![StickyKey::ClientIp],
-            salt: name.into(),
-            issue_cookie: false,
-        }),
+        sticky: Some(Sticky { by: vec![StickyKey::ClientIp], salt: name.into(), issue_cookie: false }),
         overrides: vec![Override {
             by: OverrideBy::Header(HeaderName::from_static("x-tester"), None),
             from: None,
@@ -116,10 +95,7 @@ fn base() -> Config {
         clients: None,
         allow: None,
         deny: Networks::default(),
-        limits: vec![
-            LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)),
-            LimitUse::Shared(SharedLimitId(0)),
-        ],
+        limits: vec![LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)), LimitUse::Shared(SharedLimitId(0))],
         strip_prefix: None,
         encoded_slash: EncodedSlash::Refuse,
     };
@@ -132,20 +108,9 @@ fn base() -> Config {
             dns: vec![],
             drain: secs(30),
         },
-        admin: Admin {
-            address: tcp("127.0.0.1:9901"),
-            token: None,
-        },
-        log: Log {
-            access: AccessSink::Stdout,
-            format: LogFormat::Json,
-            sample_ok: 1.0,
-            query: false,
-        },
-        listeners: vec![
-            listener("inside", "10.0.0.1:80"),
-            listener("public", "0.0.0.0:443"),
-        ],
+        admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
+        log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
+        listeners: vec![listener("inside", "10.0.0.1:80"), listener("public", "0.0.0.0:443")],
         clients: vec![client("bank"), client("regulator")],
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
@@ -154,10 +119,7 @@ fn base() -> Config {
                 name: "partners".into(),
                 limit: own_limit(10, 10, LimitKey::Header(HeaderName::from_static("x-id"))),
             },
-            SharedLimit {
-                name: "quiet".into(),
-                limit: own_limit(10, 10, LimitKey::Route),
-            },
+            SharedLimit { name: "quiet".into(), limit: own_limit(10, 10, LimitKey::Route) },
         ],
     }
 }
@@ -166,10 +128,7 @@ fn base() -> Config {
 fn told(change: impl Fn(&mut Config)) -> Vec<String> {
     let mut new = base();
     change(&mut new);
-    changes(&base(), &new)
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    changes(&base(), &new).iter().map(ToString::to_string).collect()
 }
 
 fn header(name: &'static str) -> HeaderName {
@@ -185,16 +144,10 @@ fn the_same_config_has_no_changes() {
 fn every_leaf_shows_on_one_line() {
     type Case = (&'static str, fn(&mut Config));
     let cases: &[Case] = &[
-        (
-            "server.workers one per core → 4 (waits for a restart)",
-            |c| {
-                c.server.workers = Some(n(4));
-            },
-        ),
-        (
-            "server.state_dir /var/lib/gatepost → /srv (waits for a restart)",
-            |c| c.server.state_dir = "/srv".into(),
-        ),
+        ("server.workers one per core → 4 (waits for a restart)", |c| {
+            c.server.workers = Some(n(4));
+        }),
+        ("server.state_dir /var/lib/gatepost → /srv (waits for a restart)", |c| c.server.state_dir = "/srv".into()),
         ("server.trusted_proxies none → 10.0.0.0/8", |c| {
             c.server.trusted_proxies = nets(&["10.0.0.0/8"]);
         }),
@@ -214,32 +167,20 @@ fn every_leaf_shows_on_one_line() {
         ("log.access stdout → /var/log/a", |c| {
             c.log.access = AccessSink::File("/var/log/a".into());
         }),
-        ("log.access stdout → off", |c| {
-            c.log.access = AccessSink::Off
-        }),
-        ("log.format json → text", |c| {
-            c.log.format = LogFormat::Text
-        }),
+        ("log.access stdout → off", |c| c.log.access = AccessSink::Off),
+        ("log.format json → text", |c| c.log.format = LogFormat::Text),
         ("log.sample_ok 1 → 0.25", |c| c.log.sample_ok = 0.25),
         ("log.query false → true", |c| c.log.query = true),
-        (
-            "listener public: address 0.0.0.0:443 → 0.0.0.0:8443",
-            |c| {
-                c.listeners[1].address = tcp("0.0.0.0:8443");
-            },
-        ),
+        ("listener public: address 0.0.0.0:443 → 0.0.0.0:8443", |c| {
+            c.listeners[1].address = tcp("0.0.0.0:8443");
+        }),
         ("listener public: tls off → cert /c key /k", |c| {
-            c.listeners[1].tls = vec![CertificateFiles {
-                cert: "/c".into(),
-                key: "/k".into(),
-            }];
+            c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
         }),
         ("listener public: proxy_protocol off → 10.0.0.0/24", |c| {
             c.listeners[1].proxy_protocol = Some(nets(&["10.0.0.0/24"]));
         }),
-        ("listener public: h2c false → true", |c| {
-            c.listeners[1].h2c = true
-        }),
+        ("listener public: h2c false → true", |c| c.listeners[1].h2c = true),
         ("listener public: max_connections no own → 5", |c| {
             c.listeners[1].max_connections = Some(n(5));
         }),
@@ -255,107 +196,71 @@ fn every_leaf_shows_on_one_line() {
         ("listener public: timeouts.idle 75s → 5m", |c| {
             c.listeners[1].timeouts.idle = secs(300);
         }),
-        ("listener public: mode 0660 → 0600", |c| {
-            c.listeners[1].mode = 0o600
-        }),
+        ("listener public: mode 0660 → 0600", |c| c.listeners[1].mode = 0o600),
         ("client bank: owner nobody → \"treasury\"", |c| {
             c.clients[0].owner = Some("treasury".into());
         }),
         ("client bank: networks 10.1.0.0/16 → 10.2.0.0/16", |c| {
             c.clients[0].networks = nets(&["10.2.0.0/16"]);
         }),
-        (
-            "function orders: v42 5 % → 10.5 %, v41 95 % → 89.5 %",
-            |c| {
-                c.functions[0].weights = vec![Share(8_950), Share(1_050)];
-            },
-        ),
-        (
-            "function orders: version v42 url https://v42.example → https://new.example",
-            |c| c.functions[0].versions[1].url = endpoint("new.example"),
-        ),
-        (
-            "function orders: version v42 url https://v42.example → http://v42.example at v42.example:443",
-            |c| c.functions[0].versions[1].url.tls = false,
-        ),
-        (
-            "function orders: version v42 url https://v42.example → https://v42.example at [::1]:443",
-            |c| c.functions[0].versions[1].url.host = EndpointHost::Address("::1".parse().unwrap()),
-        ),
-        (
-            "function orders: version v42 url https://v42.example → https://v42.example at v42.example:8443",
-            |c| c.functions[0].versions[1].url.port = 8443,
-        ),
-        (
-            "function orders: version v42 url https://v42.example → https://v42.example/base",
-            |c| c.functions[0].versions[1].url.base_path = "/base".into(),
-        ),
-        (
-            "function orders: version v42 url https://v42.example → https://other at v42.example:443",
-            |c| c.functions[0].versions[1].url.authority = "other".into(),
-        ),
-        (
-            "function orders: version v42 ca the system's → /ca.pem",
-            |c| {
-                c.functions[0].versions[1].ca = Some("/ca.pem".into());
-            },
-        ),
-        (
-            "function orders: version v42 host the url's → \"h\"",
-            |c| {
-                c.functions[0].versions[1].host = Some("h".into());
-            },
-        ),
+        ("function orders: v42 5 % → 10.5 %, v41 95 % → 89.5 %", |c| {
+            c.functions[0].weights = vec![Share(8_950), Share(1_050)];
+        }),
+        ("function orders: version v42 url https://v42.example → https://new.example", |c| {
+            c.functions[0].versions[1].url = endpoint("new.example")
+        }),
+        ("function orders: version v42 url https://v42.example → http://v42.example at v42.example:443", |c| {
+            c.functions[0].versions[1].url.tls = false
+        }),
+        ("function orders: version v42 url https://v42.example → https://v42.example at [::1]:443", |c| {
+            c.functions[0].versions[1].url.host = EndpointHost::Address("::1".parse().unwrap())
+        }),
+        ("function orders: version v42 url https://v42.example → https://v42.example at v42.example:8443", |c| {
+            c.functions[0].versions[1].url.port = 8443
+        }),
+        ("function orders: version v42 url https://v42.example → https://v42.example/base", |c| {
+            c.functions[0].versions[1].url.base_path = "/base".into()
+        }),
+        ("function orders: version v42 url https://v42.example → https://other at v42.example:443", |c| {
+            c.functions[0].versions[1].url.authority = "other".into()
+        }),
+        ("function orders: version v42 ca the system's → /ca.pem", |c| {
+            c.functions[0].versions[1].ca = Some("/ca.pem".into());
+        }),
+        ("function orders: version v42 host the url's → \"h\"", |c| {
+            c.functions[0].versions[1].host = Some("h".into());
+        }),
         ("function orders: baseline v41 → none", |c| {
             c.functions[0].baseline = None;
         }),
-        (
-            "function orders: sticky.by client_ip → header:x-openid, cookie:uid",
-            |c| {
-                c.functions[0].sticky.as_mut().unwrap().by = vec![
-                    StickyKey::Header(header("x-openid")),
-                    StickyKey::Cookie("uid".into()),
-                ];
-            },
-        ),
-        (
-            "function orders: sticky.group \"orders\" → \"shop\"",
-            |c| {
-                c.functions[0].sticky.as_mut().unwrap().salt = "shop".into();
-            },
-        ),
+        ("function orders: sticky.by client_ip → header:x-openid, cookie:uid", |c| {
+            c.functions[0].sticky.as_mut().unwrap().by =
+                vec![StickyKey::Header(header("x-openid")), StickyKey::Cookie("uid".into())];
+        }),
+        ("function orders: sticky.group \"orders\" → \"shop\"", |c| {
+            c.functions[0].sticky.as_mut().unwrap().salt = "shop".into();
+        }),
         ("function orders: sticky.issue_cookie false → true", |c| {
             c.functions[0].sticky.as_mut().unwrap().issue_cookie = true;
         }),
-        (
-            "function orders: override header x-tester to v42 → header x-tester: yes to v42",
-            |c| {
-                c.functions[0].overrides[0].by =
-                    OverrideBy::Header(header("x-tester"), Some("yes".into()));
-            },
-        ),
-        (
-            "function orders: override header x-tester to v42 → cookie c=1 to v42",
-            |c| {
-                c.functions[0].overrides[0].by = OverrideBy::Cookie("c".into(), Some("1".into()));
-            },
-        ),
-        (
-            "function orders: override header x-tester to v42 → client regulator to v42",
-            |c| c.functions[0].overrides[0].by = OverrideBy::Client(ClientId(1)),
-        ),
-        (
-            "function orders: override header x-tester to v42 → networks 10.9.0.0/16 to v42",
-            |c| c.functions[0].overrides[0].by = OverrideBy::Networks(nets(&["10.9.0.0/16"])),
-        ),
-        (
-            "function orders: override header x-tester to v42 → header x-tester from 10.0.0.0/8 to v42",
-            |c| c.functions[0].overrides[0].from = Some(nets(&["10.0.0.0/8"])),
-        ),
-        (
-            "function orders: override header x-tester to v42 → header x-tester to v41",
-            |c| c.functions[0].overrides[0].version = VersionId(0),
-        ),
+        ("function orders: override header x-tester to v42 → header x-tester: yes to v42", |c| {
+            c.functions[0].overrides[0].by = OverrideBy::Header(header("x-tester"), Some("yes".into()));
+        }),
+        ("function orders: override header x-tester to v42 → cookie c=1 to v42", |c| {
+            c.functions[0].overrides[0].by = OverrideBy::Cookie("c".into(), Some("1".into()));
+        }),
+        ("function orders: override header x-tester to v42 → client regulator to v42", |c| {
+            c.functions[0].overrides[0].by = OverrideBy::Client(ClientId(1))
+        }),
+        ("function orders: override header x-tester to v42 → networks 10.9.0.0/16 to v42", |c| {
+            c.functions[0].overrides[0].by = OverrideBy::Networks(nets(&["10.9.0.0/16"]))
+        }),
+        ("function orders: override header x-tester to v42 → header x-tester from 10.0.0.0/8 to v42", |c| {
+            c.functions[0].overrides[0].from = Some(nets(&["10.0.0.0/8"]))
+        }),
+        ("function orders: override header x-tester to v42 → header x-tester to v41", |c| {
+            c.functions[0].overrides[0].version = VersionId(0)
+        }),
         ("function orders: preserve_host false → true", |c| {
             c.functions[0].preserve_host = true;
         }),
@@ -383,20 +288,15 @@ fn every_leaf_shows_on_one_line() {
         ("route orders: listeners all → public", |c| {
             c.routes[0].listeners = Some(vec![ListenerId(1)]);
         }),
-        (
-            "route orders: host api.example.com → *.example.com",
-            |c| {
-                c.routes[0].hosts = vec![HostPattern::Wildcard(".example.com".into())];
-            },
-        ),
+        ("route orders: host api.example.com → *.example.com", |c| {
+            c.routes[0].hosts = vec![HostPattern::Wildcard(".example.com".into())];
+        }),
         ("route orders: path /orders/* → /orders", |c| {
             c.routes[0].path = PathPattern::Exact("/orders".into());
         }),
         ("route orders: path /orders/* → /orders/{id}", |c| {
-            c.routes[0].path = PathPattern::Params(vec![
-                PathSegment::Literal("orders".into()),
-                PathSegment::Param("id".into()),
-            ]);
+            c.routes[0].path =
+                PathPattern::Params(vec![PathSegment::Literal("orders".into()), PathSegment::Param("id".into())]);
         }),
         ("route orders: path /orders/* → regex ^/o$", |c| {
             c.routes[0].path = PathPattern::Regex(regex::Regex::new("^/o$").unwrap());
@@ -405,20 +305,12 @@ fn every_leaf_shows_on_one_line() {
             c.routes[0].methods = Some(vec![Method::GET, Method::POST]);
         }),
         ("route orders: headers any → x-env: *", |c| {
-            c.routes[0].headers = vec![HeaderCondition {
-                name: header("x-env"),
-                value: None,
-            }];
+            c.routes[0].headers = vec![HeaderCondition { name: header("x-env"), value: None }];
         }),
         ("route orders: query any → debug=1", |c| {
-            c.routes[0].query = vec![QueryCondition {
-                name: "debug".into(),
-                value: Some("1".into()),
-            }];
+            c.routes[0].query = vec![QueryCondition { name: "debug".into(), value: Some("1".into()) }];
         }),
-        ("route orders: priority 0 → -3", |c| {
-            c.routes[0].priority = -3
-        }),
+        ("route orders: priority 0 → -3", |c| c.routes[0].priority = -3),
         ("route orders: function orders → report", |c| {
             c.routes[0].function = FunctionId(1);
         }),
@@ -465,34 +357,21 @@ fn every_leaf_shows_on_one_line() {
                 c.routes[0].limits = vec![LimitUse::Own(limit), LimitUse::Shared(SharedLimitId(1))];
             },
         ),
-        (
-            "limit partners: rate 10/s → 10/min; its counts are kept",
-            |c| {
-                c.limits[0].limit.rate.period = secs(60);
-            },
-        ),
-        (
-            "limit partners: burst 10 → 20; its counts are kept",
-            |c| {
-                c.limits[0].limit.burst = n(20);
-            },
-        ),
-        (
-            "limit partners: per header:x-id → cookie:c; its counts start anew",
-            |c| c.limits[0].limit.per = LimitKey::Cookie("c".into()),
-        ),
-        (
-            "limit partners: max_keys 1000000 → 5; its counts are kept",
-            |c| {
-                c.limits[0].limit.max_keys = n(5);
-            },
-        ),
-        (
-            "limit partners: dry_run false → true; its counts are kept",
-            |c| {
-                c.limits[0].limit.dry_run = true;
-            },
-        ),
+        ("limit partners: rate 10/s → 10/min; its counts are kept", |c| {
+            c.limits[0].limit.rate.period = secs(60);
+        }),
+        ("limit partners: burst 10 → 20; its counts are kept", |c| {
+            c.limits[0].limit.burst = n(20);
+        }),
+        ("limit partners: per header:x-id → cookie:c; its counts start anew", |c| {
+            c.limits[0].limit.per = LimitKey::Cookie("c".into())
+        }),
+        ("limit partners: max_keys 1000000 → 5; its counts are kept", |c| {
+            c.limits[0].limit.max_keys = n(5);
+        }),
+        ("limit partners: dry_run false → true; its counts are kept", |c| {
+            c.limits[0].limit.dry_run = true;
+        }),
     ];
     for (line, change) in cases {
         assert_eq!(told(change), [*line]);
@@ -519,10 +398,7 @@ fn a_new_version_takes_its_share() {
     });
     assert_eq!(
         lines,
-        [
-            "function orders: v43 0 % → 1 %, v41 95 % → 94 %",
-            "function orders: version v43 added (https://v43.example)"
-        ]
+        ["function orders: v43 0 % → 1 %, v41 95 % → 94 %", "function orders: version v43 added (https://v43.example)"]
     );
 }
 
@@ -553,10 +429,7 @@ fn long_lists_tell_only_what_came_and_went() {
     assert_eq!(told(&all[1..]), "client bank: networks removed 10.0.0.0/16");
     assert!(told(&all[20..]).ends_with("10.7.0.0/16 and 12 more"));
     let turned: Vec<&str> = all.iter().rev().copied().collect();
-    assert_eq!(
-        told(&turned),
-        "client bank: networks in another order or number"
-    );
+    assert_eq!(told(&turned), "client bank: networks in another order or number");
 }
 
 #[test]

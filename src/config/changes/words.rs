@@ -22,18 +22,10 @@ pub(super) enum Words {
 
 impl Leaf {
     pub(super) fn one(key: &'static str, value: impl fmt::Display) -> Self {
-        Self {
-            key,
-            value: Words::One(value.to_string().into()),
-            applies: Applied::Live,
-        }
+        Self { key, value: Words::One(value.to_string().into()), applies: Applied::Live }
     }
 
-    pub(super) fn option(
-        key: &'static str,
-        none: &'static str,
-        value: Option<impl fmt::Display>,
-    ) -> Self {
+    pub(super) fn option(key: &'static str, none: &'static str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => Self::one(key, value),
             None => Self::one(key, none),
@@ -51,18 +43,11 @@ impl Leaf {
             true => Words::One(empty.into()),
             false => Words::List(items),
         };
-        Self {
-            key,
-            value,
-            applies: Applied::Live,
-        }
+        Self { key, value, applies: Applied::Live }
     }
 
     pub(super) fn after_restart(self) -> Self {
-        Self {
-            applies: Applied::NeedsRestart,
-            ..self
-        }
+        Self { applies: Applied::NeedsRestart, ..self }
     }
 }
 
@@ -83,14 +68,7 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server {
-        workers,
-        state_dir,
-        trusted_proxies,
-        max_connections,
-        dns,
-        drain,
-    } = server;
+    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
@@ -103,19 +81,11 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
 
 pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
     let Admin { address, token } = admin;
-    vec![
-        Leaf::one("address", address),
-        Leaf::option("token", "none", token.as_ref().map(secret)),
-    ]
+    vec![Leaf::one("address", address), Leaf::option("token", "none", token.as_ref().map(secret))]
 }
 
 pub(super) fn log_leaves(log: &Log) -> Vec<Leaf> {
-    let Log {
-        access,
-        format,
-        sample_ok,
-        query,
-    } = log;
+    let Log { access, format, sample_ok, query } = log;
     let access = match access {
         AccessSink::Stdout => "stdout".into(),
         AccessSink::Off => "off".into(),
@@ -141,18 +111,11 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         proxy_protocol,
         h2c,
         max_connections,
-        timeouts:
-            ListenerTimeouts {
-                handshake,
-                header,
-                body,
-                idle,
-            },
+        timeouts: ListenerTimeouts { handshake, header, body, idle },
         mode,
     } = listener;
-    let certificates = tls.iter().map(|CertificateFiles { cert, key }| {
-        format!("cert {} key {}", cert.display(), key.display())
-    });
+    let certificates =
+        tls.iter().map(|CertificateFiles { cert, key }| format!("cert {} key {}", cert.display(), key.display()));
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
@@ -168,11 +131,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
 }
 
 pub(super) fn client_leaves(client: &Client) -> Vec<Leaf> {
-    let Client {
-        name: _,
-        owner,
-        networks,
-    } = client;
+    let Client { name: _, owner, networks } = client;
     vec![
         Leaf::option("owner", "nobody", owner.as_ref().map(quoted)),
         Leaf::list("networks", "none", networks.as_slice()),
@@ -189,14 +148,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         sticky,
         overrides,
         preserve_host,
-        timeouts:
-            UpstreamTimeouts {
-                connect,
-                first_byte,
-                idle,
-                write,
-                total,
-            },
+        timeouts: UpstreamTimeouts { connect, first_byte, idle, write, total },
         http,
         pool: Pool { idle: pool_idle },
     } = function;
@@ -205,16 +157,10 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         UpstreamHttp::Http1 => "1.1",
         UpstreamHttp::Http2 => "2",
     };
-    let overrides = overrides
-        .iter()
-        .map(|one| override_words(config, function, one));
+    let overrides = overrides.iter().map(|one| override_words(config, function, one));
     let (by, salt, issue_cookie) = match sticky {
         None => (None, None, false),
-        Some(Sticky {
-            by,
-            salt,
-            issue_cookie,
-        }) => (Some(by), Some(salt), *issue_cookie),
+        Some(Sticky { by, salt, issue_cookie }) => (Some(by), Some(salt), *issue_cookie),
     };
     vec![
         Leaf::option("baseline", "none", baseline.map(|id| version(function, id))),
@@ -251,11 +197,7 @@ pub fn sticky_key(key: &StickyKey) -> String {
 }
 
 fn override_words(config: &Config, function: &Function, one: &Override) -> String {
-    let Override {
-        by,
-        from,
-        version: id,
-    } = one;
+    let Override { by, from, version: id } = one;
     let by = match by {
         OverrideBy::Header(name, None) => format!("header {name}"),
         OverrideBy::Header(name, Some(value)) => format!("header {name}: {value}"),
@@ -274,12 +216,7 @@ fn override_words(config: &Config, function: &Function, one: &Override) -> Strin
 }
 
 pub(super) fn version_leaves(version: &Version) -> Vec<Leaf> {
-    let Version {
-        name: _,
-        url: endpoint,
-        ca,
-        host,
-    } = version;
+    let Version { name: _, url: endpoint, ca, host } = version;
     vec![
         Leaf::one("url", url(endpoint)),
         Leaf::option("ca", "the system's", ca.as_ref().map(|path| path.display())),
@@ -289,13 +226,7 @@ pub(super) fn version_leaves(version: &Version) -> Vec<Leaf> {
 
 /// As it stands in the file; where it leads elsewhere than its authority says, that too.
 pub(super) fn url(endpoint: &Endpoint) -> String {
-    let Endpoint {
-        tls,
-        host,
-        port,
-        base_path,
-        authority,
-    } = endpoint;
+    let Endpoint { tls, host, port, base_path, authority } = endpoint;
     let scheme = if *tls { "https" } else { "http" };
     let bare = match host {
         EndpointHost::Address(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
@@ -304,11 +235,7 @@ pub(super) fn url(endpoint: &Endpoint) -> String {
     let full = format!("{bare}:{port}");
     let usual = if *tls { 443 } else { 80 };
     let plain = *authority == full || (*authority == bare && *port == usual);
-    let at = if plain {
-        String::new()
-    } else {
-        format!(" at {full}")
-    };
+    let at = if plain { String::new() } else { format!(" at {full}") };
     format!("{scheme}://{authority}{base_path}{at}")
 }
 
@@ -332,29 +259,17 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         strip_prefix,
         encoded_slash,
     } = route;
-    let listeners = listeners.as_ref().map(|ids| {
-        ids.iter()
-            .map(|id| name_at(&config.listeners, id.index()).to_owned())
-    });
-    let clients = clients.as_ref().map(|ids| {
-        ids.iter()
-            .map(|id| name_at(&config.clients, id.index()).to_owned())
-    });
-    let methods = methods
-        .as_ref()
-        .map(|methods| methods.iter().map(|method| method.to_string()));
+    let listeners =
+        listeners.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.listeners, id.index()).to_owned()));
+    let clients = clients.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.clients, id.index()).to_owned()));
+    let methods = methods.as_ref().map(|methods| methods.iter().map(|method| method.to_string()));
     let pinned = pinned.map(|id| {
-        config
-            .functions
-            .get(function.index())
-            .map_or_else(String::new, |function| version(function, id).to_owned())
+        config.functions.get(function.index()).map_or_else(String::new, |function| version(function, id).to_owned())
     });
-    let headers = headers.iter().map(|HeaderCondition { name, value }| {
-        format!("{name}: {}", value.as_deref().unwrap_or("*"))
-    });
-    let query = query.iter().map(|QueryCondition { name, value }| {
-        format!("{name}={}", value.as_deref().unwrap_or("*"))
-    });
+    let headers =
+        headers.iter().map(|HeaderCondition { name, value }| format!("{name}: {}", value.as_deref().unwrap_or("*")));
+    let query =
+        query.iter().map(|QueryCondition { name, value }| format!("{name}={}", value.as_deref().unwrap_or("*")));
     let encoded_slash = match encoded_slash {
         EncodedSlash::Refuse => "refuse",
         EncodedSlash::Keep => "keep",
@@ -385,13 +300,7 @@ pub(super) fn limit_use(config: &Config, one: &LimitUse) -> String {
 }
 
 pub(super) fn limit_leaves(limit: &Limit) -> Vec<Leaf> {
-    let Limit {
-        rate: count,
-        burst,
-        per,
-        max_keys,
-        dry_run,
-    } = limit;
+    let Limit { rate: count, burst, per, max_keys, dry_run } = limit;
     vec![
         Leaf::one("rate", rate(*count)),
         Leaf::one("burst", burst),
@@ -403,13 +312,7 @@ pub(super) fn limit_leaves(limit: &Limit) -> Vec<Leaf> {
 
 /// On one line, without what is the default: `100/s burst 50 per client_ip`.
 pub(super) fn limit(limit: &Limit) -> String {
-    let Limit {
-        rate: per_period,
-        burst,
-        per,
-        max_keys,
-        dry_run,
-    } = limit;
+    let Limit { rate: per_period, burst, per, max_keys, dry_run } = limit;
     let mut words = rate(*per_period);
     let a_second = per_period.count.get() / per_period.period.as_secs().clamp(1, 86_400) as u32;
     if burst.get() != a_second.max(1) {
@@ -493,11 +396,7 @@ fn duration(duration: Duration) -> String {
 }
 
 fn nets_words(nets: &Networks) -> String {
-    nets.as_slice()
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    nets.as_slice().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// `none` where there is no list; a list without members lets nobody in.
@@ -505,11 +404,7 @@ fn networks_or(key: &'static str, none: &'static str, nets: Option<&Networks>) -
     list_or(key, none, nets.map(Networks::as_slice))
 }
 
-fn list_or(
-    key: &'static str,
-    none: &'static str,
-    list: Option<impl IntoIterator<Item = impl fmt::Display>>,
-) -> Leaf {
+fn list_or(key: &'static str, none: &'static str, list: Option<impl IntoIterator<Item = impl fmt::Display>>) -> Leaf {
     match list {
         Some(list) => Leaf::list(key, "an empty list", list),
         None => Leaf::one(key, none),

@@ -41,11 +41,7 @@ fn loaded(folder: &tempfile::TempDir) -> Result<Loaded, Report> {
 /// The messages of a report, with the folder's own name taken out.
 fn messages(report: &Report, folder: &tempfile::TempDir) -> Vec<String> {
     let own = format!("{}/", folder.path().display());
-    report
-        .problems()
-        .iter()
-        .map(|problem| problem.message.replace(&own, ""))
-        .collect()
+    report.problems().iter().map(|problem| problem.message.replace(&own, "")).collect()
 }
 
 const A: &str = "tls = [{ cert = \"a.pem\", key = \"a.key\" }]";
@@ -68,14 +64,8 @@ fn a_certificate_comes_with_its_key() {
 fn another_certificates_key_is_refused() {
     let folder = folder("tls = [{ cert = \"a.pem\", key = \"b.key\" }]", "");
     let report = loaded(&folder).expect_err("refused");
-    assert_eq!(
-        messages(&report, &folder),
-        ["the key b.key does not belong to a.pem"]
-    );
-    assert!(
-        report.to_string().contains("gatepost.toml:3:32"),
-        "{report}"
-    );
+    assert_eq!(messages(&report, &folder), ["the key b.key does not belong to a.pem"]);
+    assert!(report.to_string().contains("gatepost.toml:3:32"), "{report}");
 }
 
 #[test]
@@ -98,24 +88,14 @@ fn what_is_no_certificate_or_key_is_refused() {
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
     )
     .expect("a.key");
-    fs::write(
-        folder.path().join("a.pem"),
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    )
-    .expect("a.pem");
+    fs::write(folder.path().join("a.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .expect("a.pem");
     let report = loaded(&folder).expect_err("refused");
     assert_eq!(
         messages(&report, &folder),
-        [
-            "certificate 1 of a.pem is broken",
-            "a.key holds no private key",
-            "ca.pem holds no certificate",
-        ]
+        ["certificate 1 of a.pem is broken", "a.key holds no private key", "ca.pem holds no certificate",]
     );
-    assert!(
-        report.to_string().contains("the key is encrypted"),
-        "{report}"
-    );
+    assert!(report.to_string().contains("the key is encrypted"), "{report}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use super::{Scope, dangling, patience, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
-        UpstreamTimeouts, Version, VersionId,
+        ClientId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp, UpstreamTimeouts, Version,
+        VersionId,
     },
     raw,
     read::Map,
@@ -16,12 +16,7 @@ use crate::config::{
 };
 
 impl Scope<'_> {
-    pub(super) fn function(
-        &mut self,
-        name: &Name,
-        span: Span,
-        raw: &raw::Function,
-    ) -> Option<Function> {
+    pub(super) fn function(&mut self, name: &Name, span: Span, raw: &raw::Function) -> Option<Function> {
         let list = raw.versions.as_ref()?;
         if list.value.0.is_empty() {
             self.report.push(
@@ -68,11 +63,7 @@ impl Scope<'_> {
     }
 
     /// In the order of their names, as [`version_names`] has them.
-    fn versions(
-        &mut self,
-        list: &Map<raw::Version>,
-        ca: Option<&At<FilePath>>,
-    ) -> Option<Vec<Version>> {
+    fn versions(&mut self, list: &Map<raw::Version>, ca: Option<&At<FilePath>>) -> Option<Vec<Version>> {
         let mut versions = Vec::with_capacity(list.0.len());
         let mut plain = None;
         for (name, at) in &list.0 {
@@ -120,10 +111,7 @@ impl Scope<'_> {
     fn authority(&mut self, ca: &At<FilePath>) -> PathBuf {
         let path = self.path(ca);
         if !self.pointers.authorities.iter().any(|at| at.value == path) {
-            self.pointers.authorities.push(At {
-                value: path.clone(),
-                span: ca.span,
-            });
+            self.pointers.authorities.push(At { value: path.clone(), span: ca.span });
         }
         path
     }
@@ -144,30 +132,18 @@ impl Scope<'_> {
         endpoint.map(|_| text.to_ascii_lowercase())
     }
 
-    fn weights(
-        &mut self,
-        name: &Name,
-        span: Span,
-        raw: &raw::Function,
-        names: &[&str],
-    ) -> Option<Vec<Share>> {
+    fn weights(&mut self, name: &Name, span: Span, raw: &raw::Function, names: &[&str]) -> Option<Vec<Share>> {
         let Some(at) = &raw.weights else {
             if names.len() == 1 {
                 return Some(vec![Share::WHOLE]);
             }
             self.report.push(
-                Problem::at(
-                    format!(
-                        "function `{name}` has {} versions and no `weights`",
-                        names.len()
-                    ),
-                    span,
-                )
-                .label("which version gets how much?")
-                .help(format!(
-                    "write `weights = {{ {} = \"rest\" }}` and raise the others when it is time",
-                    names.first().copied().unwrap_or_default()
-                )),
+                Problem::at(format!("function `{name}` has {} versions and no `weights`", names.len()), span)
+                    .label("which version gets how much?")
+                    .help(format!(
+                        "write `weights = {{ {} = \"rest\" }}` and raise the others when it is time",
+                        names.first().copied().unwrap_or_default()
+                    )),
             );
             return None;
         };
@@ -182,17 +158,11 @@ impl Scope<'_> {
             };
             match weight {
                 None => whole = false,
-                Some(At {
-                    value: Weight::Percent(share),
-                    ..
-                }) => {
+                Some(At { value: Weight::Percent(share), .. }) => {
                     shares[id.index()] = *share;
                     total += u32::from(share.0);
                 }
-                Some(At {
-                    value: Weight::Rest,
-                    span,
-                }) => match rest {
+                Some(At { value: Weight::Rest, span }) => match rest {
                     None => rest = Some((id.index(), *span)),
                     Some((_, first)) => {
                         whole = false;
@@ -210,10 +180,7 @@ impl Scope<'_> {
         }
         let all = u32::from(Share::WHOLE.0);
         let shown = |total: u32| format!("{}", f64::from(total) / 100.0);
-        let problem = Problem::at(
-            format!("the weights of function `{name}` total {}", shown(total)),
-            at.span,
-        );
+        let problem = Problem::at(format!("the weights of function `{name}` total {}", shown(total)), at.span);
         match rest {
             Some((rest, _)) if total <= all => {
                 shares[rest] = Share(u16::try_from(all - total).unwrap_or_default());
@@ -221,22 +188,23 @@ impl Scope<'_> {
             }
             None if total == all => Some(shares),
             Some(_) => {
-                self.report
-                    .push(problem.label("expected at most 100: nothing is left for `rest`"));
+                self.report.push(problem.label("expected at most 100: nothing is left for `rest`"));
                 None
             }
             None if total < all => {
-                self.report.push(problem.label("expected 100").help(format!(
-                    "{} is missing; one version may be `\"rest\"`",
-                    shown(all - total)
-                )));
+                self.report.push(
+                    problem
+                        .label("expected 100")
+                        .help(format!("{} is missing; one version may be `\"rest\"`", shown(all - total))),
+                );
                 None
             }
             None => {
-                self.report.push(problem.label("expected 100").help(format!(
-                    "{} is too much; one version may be `\"rest\"`",
-                    shown(total - all)
-                )));
+                self.report.push(
+                    problem
+                        .label("expected 100")
+                        .help(format!("{} is too much; one version may be `\"rest\"`", shown(total - all))),
+                );
                 None
             }
         }
@@ -262,13 +230,7 @@ impl Scope<'_> {
     }
 
     fn sticky(&mut self, name: &Name, at: &At<raw::Sticky>) -> Sticky {
-        let by: Vec<_> = at
-            .value
-            .by
-            .iter()
-            .flat_map(|list| &list.value)
-            .map(|by| by.value.0.clone())
-            .collect();
+        let by: Vec<_> = at.value.by.iter().flat_map(|list| &list.value).map(|by| by.value.0.clone()).collect();
         let issue_cookie = at.value.issue_cookie.as_ref();
         let empty = at.value.by.as_ref().filter(|list| list.value.is_empty());
         if let Some(list) = empty
@@ -280,10 +242,7 @@ impl Scope<'_> {
             );
         }
         if let (Some(issue), Some(list)) = (issue_cookie.filter(|at| at.value), &at.value.by)
-            && let Some(ip) = list
-                .value
-                .iter()
-                .find(|by| by.value.0 == crate::config::model::StickyKey::ClientIp)
+            && let Some(ip) = list.value.iter().find(|by| by.value.0 == crate::config::model::StickyKey::ClientIp)
         {
             self.report.push(
                 Problem::at("no caller would ever be handed a cookie", issue.span)
@@ -294,44 +253,20 @@ impl Scope<'_> {
         }
         Sticky {
             by,
-            salt: at
-                .value
-                .group
-                .as_ref()
-                .map_or_else(|| name.to_string(), |group| group.value.0.clone()),
+            salt: at.value.group.as_ref().map_or_else(|| name.to_string(), |group| group.value.0.clone()),
             issue_cookie: issue_cookie.is_some_and(|at| at.value),
         }
     }
 
     fn overrides(&mut self, name: &Name, raw: &raw::Function, names: &[&str]) -> Vec<Override> {
-        raw.r#override
-            .iter()
-            .flat_map(|list| &list.value)
-            .filter_map(|at| self.one_override(name, at, names))
-            .collect()
+        raw.r#override.iter().flat_map(|list| &list.value).filter_map(|at| self.one_override(name, at, names)).collect()
     }
 
-    fn one_override(
-        &mut self,
-        name: &Name,
-        at: &At<raw::Override>,
-        names: &[&str],
-    ) -> Option<Override> {
+    fn one_override(&mut self, name: &Name, at: &At<raw::Override>, names: &[&str]) -> Option<Override> {
         let raw = &at.value;
-        let version = raw
-            .version
-            .as_ref()
-            .and_then(|at| self.version_id(at, name, names));
-        let from = raw
-            .from
-            .as_ref()
-            .map(|list| self.some_networks(list, "from"));
-        let given = [
-            raw.header.is_some(),
-            raw.cookie.is_some(),
-            raw.networks.is_some(),
-            raw.client.is_some(),
-        ];
+        let version = raw.version.as_ref().and_then(|at| self.version_id(at, name, names));
+        let from = raw.from.as_ref().map(|list| self.some_networks(list, "from"));
+        let given = [raw.header.is_some(), raw.cookie.is_some(), raw.networks.is_some(), raw.client.is_some()];
         if raw.broken {
             return None;
         }
@@ -366,27 +301,15 @@ impl Scope<'_> {
 
 /// The names of a function's versions, sorted: what [`VersionId`] counts.
 pub(super) fn version_names(raw: &raw::Function) -> Vec<&str> {
-    let mut names: Vec<&str> = raw
-        .versions
-        .iter()
-        .flat_map(|at| &at.value.0)
-        .map(|(name, _)| name.value.as_str())
-        .collect();
+    let mut names: Vec<&str> =
+        raw.versions.iter().flat_map(|at| &at.value.0).map(|(name, _)| name.value.as_str()).collect();
     names.sort_unstable();
     names
 }
 
 fn rest(raw: &raw::Function, names: &[&str]) -> Option<VersionId> {
     let weights = &raw.weights.as_ref()?.value.0;
-    let (rest, _) = weights.iter().find(|(_, weight)| {
-        matches!(
-            weight,
-            Some(At {
-                value: Weight::Rest,
-                ..
-            })
-        )
-    })?;
+    let (rest, _) = weights.iter().find(|(_, weight)| matches!(weight, Some(At { value: Weight::Rest, .. })))?;
     let at = names.iter().position(|name| *name == rest.value)?;
     u32::try_from(at).ok().map(VersionId)
 }

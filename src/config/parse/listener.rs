@@ -26,9 +26,11 @@ impl Scope<'_> {
     /// Two sockets cannot have one address. Port 0 is a new port each time.
     fn addresses_apart(&mut self) {
         let admin = (self.file.admin.address.as_ref()).map(|at| ("the admin".to_owned(), at));
-        let listeners = self.file.listeners.iter().filter_map(|(name, (_, raw))| {
-            Some((format!("listener `{name}`"), raw.address.as_ref()?))
-        });
+        let listeners = self
+            .file
+            .listeners
+            .iter()
+            .filter_map(|(name, (_, raw))| Some((format!("listener `{name}`"), raw.address.as_ref()?)));
         let mut owners: HashMap<&ListenAddress, (String, Span)> = HashMap::new();
         for (name, at) in admin.into_iter().chain(listeners) {
             if matches!(&at.value, ListenAddress::Tcp(address) if address.port() == 0) {
@@ -39,12 +41,9 @@ impl Scope<'_> {
                     owners.insert(&at.value, (name, at.span));
                 }
                 Some((owner, first)) => self.report.push(
-                    Problem::at(
-                        format!("{owner} and {name} both listen on {}", at.value),
-                        at.span,
-                    )
-                    .label("this address is taken")
-                    .also(*first, format!("{owner} has it here")),
+                    Problem::at(format!("{owner} and {name} both listen on {}", at.value), at.span)
+                        .label("this address is taken")
+                        .also(*first, format!("{owner} has it here")),
                 ),
             }
         }
@@ -55,14 +54,10 @@ impl Scope<'_> {
         let unix = matches!(address.value, ListenAddress::Unix(_));
         if let Some(mode) = raw.mode.as_ref().filter(|_| !unix) {
             self.report.push(
-                Problem::at("`mode` is for unix sockets only", mode.span)
-                    .label("this listener has an IP address"),
+                Problem::at("`mode` is for unix sockets only", mode.span).label("this listener has an IP address"),
             );
         }
-        let tls = raw
-            .tls
-            .as_ref()
-            .map_or_else(Vec::new, |list| self.certificates(list));
+        let tls = raw.tls.as_ref().map_or_else(Vec::new, |list| self.certificates(list));
         let h2c = raw.h2c.as_ref().is_some_and(|at| at.value);
         if let (Some(at), Some(tls)) = (&raw.h2c, &raw.tls)
             && h2c
@@ -91,10 +86,7 @@ impl Scope<'_> {
             tls,
             proxy_protocol,
             h2c,
-            max_connections: raw
-                .max_connections
-                .as_ref()
-                .and_then(|at| number(at.value.0)),
+            max_connections: raw.max_connections.as_ref().and_then(|at| number(at.value.0)),
             timeouts: ListenerTimeouts {
                 handshake: patience(timeouts.and_then(|t| t.handshake.as_ref()), 10),
                 header: patience(timeouts.and_then(|t| t.header.as_ref()), 10),
@@ -118,19 +110,10 @@ impl Scope<'_> {
             let (Some(cert), Some(key)) = (&at.value.cert, &at.value.key) else {
                 continue;
             };
-            let pair = CertificateFiles {
-                cert: self.path(cert),
-                key: self.path(key),
-            };
+            let pair = CertificateFiles { cert: self.path(cert), key: self.path(key) };
             self.pointers.certificates.push((
-                At {
-                    value: pair.cert.clone(),
-                    span: cert.span,
-                },
-                At {
-                    value: pair.key.clone(),
-                    span: key.span,
-                },
+                At { value: pair.cert.clone(), span: cert.span },
+                At { value: pair.key.clone(), span: key.span },
             ));
             files.push(pair);
         }

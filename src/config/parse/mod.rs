@@ -8,10 +8,7 @@ mod tables;
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
-    model::{
-        AccessSink, Admin, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server,
-        SharedLimit,
-    },
+    model::{AccessSink, Admin, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit},
     model::{LimitKey, Networks, SharedLimitId},
     raw::{self, Tables},
     read::Map,
@@ -97,10 +94,7 @@ impl<'s> Scope<'s> {
         self.clients_apart();
         let functions = self.each(&file.functions, Self::function);
         let limits = self.each(&file.limits, |scope, name, _, limit| {
-            Some(SharedLimit {
-                name: name.clone(),
-                limit: scope.limit(limit)?,
-            })
+            Some(SharedLimit { name: name.clone(), limit: scope.limit(limit)? })
         });
         // A route with a problem of its own may not be what it looks like: nothing is said of its ties.
         let mut sound = Vec::new();
@@ -115,16 +109,7 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config {
-            server: server?,
-            admin,
-            log: log?,
-            listeners,
-            clients,
-            functions,
-            routes,
-            limits,
-        })
+        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an
@@ -136,15 +121,12 @@ impl<'s> Scope<'s> {
     ) -> Vec<U> {
         tables
             .iter()
-            .filter_map(|(name, (span, table))| {
-                resolve(self, &Name::from(name.as_str()), *span, table)
-            })
+            .filter_map(|(name, (span, table))| resolve(self, &Name::from(name.as_str()), *span, table))
             .collect()
     }
 
     fn server(&mut self, raw: &raw::Server) -> Option<Server> {
-        let number =
-            |at: &Option<At<raw::Connections>>| at.as_ref().and_then(|at| number(at.value.0));
+        let number = |at: &Option<At<raw::Connections>>| at.as_ref().and_then(|at| number(at.value.0));
         Some(Server {
             workers: raw.workers.as_ref().and_then(|at| self::number(at.value.0)),
             state_dir: match &raw.state_dir {
@@ -153,12 +135,7 @@ impl<'s> Scope<'s> {
             },
             trusted_proxies: self.networks(raw.trusted_proxies.as_ref())?,
             max_connections: number(&raw.max_connections),
-            dns: raw
-                .dns
-                .iter()
-                .flat_map(|list| &list.value)
-                .map(|at| at.value.0)
-                .collect(),
+            dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
         })
     }
@@ -171,17 +148,14 @@ impl<'s> Scope<'s> {
                 }
                 other => other.clone(),
             };
-            self.pointers.secrets.push(At {
-                value: secret.clone(),
-                span: at.span,
-            });
+            self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
             secret
         });
         Admin {
-            address: raw.address.as_ref().map_or_else(
-                || ListenAddress::Tcp(([127, 0, 0, 1], 9901).into()),
-                |at| at.value.clone(),
-            ),
+            address: raw
+                .address
+                .as_ref()
+                .map_or_else(|| ListenAddress::Tcp(([127, 0, 0, 1], 9901).into()), |at| at.value.clone()),
             token,
         }
     }
@@ -193,9 +167,7 @@ impl<'s> Scope<'s> {
                 Some(at) => match &at.value {
                     Access::Stdout => AccessSink::Stdout,
                     Access::Off => AccessSink::Off,
-                    Access::File(path) => {
-                        AccessSink::File(self.sources.folder(at.span.file).join(path))
-                    }
+                    Access::File(path) => AccessSink::File(self.sources.folder(at.span.file).join(path)),
                 },
             },
             format: raw.format.as_ref().map_or(LogFormat::Json, |at| at.value),
@@ -216,12 +188,9 @@ impl<'s> Scope<'s> {
                         NetworkRef::Named(other) => {
                             whole = false;
                             self.report.push(
-                                Problem::at(
-                                    format!("`@{other}` stands in a list that has a name itself"),
-                                    at.span,
-                                )
-                                .label("expected a network or an address")
-                                .help("write its networks out"),
+                                Problem::at(format!("`@{other}` stands in a list that has a name itself"), at.span)
+                                    .label("expected a network or an address")
+                                    .help("write its networks out"),
                             );
                         }
                     }
@@ -239,22 +208,16 @@ impl<'s> Scope<'s> {
         for at in list.iter().flat_map(|list| &list.value) {
             match &at.value {
                 NetworkRef::Net(net) => nets.push(*net),
-                NetworkRef::Named(name) => {
-                    match self.networks.iter().find(|(known, _)| known == name) {
-                        Some((_, Some(list))) => nets.extend(list.as_slice()),
-                        Some((_, None)) => whole = false,
-                        None => {
-                            whole = false;
-                            let known: Vec<&str> = self
-                                .networks
-                                .iter()
-                                .map(|(name, _)| name.as_str())
-                                .collect();
-                            let problem = dangling("network list", name, at.span, &known);
-                            self.report.push(problem);
-                        }
+                NetworkRef::Named(name) => match self.networks.iter().find(|(known, _)| known == name) {
+                    Some((_, Some(list))) => nets.extend(list.as_slice()),
+                    Some((_, None)) => whole = false,
+                    None => {
+                        whole = false;
+                        let known: Vec<&str> = self.networks.iter().map(|(name, _)| name.as_str()).collect();
+                        let problem = dangling("network list", name, at.span, &known);
+                        self.report.push(problem);
                     }
-                }
+                },
             }
         }
         whole.then(|| Networks::new(nets))
@@ -300,15 +263,10 @@ impl<'s> Scope<'s> {
                     let (owner, first) = *owners.entry(net).or_insert((name, at.span));
                     if owner != name {
                         self.report.push(
-                            Problem::at(
-                                format!(
-                                    "clients `{owner}` and `{name}` both have the network {net}"
-                                ),
-                                at.span,
-                            )
-                            .label("a caller from there would be both")
-                            .also(first, format!("`{owner}` has it here"))
-                            .help("give one of them a longer prefix, or make them one client"),
+                            Problem::at(format!("clients `{owner}` and `{name}` both have the network {net}"), at.span)
+                                .label("a caller from there would be both")
+                                .also(first, format!("`{owner}` has it here"))
+                                .help("give one of them a longer prefix, or make them one client"),
                         );
                     }
                 }
@@ -327,10 +285,7 @@ impl<'s> Scope<'s> {
         Some(Limit {
             rate,
             burst: or(&raw.burst, second.max(1))?,
-            per: raw
-                .per
-                .as_ref()
-                .map_or(LimitKey::Route, |at| at.value.clone()),
+            per: raw.per.as_ref().map_or(LimitKey::Route, |at| at.value.clone()),
             max_keys: or(&raw.max_keys, 1_000_000)?,
             dry_run: raw.dry_run.as_ref().is_some_and(|at| at.value),
         })
@@ -359,9 +314,7 @@ impl<'s> Scope<'s> {
 }
 
 fn number(number: i64) -> Option<std::num::NonZeroU32> {
-    u32::try_from(number)
-        .ok()
-        .and_then(std::num::NonZeroU32::new)
+    u32::try_from(number).ok().and_then(std::num::NonZeroU32::new)
 }
 
 fn patience(at: Option<&At<Patience>>, default: u64) -> Duration {
@@ -370,18 +323,11 @@ fn patience(at: Option<&At<Patience>>, default: u64) -> Duration {
 
 /// A name that nothing has.
 fn dangling(kind: &str, name: &str, span: Span, known: &[&str]) -> Problem {
-    let problem = Problem::at(
-        format!("no {kind} is called `{}`", name.escape_debug()),
-        span,
-    );
+    let problem = Problem::at(format!("no {kind} is called `{}`", name.escape_debug()), span);
     match nearest(name, known.iter().copied()) {
-        Some(near) => problem
-            .label(format!("no such {kind}"))
-            .help(format!("did you mean `{near}`?")),
+        Some(near) => problem.label(format!("no such {kind}")).help(format!("did you mean `{near}`?")),
         None if known.is_empty() => problem.label(format!("there is no {kind} at all")),
-        None if known.len() <= 10 => {
-            problem.label(format!("expected {}", super::read::one_of(known)))
-        }
+        None if known.len() <= 10 => problem.label(format!("expected {}", super::read::one_of(known))),
         None => problem.label(format!("no such {kind}")),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Scope, function::version_names};
 use crate::config::{
     model::{
-        ClientId, EncodedSlash, FunctionId, HeaderCondition, HostPattern, LimitUse, ListenerId,
-        Name, PathPattern, PathSegment, QueryCondition, Route, VersionId,
+        ClientId, EncodedSlash, FunctionId, HeaderCondition, HostPattern, LimitUse, ListenerId, Name, PathPattern,
+        PathSegment, QueryCondition, Route, VersionId,
     },
     raw::{self, RouteLimit},
     report::Problem,
@@ -20,9 +20,8 @@ impl Scope<'_> {
         let listeners = self.names(raw.listeners.as_ref(), "listeners", |scope, at| {
             scope.find("listener", at, &file.listeners).map(ListenerId)
         });
-        let clients = self.names(raw.clients.as_ref(), "clients", |scope, at| {
-            scope.find("client", at, &file.clients).map(ClientId)
-        });
+        let clients = self
+            .names(raw.clients.as_ref(), "clients", |scope, at| scope.find("client", at, &file.clients).map(ClientId));
         let hosts = self.hosts(raw);
         let path = self.path_pattern(raw);
         self.encoded_slash_fits(raw);
@@ -32,14 +31,10 @@ impl Scope<'_> {
         let methods = self.distinct(raw.methods.as_ref(), "methods");
         let headers = self.headers(raw);
         let query = self.query(raw);
-        let function = (raw.function.as_ref())
-            .and_then(|at| self.find("function", at, &file.functions))
-            .map(FunctionId);
+        let function =
+            (raw.function.as_ref()).and_then(|at| self.find("function", at, &file.functions)).map(FunctionId);
         let version = self.pin(raw);
-        let allow = raw
-            .allow
-            .as_ref()
-            .map(|list| self.some_networks(list, "allow"));
+        let allow = raw.allow.as_ref().map(|list| self.some_networks(list, "allow"));
         let deny = self.networks(raw.deny.as_ref());
         let limits = self.route_limits(raw);
         Some(Route {
@@ -50,11 +45,7 @@ impl Scope<'_> {
             methods,
             headers,
             query,
-            priority: raw
-                .priority
-                .as_ref()
-                .and_then(|at| i32::try_from(at.value.0).ok())
-                .unwrap_or_default(),
+            priority: raw.priority.as_ref().and_then(|at| i32::try_from(at.value.0).ok()).unwrap_or_default(),
             function: function?,
             version,
             clients: clients?,
@@ -65,10 +56,7 @@ impl Scope<'_> {
             deny: deny?,
             limits,
             strip_prefix,
-            encoded_slash: raw
-                .encoded_slash
-                .as_ref()
-                .map_or(EncodedSlash::Refuse, |at| at.value),
+            encoded_slash: raw.encoded_slash.as_ref().map_or(EncodedSlash::Refuse, |at| at.value),
         })
     }
 
@@ -108,8 +96,7 @@ impl Scope<'_> {
         }
         for host in &at.value.0 {
             if hosts.contains(&host.value) {
-                self.report
-                    .push(Problem::at("this host is there twice", host.span));
+                self.report.push(Problem::at("this host is there twice", host.span));
             } else {
                 hosts.push(host.value.clone());
             }
@@ -134,10 +121,7 @@ impl Scope<'_> {
         let mut seen: Vec<T> = Vec::with_capacity(list.value.len());
         for at in &list.value {
             if seen.contains(&at.value) {
-                self.report.push(Problem::at(
-                    format!("`{}` is there twice", at.value),
-                    at.span,
-                ));
+                self.report.push(Problem::at(format!("`{}` is there twice", at.value), at.span));
             } else {
                 seen.push(at.value.clone());
             }
@@ -170,18 +154,15 @@ impl Scope<'_> {
         let encoded = |text: &str| text.contains("%2F") || text.contains("%5C");
         let found = match &at.value.0 {
             PathPattern::Exact(text) | PathPattern::Prefix(text) => encoded(text),
-            PathPattern::Params(segments) => segments
-                .iter()
-                .any(|segment| matches!(segment, PathSegment::Literal(text) if encoded(text))),
+            PathPattern::Params(segments) => {
+                segments.iter().any(|segment| matches!(segment, PathSegment::Literal(text) if encoded(text)))
+            }
             PathPattern::Regex(_) => false,
         };
         if found {
             self.report.push(
-                Problem::at(
-                    "this path is never matched: encoded slashes are refused",
-                    at.span,
-                )
-                .help("add `encoded_slash = \"keep\"`"),
+                Problem::at("this path is never matched: encoded slashes are refused", at.span)
+                    .help("add `encoded_slash = \"keep\"`"),
             );
         }
     }
@@ -190,8 +171,7 @@ impl Scope<'_> {
     fn strips(&mut self, strip: &At<Strip>, path: &PathPattern) -> bool {
         let prefix = &strip.value.0;
         let starts = |text: &str| {
-            text.strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let (fits, shown) = match path {
             PathPattern::Exact(text) => (starts(text), text.clone()),
@@ -216,11 +196,8 @@ impl Scope<'_> {
         };
         if !fits {
             self.report.push(
-                Problem::at(
-                    format!("`{prefix}` is not how the path `{shown}` starts"),
-                    strip.span,
-                )
-                .label("expected its first segments"),
+                Problem::at(format!("`{prefix}` is not how the path `{shown}` starts"), strip.span)
+                    .label("expected its first segments"),
             );
         }
         fits
@@ -233,8 +210,7 @@ impl Scope<'_> {
             let name = match header_name(&key.value) {
                 Ok(name) => name,
                 Err(complaint) => {
-                    let mut problem = Problem::at(complaint.message, key.span)
-                        .label("expected the name of a header");
+                    let mut problem = Problem::at(complaint.message, key.span).label("expected the name of a header");
                     problem.help = complaint.help;
                     self.report.push(problem);
                     continue;
@@ -249,10 +225,7 @@ impl Scope<'_> {
                 );
             }
             if let Some(value) = value {
-                conditions.push(HeaderCondition {
-                    name,
-                    value: value.value.0.clone(),
-                });
+                conditions.push(HeaderCondition { name, value: value.value.0.clone() });
             }
         }
         conditions
@@ -262,14 +235,10 @@ impl Scope<'_> {
         let mut conditions = Vec::new();
         for (key, value) in raw.query.iter().flat_map(|at| &at.value.0) {
             if key.value.is_empty() {
-                self.report
-                    .push(Problem::at("a query key cannot be empty", key.span));
+                self.report.push(Problem::at("a query key cannot be empty", key.span));
             }
             if let Some(value) = value {
-                conditions.push(QueryCondition {
-                    name: key.value.clone(),
-                    value: value.value.0.clone(),
-                });
+                conditions.push(QueryCondition { name: key.value.clone(), value: value.value.0.clone() });
             }
         }
         conditions
@@ -288,9 +257,9 @@ impl Scope<'_> {
         for at in raw.limits.iter().flat_map(|list| &list.value) {
             let limit = match &at.value {
                 RouteLimit::Own(limit) => self.limit(limit).map(LimitUse::Own),
-                RouteLimit::Shared(shared) => (shared.r#use.as_ref())
-                    .and_then(|name| self.shared_limit(name))
-                    .map(LimitUse::Shared),
+                RouteLimit::Shared(shared) => {
+                    (shared.r#use.as_ref()).and_then(|name| self.shared_limit(name)).map(LimitUse::Shared)
+                }
             };
             let Some(limit) = limit else {
                 continue;

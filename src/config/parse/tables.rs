@@ -13,10 +13,8 @@ use crate::config::{
 };
 
 const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-pub(super) const TOP: [&str; 10] = [
-    "include", "server", "admin", "log", "networks", "listener", "client", "function", "route",
-    "limit",
-];
+pub(super) const TOP: [&str; 10] =
+    ["include", "server", "admin", "log", "networks", "listener", "client", "function", "route", "limit"];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -26,11 +24,8 @@ pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> 
         if file.text.starts_with('\u{feff}') {
             whole = false;
             report.push(
-                Problem::at(
-                    "the file starts with a byte order mark",
-                    Span::new(number, 0..0),
-                )
-                .help("save it as UTF-8 without BOM"),
+                Problem::at("the file starts with a byte order mark", Span::new(number, 0..0))
+                    .help("save it as UTF-8 without BOM"),
             );
             continue;
         }
@@ -47,18 +42,11 @@ pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> 
         report.push(
             Problem::at("the file is empty", Span::new(0, 0..0))
                 .label("nothing is configured here")
-                .help(
-                    "a config needs a `[listener.NAME]`, a `[function.NAME]` and a `[route.NAME]`",
-                ),
+                .help("a config needs a `[listener.NAME]`, a `[function.NAME]` and a `[route.NAME]`"),
         );
         return None;
     }
-    let mut reader = Reader {
-        sources,
-        report,
-        file: 0,
-        trail: Vec::new(),
-    };
+    let mut reader = Reader { sources, report, file: 0, trail: Vec::new() };
     Some(Tops::gather(&parsed, &mut reader).read(&mut reader))
 }
 
@@ -85,30 +73,19 @@ fn syntax<'t>(file: u32, text: &'t str, report: &mut Report) -> Option<DeTable<'
                 repeated = range.start..end.map_or(text.len(), |at| range.start + at);
             }
             report.push(
-                Problem::at(
-                    format!("`{}` is written twice", key.trim_matches(['"', '\''])),
-                    span,
-                )
-                .label("it stands above already"),
+                Problem::at(format!("`{}` is written twice", key.trim_matches(['"', '\''])), span)
+                    .label("it stands above already"),
             );
             continue;
         }
-        let (what, expected) = error
-            .message()
-            .split_once(", expected ")
-            .unwrap_or_else(|| (error.message(), ""));
+        let (what, expected) = error.message().split_once(", expected ").unwrap_or_else(|| (error.message(), ""));
         let mut problem = Problem::at(format!("not valid TOML: {what}"), span);
         let rest = text.get(range.start..).unwrap_or_default();
         let unquoted = what == "string values must be quoted";
         if unquoted && (rest.is_empty() || rest.starts_with(['\n', '\r'])) {
-            problem =
-                Problem::at("not valid TOML: the value is missing", span).label("expected a value");
-        } else if what == "invalid boolean"
-            || (unquoted && !rest.starts_with(|c: char| c.is_ascii_digit()))
-        {
-            problem = problem
-                .label("expected a value")
-                .help("a text stands in quotes: `\"…\"`");
+            problem = Problem::at("not valid TOML: the value is missing", span).label("expected a value");
+        } else if what == "invalid boolean" || (unquoted && !rest.starts_with(|c: char| c.is_ascii_digit())) {
+            problem = problem.label("expected a value").help("a text stands in quotes: `\"…\"`");
         } else if !expected.is_empty() && expected != "nothing" {
             problem = problem.label(format!("expected {expected}"));
         }
@@ -127,11 +104,7 @@ struct Tops<'v, 'i> {
 
 impl<'v, 'i> Tops<'v, 'i> {
     fn gather(parsed: &'v [(u32, DeTable<'i>)], reader: &mut Reader<'_>) -> Self {
-        let mut tops = Self {
-            single: BTreeMap::new(),
-            named: BTreeMap::new(),
-            any_listener: false,
-        };
+        let mut tops = Self { single: BTreeMap::new(), named: BTreeMap::new(), any_listener: false };
         for (file, table) in parsed {
             reader.file = *file;
             for (key, value) in table {
@@ -156,10 +129,9 @@ impl<'v, 'i> Tops<'v, 'i> {
             return;
         };
         if MAIN_ONLY.contains(&top) && reader.file != 0 {
-            reader.report.push(
-                Problem::at(format!("`{top}` belongs to the main file"), span)
-                    .label("not in an included file"),
-            );
+            reader
+                .report
+                .push(Problem::at(format!("`{top}` belongs to the main file"), span).label("not in an included file"));
             return;
         }
         // It is read before everything else, by `include`.
@@ -178,11 +150,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             return;
         };
         if MAIN_ONLY.contains(&top) || top == "networks" {
-            let part = Part {
-                file: reader.file,
-                key: span,
-                table,
-            };
+            let part = Part { file: reader.file, key: span, table };
             add(self.single.entry(top).or_default(), part, value, reader);
         } else {
             for (key, value) in table {
@@ -194,11 +162,7 @@ impl<'v, 'i> Tops<'v, 'i> {
                 }
                 match value.get_ref().as_table() {
                     Some(table) => {
-                        let part = Part {
-                            file: reader.file,
-                            key: span,
-                            table,
-                        };
+                        let part = Part { file: reader.file, key: span, table };
                         let tables = self.named.entry(top).or_default();
                         add(tables.entry(name).or_default(), part, value, reader);
                     }
@@ -255,10 +219,7 @@ impl<'v, 'i> Tops<'v, 'i> {
                 if let Some(problem) = bad_name(name, span) {
                     reader.report.push(problem);
                 }
-                let name = At {
-                    value: name.to_owned(),
-                    span,
-                };
+                let name = At { value: name.to_owned(), span };
                 lists.push((name, read_at(value, reader)));
             }
         }
@@ -267,23 +228,12 @@ impl<'v, 'i> Tops<'v, 'i> {
 }
 
 /// Adds a place where a table stands. Its header, or keys of its own, it may have in one file only.
-fn add<'v, 'i>(
-    parts: &mut Vec<Part<'v, 'i>>,
-    part: Part<'v, 'i>,
-    value: &Value<'i>,
-    reader: &mut Reader<'_>,
-) {
-    let own = has_header(value, reader)
-        || part
-            .table
-            .values()
-            .any(|value| !matches!(value.get_ref(), DeValue::Table(_)));
+fn add<'v, 'i>(parts: &mut Vec<Part<'v, 'i>>, part: Part<'v, 'i>, value: &Value<'i>, reader: &mut Reader<'_>) {
+    let own =
+        has_header(value, reader) || part.table.values().any(|value| !matches!(value.get_ref(), DeValue::Table(_)));
     if own {
         // The one with the header is always the first.
-        if let Some(first) = parts
-            .first()
-            .filter(|first| first.key.file != part.file && first_is_own(first, reader))
-        {
+        if let Some(first) = parts.first().filter(|first| first.key.file != part.file && first_is_own(first, reader)) {
             let name = reader.name();
             reader.report.push(
                 Problem::at(format!("table `{name}` is written twice"), part.key)
@@ -304,14 +254,8 @@ fn first_is_own(part: &Part<'_, '_>, reader: &Reader<'_>) -> bool {
         .sources
         .files
         .get(part.file as usize)
-        .is_some_and(|file| {
-            header_before(&file.text, part.key.start as usize, part.key.end as usize)
-        });
-    header
-        || part
-            .table
-            .values()
-            .any(|value| !matches!(value.get_ref(), DeValue::Table(_)))
+        .is_some_and(|file| header_before(&file.text, part.key.start as usize, part.key.end as usize));
+    header || part.table.values().any(|value| !matches!(value.get_ref(), DeValue::Table(_)))
 }
 
 /// Whether the key is the last in a `[header]`.
@@ -334,9 +278,7 @@ fn has_header(value: &Value<'_>, reader: &Reader<'_>) -> bool {
 pub(super) fn bad_name(name: &str, span: Span) -> Option<Problem> {
     let valid = !name.is_empty()
         && name.len() <= 64
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     (!valid).then(|| {
         Problem::at(format!("`{}` is not a name", name.escape_debug()), span)
             .label("expected up to 64 letters, digits, `-`, `_` or `.`")
@@ -354,11 +296,6 @@ pub(in crate::config) fn include(sources: &Sources, report: &mut Report) -> Vec<
     let Some(value) = table.get_ref().get("include") else {
         return Vec::new();
     };
-    let mut reader = Reader {
-        sources,
-        report,
-        file: 0,
-        trail: vec!["include".to_owned()],
-    };
+    let mut reader = Reader { sources, report, file: 0, trail: vec!["include".to_owned()] };
     Vec::<At<Text>>::read(value, &mut reader).unwrap_or_default()
 }

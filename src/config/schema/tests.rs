@@ -19,11 +19,7 @@ fn tables(schema: &Value, path: &str, found: &mut Vec<(String, Vec<String>)>) {
     tables_below(&schema["items"], &format!("{path}[]"), found);
     for (nth, one) in schema["anyOf"].as_array().into_iter().flatten().enumerate() {
         // The second kind of a route's limit is known by its key.
-        let path = if path.ends_with("limits[]") && nth == 1 {
-            format!("{path}use")
-        } else {
-            path.to_owned()
-        };
+        let path = if path.ends_with("limits[]") && nth == 1 { format!("{path}use") } else { path.to_owned() };
         tables(one, &path, found);
     }
 }
@@ -120,10 +116,7 @@ fn fits(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
     if schema.get("const").is_some_and(|one| one != value) {
         return wrong("not the word");
     }
-    if schema["enum"]
-        .as_array()
-        .is_some_and(|all| !all.contains(value))
-    {
+    if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) {
         return wrong("not in the list");
     }
     let of_type = match schema["type"].as_str() {

@@ -17,15 +17,11 @@ impl Word for Method {
             .map_err(|_| Complaint::new(format!("`{}` is not a method", text.escape_debug())))?;
         let upper = text.to_ascii_uppercase();
         if upper != text {
-            return Err(Complaint::new(format!(
-                "methods are upper case (RFC 9110 §9.1): `{text}`"
-            ))
-            .help(format!("write `{upper}`")));
+            return Err(Complaint::new(format!("methods are upper case (RFC 9110 §9.1): `{text}`"))
+                .help(format!("write `{upper}`")));
         }
         if method == Self::CONNECT {
-            return Err(Complaint::new(
-                "`CONNECT` asks for a tunnel, and no route is one",
-            ));
+            return Err(Complaint::new("`CONNECT` asks for a tunnel, and no route is one"));
         }
         Ok(method)
     }
@@ -37,9 +33,8 @@ impl Word for Method {
 
 /// Checks the name of a header that a request is to be judged by.
 pub(in crate::config) fn header_name(text: &str) -> Result<HeaderName, Complaint> {
-    let name: HeaderName = text
-        .parse()
-        .map_err(|_| Complaint::new(format!("`{}` is not a header's name", text.escape_debug())))?;
+    let name: HeaderName =
+        text.parse().map_err(|_| Complaint::new(format!("`{}` is not a header's name", text.escape_debug())))?;
     // RFC 9110 §7.6.1: these belong to one connection and say nothing about the request.
     const HOP: [&str; 8] = [
         "connection",
@@ -52,9 +47,7 @@ pub(in crate::config) fn header_name(text: &str) -> Result<HeaderName, Complaint
         "upgrade",
     ];
     if name == http::header::HOST {
-        return Err(Complaint::new(
-            "`host` is not judged as a header: a route has `host = \"…\"`",
-        ));
+        return Err(Complaint::new("`host` is not judged as a header: a route has `host = \"…\"`"));
     }
     if HOP.contains(&name.as_str()) {
         return Err(Complaint::new(format!(
@@ -79,10 +72,7 @@ fn header_value(text: &str) -> Result<String, Complaint> {
 /// RFC 6265 §4.1.1: a cookie's name is a token.
 fn cookie_name(text: &str) -> Result<String, Complaint> {
     if text.is_empty() || Method::from_bytes(text.as_bytes()).is_err() {
-        return Err(Complaint::new(format!(
-            "`{}` is not a cookie's name",
-            text.escape_debug()
-        )));
+        return Err(Complaint::new(format!("`{}` is not a cookie's name", text.escape_debug())));
     }
     Ok(text.to_owned())
 }
@@ -115,8 +105,7 @@ impl Word for HeaderCondition {
 }
 
 impl Word for LimitKey {
-    const EXPECTED: &'static str =
-        "`route`, `client_ip`, `client`, `header:NAME`, `cookie:NAME` or `query:NAME`";
+    const EXPECTED: &'static str = "`route`, `client_ip`, `client`, `header:NAME`, `cookie:NAME` or `query:NAME`";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         match text.split_once(':') {
@@ -171,10 +160,7 @@ impl Word for StickyBy {
 
 /// An override's `header = "name: value"` or `header = "name"`.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct HeaderIs(
-    pub(in crate::config) HeaderName,
-    pub(in crate::config) Option<String>,
-);
+pub(in crate::config) struct HeaderIs(pub(in crate::config) HeaderName, pub(in crate::config) Option<String>);
 
 impl Word for HeaderIs {
     const EXPECTED: &'static str = "`name: value`, or `name` for any value";
@@ -182,20 +168,14 @@ impl Word for HeaderIs {
     fn parse(text: &str) -> Result<Self, Complaint> {
         match text.split_once(':') {
             None => Ok(Self(header_name(text)?, None)),
-            Some((name, value)) => Ok(Self(
-                header_name(name)?,
-                Some(header_value(value.trim_matches(' '))?),
-            )),
+            Some((name, value)) => Ok(Self(header_name(name)?, Some(header_value(value.trim_matches(' '))?))),
         }
     }
 }
 
 /// An override's `cookie = "name=value"` or `cookie = "name"`.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct CookieIs(
-    pub(in crate::config) String,
-    pub(in crate::config) Option<String>,
-);
+pub(in crate::config) struct CookieIs(pub(in crate::config) String, pub(in crate::config) Option<String>);
 
 impl Word for CookieIs {
     const EXPECTED: &'static str = "`name=value`, or `name` for any value";
@@ -217,35 +197,20 @@ impl Word for RegexText {
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         // Alone first: `a)(b` must not close the group that anchors it.
-        let checked = regex::Regex::new(text).and_then(|_| {
-            regex::RegexBuilder::new(&format!("^(?:{text})$"))
-                .size_limit(1 << 20)
-                .build()
-        });
+        let checked = regex::Regex::new(text)
+            .and_then(|_| regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(1 << 20).build());
         match checked {
             Ok(regex) => Ok(Self(regex)),
-            Err(regex::Error::CompiledTooBig(_)) => Err(Complaint::new(
-                "the regular expression is too big when compiled",
-            )),
+            Err(regex::Error::CompiledTooBig(_)) => {
+                Err(Complaint::new("the regular expression is too big when compiled"))
+            }
             Err(error) => {
                 let why = error.to_string();
                 let why = why.lines().last().unwrap_or_default();
-                Err(Complaint::new(format!(
-                    "the regular expression is broken: {}",
-                    why.trim_start_matches("error: ")
-                )))
+                Err(Complaint::new(format!("the regular expression is broken: {}", why.trim_start_matches("error: "))))
             }
         }
     }
 }
 
-words!(
-    Method,
-    Condition,
-    HeaderCondition,
-    LimitKey,
-    StickyBy,
-    HeaderIs,
-    CookieIs,
-    RegexText
-);
+words!(Method, Condition, HeaderCondition, LimitKey, StickyBy, HeaderIs, CookieIs, RegexText);

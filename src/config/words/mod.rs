@@ -5,9 +5,7 @@ mod net;
 mod path;
 mod time;
 
-pub(super) use http_words::{
-    Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name,
-};
+pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use time::{Patience, PatienceOrNone};
@@ -132,9 +130,7 @@ impl Word for Mode {
     fn parse(text: &str) -> Result<Self, Complaint> {
         u32::from_str_radix(text, 8)
             .ok()
-            .filter(|mode| {
-                (3..=4).contains(&text.len()) && *mode <= 0o777 && !text.starts_with('+')
-            })
+            .filter(|mode| (3..=4).contains(&text.len()) && *mode <= 0o777 && !text.starts_with('+'))
             .map(Self)
             .ok_or_else(|| Complaint::new(format!("`{}` is not a mode", text.escape_debug())))
     }
@@ -174,16 +170,7 @@ impl Word for SecretRef {
     }
 }
 
-words!(
-    Text,
-    FilePath,
-    Access,
-    LogFormat,
-    UpstreamHttp,
-    EncodedSlash,
-    Mode,
-    SecretRef
-);
+words!(Text, FilePath, Access, LogFormat, UpstreamHttp, EncodedSlash, Mode, SecretRef);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]
@@ -203,9 +190,7 @@ impl Weight {
         }
         let whole: u16 = whole.parse().ok().filter(|whole| *whole <= 100)?;
         let part: u16 = format!("{part:0<2}").parse().ok()?;
-        Some(whole * 100 + part)
-            .filter(|share| *share <= Share::WHOLE.0)
-            .map(Share)
+        Some(whole * 100 + part).filter(|share| *share <= Share::WHOLE.0).map(Share)
     }
 }
 
@@ -213,9 +198,7 @@ impl Read for Weight {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let (read, written) = match value.get_ref() {
             DeValue::String(text) if text == "rest" => return Some(Self::Rest),
-            DeValue::Integer(number) if number.radix() == 10 => {
-                (Self::percent(number.as_str()), number.to_string())
-            }
+            DeValue::Integer(number) if number.radix() == 10 => (Self::percent(number.as_str()), number.to_string()),
             DeValue::Float(number) => (Self::percent(number.as_str()), number.to_string()),
             DeValue::Integer(number) => (None, number.to_string()),
             DeValue::String(text) => (None, text.escape_debug().to_string()),
@@ -226,10 +209,9 @@ impl Read for Weight {
         };
         if read.is_none() {
             let span = reader.span(value);
-            reader.report.push(
-                Problem::at(format!("`{written}` is not a weight"), span)
-                    .label(format!("expected {WEIGHT}")),
-            );
+            reader
+                .report
+                .push(Problem::at(format!("`{written}` is not a weight"), span).label(format!("expected {WEIGHT}")));
         }
         read.map(Self::Percent)
     }
@@ -260,10 +242,9 @@ impl Read for Fraction {
         let read = number.filter(|number: &f64| (0.0..=1.0).contains(number));
         if read.is_none() {
             let span = reader.span(value);
-            reader.report.push(
-                Problem::at(format!("`{written}` is not a share"), span)
-                    .label(format!("expected {EXPECTED}")),
-            );
+            reader
+                .report
+                .push(Problem::at(format!("`{written}` is not a share"), span).label(format!("expected {EXPECTED}")));
         }
         read.map(Self)
     }

@@ -17,28 +17,17 @@ impl Word for ListenAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             // 108 bytes with the NUL: sockaddr_un of Linux.
             return if !path.starts_with('/') || path.contains('\0') {
-                Err(Complaint::new(format!(
-                    "`{}` is not an absolute path",
-                    path.escape_debug()
-                )))
+                Err(Complaint::new(format!("`{}` is not an absolute path", path.escape_debug())))
             } else if path.len() > 107 {
-                Err(Complaint::new(format!(
-                    "the path of a unix socket has at most 107 bytes, this one {}",
-                    path.len()
-                )))
+                Err(Complaint::new(format!("the path of a unix socket has at most 107 bytes, this one {}", path.len())))
             } else {
                 Ok(Self::Unix(path.into()))
             };
         }
         text.parse().map(Self::Tcp).map_err(|_| {
-            let complaint = Complaint::new(format!(
-                "`{}` is not an address to listen on",
-                text.escape_debug()
-            ));
+            let complaint = Complaint::new(format!("`{}` is not an address to listen on", text.escape_debug()));
             if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
-                complaint.help(format!(
-                    "for all addresses write `0.0.0.0:{port}` or `[::]:{port}`"
-                ))
+                complaint.help(format!("for all addresses write `0.0.0.0:{port}` or `[::]:{port}`"))
             } else if let Some(port) = text.strip_prefix("localhost:") {
                 complaint.help(format!("write the address: `127.0.0.1:{port}`"))
             } else if text.parse::<IpAddr>().is_ok() {
@@ -85,29 +74,21 @@ impl Word for NetworkRef {
         if let Some(name) = text.strip_prefix('@') {
             return Ok(Self::Named(name.to_owned()));
         }
-        let net = if text.contains('/') {
-            text.parse::<IpNet>().ok()
-        } else {
-            text.parse::<IpAddr>().ok().map(IpNet::from)
-        };
-        let net = net
-            .ok_or_else(|| Complaint::new(format!("`{}` is not a network", text.escape_debug())))?;
+        let net =
+            if text.contains('/') { text.parse::<IpNet>().ok() } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
+        let net = net.ok_or_else(|| Complaint::new(format!("`{}` is not a network", text.escape_debug())))?;
         let trunc = net.trunc();
         if net != trunc {
-            return Err(
-                Complaint::new(format!("`{text}` has bits beyond its prefix"))
-                    .help(format!("the network is `{trunc}`")),
-            );
+            return Err(Complaint::new(format!("`{text}` has bits beyond its prefix"))
+                .help(format!("the network is `{trunc}`")));
         }
         // Addresses are judged in their canonical form, so a mapped network would hold nobody (RFC 4291 §2.5.5.2).
         if let IpNet::V6(v6) = net
             && let Some(v4) = v6.addr().to_ipv4_mapped()
             && v6.prefix_len() >= 96
         {
-            return Err(
-                Complaint::new(format!("`{text}` is an IPv4 network in disguise"))
-                    .help(format!("write `{v4}/{}`", v6.prefix_len() - 96)),
-            );
+            return Err(Complaint::new(format!("`{text}` is an IPv4 network in disguise"))
+                .help(format!("write `{v4}/{}`", v6.prefix_len() - 96)));
         }
         Ok(Self::Net(net))
     }
@@ -119,10 +100,7 @@ fn labels(host: &str) -> Result<(), String> {
         return Err("a host cannot be empty".to_owned());
     }
     if host.len() > 253 {
-        return Err(format!(
-            "a host has at most 253 bytes, this one {}",
-            host.len()
-        ));
+        return Err(format!("a host has at most 253 bytes, this one {}", host.len()));
     }
     for label in host.split('.') {
         if label.is_empty() {
@@ -131,14 +109,8 @@ fn labels(host: &str) -> Result<(), String> {
         if label.len() > 63 {
             return Err(format!("`{label}` is longer than 63 bytes"));
         }
-        if let Some(bad) = label
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
-        {
-            return Err(format!(
-                "`{}` cannot stand in a host name",
-                bad.escape_debug()
-            ));
+        if let Some(bad) = label.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))) {
+            return Err(format!("`{}` cannot stand in a host name", bad.escape_debug()));
         }
     }
     Ok(())
@@ -184,11 +156,7 @@ impl Word for HostPattern {
             });
         }
         labels(rest).map_err(|why| host_complaint(text, why))?;
-        Ok(if wild {
-            Self::Wildcard(format!(".{rest}"))
-        } else {
-            Self::Exact(rest.to_owned())
-        })
+        Ok(if wild { Self::Wildcard(format!(".{rest}")) } else { Self::Exact(rest.to_owned()) })
     }
 
     fn form() -> Json {
@@ -203,24 +171,15 @@ impl Word for Endpoint {
         let shown = text.escape_debug();
         let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
         // RFC 3986 §3.2.1. The text is not shown: it may hold a password.
-        if after_scheme
-            .split(['/', '?', '#'])
-            .next()
-            .is_some_and(|authority| authority.contains('@'))
-        {
+        if after_scheme.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
             return Err(Complaint::new("a function's URL has no user or password").secret());
         }
-        let (scheme, rest) = text
-            .split_once("://")
-            .ok_or_else(|| Complaint::new(format!("`{shown}` is not a URL")))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| Complaint::new(format!("`{shown}` is not a URL")))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
             _ => {
-                return Err(Complaint::new(format!(
-                    "`{}` is neither http nor https",
-                    scheme.escape_debug()
-                )));
+                return Err(Complaint::new(format!("`{}` is neither http nor https", scheme.escape_debug())));
             }
         };
         if let Some(mark) = rest.chars().find(|c| matches!(c, '?' | '#')) {
@@ -231,8 +190,8 @@ impl Word for Endpoint {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let (host, port) = split_port(authority)
-            .ok_or_else(|| Complaint::new(format!("`{shown}` has no valid port")))?;
+        let (host, port) =
+            split_port(authority).ok_or_else(|| Complaint::new(format!("`{shown}` has no valid port")))?;
         let own = if tls { 443 } else { 80 };
         let host = endpoint_host(host)?;
         let base_path = path.trim_end_matches('/').to_owned();
@@ -246,13 +205,7 @@ impl Word for Endpoint {
         if let Some(port) = port.filter(|port| *port != own) {
             authority.push_str(&format!(":{port}"));
         }
-        Ok(Self {
-            tls,
-            host,
-            port: port.unwrap_or(own),
-            base_path,
-            authority,
-        })
+        Ok(Self { tls, host, port: port.unwrap_or(own), base_path, authority })
     }
 
     fn form() -> Json {
@@ -275,10 +228,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    port.parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .map(|port| (host, Some(port)))
+    port.parse().ok().filter(|port| *port != 0).map(|port| (host, Some(port)))
 }
 
 fn endpoint_host(host: &str) -> Result<EndpointHost, Complaint> {
@@ -295,11 +245,7 @@ fn endpoint_host(host: &str) -> Result<EndpointHost, Complaint> {
     let name = name.strip_suffix('.').unwrap_or(&name);
     labels(name).map_err(|why| host_complaint(host, why))?;
     // RFC 1123 §2.1: a name's last label is not all digits; such a "name" is a mistyped address.
-    if name
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
-    {
+    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err(Complaint::new(format!("`{name}` is not an IPv4 address")));
     }
     Ok(EndpointHost::Name(name.to_owned()))

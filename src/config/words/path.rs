@@ -41,11 +41,8 @@ impl Word for PathWord {
 }
 
 fn star(text: &str) -> Complaint {
-    Complaint::new(format!(
-        "`{}`: a `*` is the whole last segment",
-        text.escape_debug()
-    ))
-    .help("write `/orders/*`, a `{param}` for a segment in the middle, or a `path_regex`")
+    Complaint::new(format!("`{}`: a `*` is the whole last segment", text.escape_debug()))
+        .help("write `/orders/*`, a `{param}` for a segment in the middle, or a `path_regex`")
 }
 
 fn no_pattern(prefix: &str, text: &str) -> Result<(), Complaint> {
@@ -53,21 +50,15 @@ fn no_pattern(prefix: &str, text: &str) -> Result<(), Complaint> {
         return Err(star(text));
     }
     if prefix.contains(['{', '}']) {
-        return Err(Complaint::new(format!(
-            "`{}`: `{{param}}` and `/*` do not go together",
-            text.escape_debug()
-        ))
-        .help("use a `path_regex`"));
+        return Err(Complaint::new(format!("`{}`: `{{param}}` and `/*` do not go together", text.escape_debug()))
+            .help("use a `path_regex`"));
     }
     Ok(())
 }
 
 fn with_star(mut complaint: Complaint, prefix: &str) -> Complaint {
     if let Some(normal) = normal(prefix) {
-        complaint.help = Some(format!(
-            "its normal form is `{}/*`",
-            normal.trim_end_matches('/')
-        ));
+        complaint.help = Some(format!("its normal form is `{}/*`", normal.trim_end_matches('/')));
     }
     complaint
 }
@@ -85,11 +76,8 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
             Some(name) => {
                 let mut bytes = name.bytes();
                 if name.is_empty() || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                    return Err(Complaint::new(format!(
-                        "`{}` is not the name of a parameter",
-                        name.escape_debug()
-                    ))
-                    .help("use letters, digits and `_`"));
+                    return Err(Complaint::new(format!("`{}` is not the name of a parameter", name.escape_debug()))
+                        .help("use letters, digits and `_`"));
                 }
                 if names.contains(&name) {
                     return Err(Complaint::new(format!("`{shown}` has `{{{name}}}` twice")));
@@ -98,11 +86,8 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
                 segments.push(PathSegment::Param(name.to_owned()));
             }
             None if segment.contains(['{', '}']) => {
-                return Err(Complaint::new(format!(
-                    "`{}`: a `{{param}}` is a whole segment",
-                    segment.escape_debug()
-                ))
-                .help("for a part of a segment use a `path_regex`"));
+                return Err(Complaint::new(format!("`{}`: a `{{param}}` is a whole segment", segment.escape_debug()))
+                    .help("for a part of a segment use a `path_regex`"));
             }
             None if segment.contains('*') => return Err(star(text)),
             None => {
@@ -112,13 +97,10 @@ fn params(text: &str) -> Result<PathWord, Complaint> {
         }
     }
     // A slash at the end is an empty last segment, and says something; others are merged away.
-    let empty =
-        |segment: &PathSegment| matches!(segment, PathSegment::Literal(text) if text.is_empty());
+    let empty = |segment: &PathSegment| matches!(segment, PathSegment::Literal(text) if text.is_empty());
     if segments.iter().rev().skip(1).any(empty) {
-        return Err(Complaint::new(format!(
-            "`{shown}` is never matched: paths are normalised first"
-        ))
-        .help("write single slashes"));
+        return Err(Complaint::new(format!("`{shown}` is never matched: paths are normalised first"))
+            .help("write single slashes"));
     }
     Ok(PathWord(PathPattern::Params(segments)))
 }
@@ -130,10 +112,7 @@ fn segment_of(segment: &str, text: &str) -> Result<(), Complaint> {
     }
     literal(&format!("/{segment}")).map_err(|mut complaint| {
         if let Some(normal) = normal(segment).filter(|_| !matches!(segment, "." | "..")) {
-            complaint.message = format!(
-                "`{}` is never matched: paths are normalised first",
-                text.escape_debug()
-            );
+            complaint.message = format!("`{}` is never matched: paths are normalised first", text.escape_debug());
             complaint.help = Some(format!(
                 "the normal form of `{}` is `{}`",
                 segment.escape_debug(),
@@ -160,13 +139,11 @@ pub(super) fn literal(text: &str) -> Result<(), Complaint> {
             .help("conditions on the query go into `query = { key = \"value\" }`"));
     }
     match normal(text) {
-        None => Err(Complaint::new(format!(
-            "`{shown}` has a broken escape, or one of a control character"
-        ))),
-        Some(normal) if normal != text => Err(Complaint::new(format!(
-            "`{shown}` is never matched: paths are normalised first"
-        ))
-        .help(format!("its normal form is `{normal}`"))),
+        None => Err(Complaint::new(format!("`{shown}` has a broken escape, or one of a control character"))),
+        Some(normal) if normal != text => {
+            Err(Complaint::new(format!("`{shown}` is never matched: paths are normalised first"))
+                .help(format!("its normal form is `{normal}`")))
+        }
         Some(_) => Ok(()),
     }
 }
@@ -234,16 +211,12 @@ impl Word for Strip {
         let trimmed = text.trim_end_matches(['/', '*']);
         if trimmed.is_empty() {
             return Err(
-                Complaint::new(format!("`{}` strips nothing", text.escape_debug()))
-                    .help("leave `strip_prefix` out"),
+                Complaint::new(format!("`{}` strips nothing", text.escape_debug())).help("leave `strip_prefix` out")
             );
         }
         if trimmed != text {
-            return Err(Complaint::new(format!(
-                "`{}` does not end with a segment",
-                text.escape_debug()
-            ))
-            .help(format!("write `{trimmed}`")));
+            return Err(Complaint::new(format!("`{}` does not end with a segment", text.escape_debug()))
+                .help(format!("write `{trimmed}`")));
         }
         if text.contains(['*', '{', '}']) {
             return Err(Complaint::new(format!(

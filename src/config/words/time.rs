@@ -92,17 +92,13 @@ impl Word for Rate {
         if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(complaint());
         }
-        let count: u32 = count
-            .parse()
-            .map_err(|_| Complaint::new(format!("`{text}` is too much: at most {}", u32::MAX)))?;
+        let count: u32 =
+            count.parse().map_err(|_| Complaint::new(format!("`{text}` is too much: at most {}", u32::MAX)))?;
         let count = NonZeroU32::new(count).ok_or_else(|| {
             Complaint::new(format!("`{text}` lets nothing through"))
                 .help("to close a route use `deny = [\"0.0.0.0/0\", \"::/0\"]`")
         })?;
-        Ok(Self {
-            count,
-            period: Duration::from_secs(seconds),
-        })
+        Ok(Self { count, period: Duration::from_secs(seconds) })
     }
 
     fn form() -> Json {

@@ -43,18 +43,12 @@ impl Pace {
         if (period * per_nano).div_ceil(count) * burst > MAX_DEPTH {
             per_nano = 1;
         }
-        let interval =
-            |per_nano: u128, coarse: u32| (period * per_nano).div_ceil(count << coarse).max(1);
+        let interval = |per_nano: u128, coarse: u32| (period * per_nano).div_ceil(count << coarse).max(1);
         while interval(per_nano, coarse) * burst > MAX_DEPTH {
             coarse += 1;
         }
         let interval = interval(per_nano, coarse);
-        Self {
-            per_nano: per_nano as u64,
-            coarse,
-            interval: interval as u64,
-            depth: (interval * burst) as u64,
-        }
+        Self { per_nano: per_nano as u64, coarse, interval: interval as u64, depth: (interval * burst) as u64 }
     }
 
     /// Now, in ticks.
@@ -96,9 +90,7 @@ impl Pace {
 /// every other request moved the TAT by whole intervals. If it has been full, the taken one has long refilled, and
 /// giving it back would forgive someone else's.
 pub(super) fn give_back(tat: u64, after: u64, interval: u64) -> Option<u64> {
-    tat.abs_diff(after)
-        .is_multiple_of(interval)
-        .then(|| tat.saturating_sub(interval))
+    tat.abs_diff(after).is_multiple_of(interval).then(|| tat.saturating_sub(interval))
 }
 
 fn gcd(a: u128, b: u128) -> u128 {

@@ -49,20 +49,14 @@ impl Limiter {
         let key = match &self.limit.per {
             LimitKey::Route => Some(hash(Kind::Route, [])),
             LimitKey::ClientIp => None,
-            LimitKey::Client => facts
-                .client
-                .and_then(|name| present(Kind::Client, name.bytes())),
-            LimitKey::Header(name) => facts
-                .headers
-                .get(name)
-                .and_then(|v| present(Kind::Header, v.as_bytes().iter().copied())),
-            LimitKey::Cookie(name) => {
-                cookie::value(facts.headers, name).and_then(|v| present(Kind::Cookie, v.bytes()))
+            LimitKey::Client => facts.client.and_then(|name| present(Kind::Client, name.bytes())),
+            LimitKey::Header(name) => {
+                facts.headers.get(name).and_then(|v| present(Kind::Header, v.as_bytes().iter().copied()))
             }
-            LimitKey::Query(name) => facts
-                .query
-                .and_then(|query| parameter(query, name))
-                .and_then(|v| present(Kind::Query, v)),
+            LimitKey::Cookie(name) => cookie::value(facts.headers, name).and_then(|v| present(Kind::Cookie, v.bytes())),
+            LimitKey::Query(name) => {
+                facts.query.and_then(|query| parameter(query, name)).and_then(|v| present(Kind::Query, v))
+            }
         };
         key.unwrap_or_else(|| by_address(facts.client_ip))
     }

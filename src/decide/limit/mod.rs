@@ -91,13 +91,7 @@ impl Limiter {
 
     fn with(limit: &Limit, label: Name, counts: Arc<Counts>) -> Self {
         let pace = Pace::new(limit.rate, limit.burst);
-        Self {
-            policy: policy(&label, limit, &pace),
-            label,
-            limit: limit.clone(),
-            pace,
-            counts,
-        }
+        Self { policy: policy(&label, limit, &pace), label, limit: limit.clone(), pace, counts }
     }
 
     /// The limiter of a new config that takes the place of `previous`, keeping its counts.
@@ -113,15 +107,12 @@ impl Limiter {
         if limit.per != old.per {
             return Arc::new(Self::new(limit, label));
         }
-        let unchanged =
-            (limit.rate, limit.burst, limit.max_keys) == (old.rate, old.burst, old.max_keys);
+        let unchanged = (limit.rate, limit.burst, limit.max_keys) == (old.rate, old.burst, old.max_keys);
         if unchanged {
             return Arc::new(Self::with(limit, label, Arc::clone(&previous.counts)));
         }
         let fresh = Self::new(limit, label);
-        fresh
-            .counts
-            .carry(&fresh.pace, &previous.counts, &previous.pace, now);
+        fresh.counts.carry(&fresh.pace, &previous.counts, &previous.pace, now);
         Arc::new(fresh)
     }
 
@@ -154,11 +145,7 @@ impl Limiter {
     /// `RateLimit` (same draft) for a request that this limiter refused: `"label";r=0;t=2`: nothing is left, and in
     /// `t` seconds the next one passes.
     pub fn state(&self, refused: &Refused) -> HeaderValue {
-        field(format!(
-            "{};r=0;t={}",
-            quoted(&self.label),
-            refused.seconds().max(1)
-        ))
+        field(format!("{};r=0;t={}", quoted(&self.label), refused.seconds().max(1)))
     }
 
     fn take(&self, key: KeyHash, now: Now) -> Result<Taken<'_>, Wait> {
@@ -172,19 +159,13 @@ impl Limiter {
     fn check(&self, key: KeyHash, now: Now) -> Result<(), Wait> {
         let ticks = self.pace.ticks(now);
         match &self.counts.buckets {
-            Buckets::One(bucket) => self
-                .pace
-                .take(bucket.0.load(Ordering::Acquire), ticks)
-                .map(drop),
+            Buckets::One(bucket) => self.pace.take(bucket.0.load(Ordering::Acquire), ticks).map(drop),
             Buckets::Keyed(table) => table.check(key, &self.pace, ticks),
         }
     }
 
     fn refusal(&self, index: usize, wait: Wait) -> Refused {
-        Refused {
-            index,
-            wait: self.pace.duration(wait.0),
-        }
+        Refused { index, wait: self.pace.duration(wait.0) }
     }
 }
 
@@ -209,8 +190,7 @@ impl Counts {
             (Buckets::Keyed(to), Buckets::Keyed(from)) => to.carry(pace, from, from_pace, now),
             _ => {}
         }
-        self.would_refuse
-            .store(from.would_refuse.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.would_refuse.store(from.would_refuse.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -231,12 +211,7 @@ pub fn take_all(asks: &[Ask], now: Now) -> Result<(), Refused> {
             .iter()
             .enumerate()
             .filter(|(_, ask)| !ask.limiter.limit.dry_run)
-            .filter_map(|(n, ask)| {
-                Some(
-                    ask.limiter
-                        .refusal(n, ask.limiter.check(ask.key, now).err()?),
-                )
-            })
+            .filter_map(|(n, ask)| Some(ask.limiter.refusal(n, ask.limiter.check(ask.key, now).err()?)))
             .max_by_key(|refused| refused.wait);
         if let Some(refused) = longest {
             return Err(refused);
@@ -270,12 +245,7 @@ fn take_from(asks: &[Ask], n: usize, now: Now) -> Result<(), Refused> {
 fn policy(label: &str, limit: &Limit, pace: &Pace) -> HeaderValue {
     let fill = pace.duration(pace.depth);
     let window = fill.as_secs() + u64::from(fill.subsec_nanos() > 0);
-    field(format!(
-        "{};q={};w={}",
-        quoted(label),
-        limit.burst,
-        window.max(1)
-    ))
+    field(format!("{};q={};w={}", quoted(label), limit.burst, window.max(1)))
 }
 
 /// A String of structured fields (RFC 9651 §3.3.3): printable ASCII between quotes; other characters become `?`.

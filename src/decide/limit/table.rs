@@ -102,15 +102,8 @@ fn tag(word: u128) -> u64 {
 /// One request taken from a bucket.
 #[derive(Debug)]
 pub(super) enum Taken<'t> {
-    Slot {
-        slot: &'t Slot,
-        key: KeyHash,
-        after: u64,
-    },
-    Plain {
-        bucket: &'t AtomicU64,
-        after: u64,
-    },
+    Slot { slot: &'t Slot, key: KeyHash, after: u64 },
+    Plain { bucket: &'t AtomicU64, after: u64 },
 }
 
 impl Taken<'_> {
@@ -128,20 +121,15 @@ impl Taken<'_> {
                 });
             }
             Self::Plain { bucket, after } => {
-                let _ = bucket.fetch_update(Ordering::AcqRel, Ordering::Acquire, |tat| {
-                    give_back(tat, after, pace.interval)
-                });
+                let _ = bucket
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |tat| give_back(tat, after, pace.interval));
             }
         }
     }
 }
 
 /// Takes one request from a bucket that is no slot.
-pub(super) fn take_plain<'t>(
-    bucket: &'t AtomicU64,
-    pace: &Pace,
-    now: u64,
-) -> Result<Taken<'t>, Wait> {
+pub(super) fn take_plain<'t>(bucket: &'t AtomicU64, pace: &Pace, now: u64) -> Result<Taken<'t>, Wait> {
     let mut tat = bucket.load(Ordering::Acquire);
     loop {
         let after = pace.take(tat, now)?;
@@ -170,18 +158,12 @@ pub(super) enum Free<'t> {
 
 impl Table {
     pub(super) fn new(max_keys: u32) -> Self {
-        let mut left = (max_keys as usize)
-            .saturating_mul(3)
-            .div_ceil(2)
-            .next_multiple_of(GROUP);
+        let mut left = (max_keys as usize).saturating_mul(3).div_ceil(2).next_multiple_of(GROUP);
         let mut size = FIRST_LEVEL;
         let mut levels = Vec::new();
         while left > 0 {
             let slots = size.min(left);
-            levels.push(Level {
-                groups: slots / GROUP,
-                chunks: OnceLock::new(),
-            });
+            levels.push(Level { groups: slots / GROUP, chunks: OnceLock::new() });
             left -= slots;
             size = size.saturating_mul(16);
         }
@@ -239,37 +221,22 @@ impl Table {
     pub(super) fn check(&self, key: KeyHash, pace: &Pace, now: u64) -> Result<(), Wait> {
         let look = self.look(key, now);
         let tat = match look {
-            Look {
-                settled: Some((_, word)),
-                ..
-            } => tat(word),
-            Look {
-                first_pending: None,
-                free: None,
-                ..
-            } => self.overflow_of(key).load(Ordering::Acquire),
+            Look { settled: Some((_, word)), .. } => tat(word),
+            Look { first_pending: None, free: None, .. } => self.overflow_of(key).load(Ordering::Acquire),
             _ => return Ok(()),
         };
         pace.take(tat, now).map(drop)
     }
 
     /// Makes `slot`, in which `pending` was seen, the key's one bucket; see [the module](self).
-    pub(super) fn settle(
-        &self,
-        key: KeyHash,
-        slot: &Slot,
-        pending: u128,
-        settled: u128,
-        now: u64,
-    ) -> bool {
+    pub(super) fn settle(&self, key: KeyHash, slot: &Slot, pending: u128, settled: u128, now: u64) -> bool {
         fence(Ordering::SeqCst);
         let look = self.look(key, now);
         if look.settled.is_some() {
             exchange(slot, pending, 0);
             return false;
         }
-        let (Some((first, _)), Some((last, last_word))) = (look.first_pending, look.last_pending)
-        else {
+        let (Some((first, _)), Some((last, last_word))) = (look.first_pending, look.last_pending) else {
             return false;
         };
         if !std::ptr::eq(first, last) {
@@ -322,18 +289,12 @@ impl Table {
             for slot in &group.0 {
                 let word = slot.load(Ordering::Acquire);
                 if word & PENDING == 0 && tat(word) > old_ticks {
-                    self.adopt(
-                        KeyHash(tag(word)),
-                        pace.carry(tat(word), from_pace, now),
-                        ticks,
-                    );
+                    self.adopt(KeyHash(tag(word)), pace.carry(tat(word), from_pace, now), ticks);
                 }
             }
         }
         if let Some(buckets) = from.overflow.get() {
-            let carried = buckets
-                .iter()
-                .map(|b| pace.carry(b.load(Ordering::Acquire), from_pace, now).into());
+            let carried = buckets.iter().map(|b| pace.carry(b.load(Ordering::Acquire), from_pace, now).into());
             // Only a table that nobody uses yet carries, so that it has none.
             let _ = self.overflow.set(carried.collect());
         }
@@ -358,11 +319,7 @@ impl Table {
     /// Bytes of buckets that have been allocated.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.levels
-            .iter()
-            .flat_map(Level::groups)
-            .map(size_of_val)
-            .sum()
+        self.levels.iter().flat_map(Level::groups).map(size_of_val).sum()
     }
 
     /// Memory for the key in the first level.
@@ -438,12 +395,7 @@ impl Level {
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.chunks
-            .get()
-            .into_iter()
-            .flatten()
-            .filter_map(OnceLock::get)
-            .flatten()
+        self.chunks.get().into_iter().flatten().filter_map(OnceLock::get).flatten()
     }
 }
 
@@ -452,6 +404,5 @@ fn fresh_overflow() -> Box<[AtomicU64]> {
 }
 
 pub(super) fn exchange(slot: &Slot, old: u128, new: u128) -> bool {
-    slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
-        .is_ok()
+    slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -14,10 +14,7 @@ const SECOND: u64 = 1_000_000_000;
 
 fn limit(count: u32, period: u64, burst: u32, per: LimitKey) -> Limit {
     Limit {
-        rate: Rate {
-            count: NonZeroU32::new(count).unwrap(),
-            period: Duration::from_secs(period),
-        },
+        rate: Rate { count: NonZeroU32::new(count).unwrap(), period: Duration::from_secs(period) },
         burst: NonZeroU32::new(burst).unwrap(),
         per,
         max_keys: NonZeroU32::new(1_000_000).unwrap(),
@@ -44,9 +41,7 @@ fn passes(limiter: &Limiter, key: KeyHash, now: u64) -> bool {
 
 /// How many more pass at once.
 fn left(limiter: &Limiter, key: KeyHash, now: u64) -> usize {
-    (0..10_000)
-        .take_while(|_| passes(limiter, key, now))
-        .count()
+    (0..10_000).take_while(|_| passes(limiter, key, now)).count()
 }
 
 fn table(limiter: &Limiter) -> &Table {
@@ -60,9 +55,7 @@ fn table(limiter: &Limiter) -> &Table {
 fn at_1_000_a_second_for_10_seconds_a_limit_of_100_a_second_and_50_passes_1_050() {
     for per in [LimitKey::Route, LimitKey::ClientIp] {
         let limiter = limiter(&limit(100, 1, 50, per));
-        let passed = (0..10_000u64)
-            .filter(|n| passes(&limiter, nth(0), 77 * SECOND + n * 1_000_000))
-            .count();
+        let passed = (0..10_000u64).filter(|n| passes(&limiter, nth(0), 77 * SECOND + n * 1_000_000)).count();
         assert!((1_049..=1_050).contains(&passed), "{passed}");
     }
 }
@@ -73,10 +66,7 @@ fn odd_rates_keep_exact_over_a_year() {
     for count in [7, 3_000_000] {
         let pace = Pace::new(limit(count, 1, 1, LimitKey::Route).rate, NonZeroU32::MIN);
         let year = Duration::from_secs(YEAR).as_nanos() as u64;
-        assert_eq!(
-            pace.ticks(Now(year)),
-            pace.interval * (u64::from(count) * YEAR)
-        );
+        assert_eq!(pace.ticks(Now(year)), pace.interval * (u64::from(count) * YEAR));
     }
 }
 
@@ -85,31 +75,17 @@ fn buckets_that_take_centuries_to_fill_still_count_right() {
     let limiter = limiter(&limit(1, 86_400, 20_000, LimitKey::Route));
     let day = 86_400 * SECOND;
     let now = 5 * 365 * day;
-    assert_eq!(
-        (0..30_000)
-            .filter(|_| passes(&limiter, nth(0), now))
-            .count(),
-        20_000
-    );
+    assert_eq!((0..30_000).filter(|_| passes(&limiter, nth(0), now)).count(), 20_000);
     assert!(!passes(&limiter, nth(0), now + day - SECOND));
     assert!(passes(&limiter, nth(0), now + day + SECOND));
-    let huge = Pace::new(
-        limit(1, 86_400, u32::MAX, LimitKey::Route).rate,
-        NonZeroU32::MAX,
-    );
+    let huge = Pace::new(limit(1, 86_400, u32::MAX, LimitKey::Route).rate, NonZeroU32::MAX);
     assert!(u128::from(huge.depth) < 1 << 62 && huge.take(0, 5).is_ok());
     let fast = limit(u32::MAX, 1, u32::MAX, LimitKey::Route);
     assert!(Pace::new(fast.rate, fast.burst).interval > 0);
 }
 
 fn any_limit() -> impl Strategy<Value = Limit> {
-    let count = prop_oneof![
-        1u32..200,
-        Just(997),
-        Just(600),
-        Just(3_000_000),
-        any::<u32>().prop_map(|c| c.max(1))
-    ];
+    let count = prop_oneof![1u32..200, Just(997), Just(600), Just(3_000_000), any::<u32>().prop_map(|c| c.max(1))];
     let period = prop_oneof![Just(1u64), Just(60), Just(3_600), Just(86_400)];
     let per = prop_oneof![Just(LimitKey::Route), Just(LimitKey::ClientIp)];
     (count, period, 1u32..20, per).prop_map(|(c, p, b, per)| limit(c, p, b, per))
@@ -117,10 +93,7 @@ fn any_limit() -> impl Strategy<Value = Limit> {
 
 /// Requests come in steps of `0..scale` times the interval.
 fn any_steps() -> impl Strategy<Value = Vec<f64>> {
-    prop::collection::vec(
-        prop_oneof![Just(0.0), 0.0..1.0, 0.9..1.1, 0.0..8.0f64],
-        1..120,
-    )
+    prop::collection::vec(prop_oneof![Just(0.0), 0.0..1.0, 0.9..1.1, 0.0..8.0f64], 1..120)
 }
 
 proptest! {
@@ -184,10 +157,7 @@ fn a_refused_request_takes_nothing_from_any_of_its_limits() {
         while take_all(&asks, now).is_ok() {}
         for _ in 0..50 {
             let refused = take_all(&asks, now).unwrap_err();
-            assert!(std::ptr::eq(
-                asks[refused.index].limiter,
-                &raw const *narrow
-            ));
+            assert!(std::ptr::eq(asks[refused.index].limiter, &raw const *narrow));
             assert_eq!(refused.wait, Duration::from_secs(3_600));
         }
     }
@@ -231,15 +201,10 @@ fn giving_back_does_not_forgive_what_others_took_later() {
 
 #[test]
 fn a_dry_run_counts_and_never_refuses() {
-    let dry = limiter(&Limit {
-        dry_run: true,
-        ..limit(1, 60, 2, LimitKey::ClientIp)
-    });
+    let dry = limiter(&Limit { dry_run: true, ..limit(1, 60, 2, LimitKey::ClientIp) });
     let real = limiter(&limit(1, 60, 5, LimitKey::Route));
     let asks = [ask(&dry, nth(0)), ask(&real, nth(0))];
-    let refused = (0..10)
-        .filter(|_| take_all(&asks, Now(SECOND)).is_err())
-        .count();
+    let refused = (0..10).filter(|_| take_all(&asks, Now(SECOND)).is_err()).count();
     // Five pass, two of them within the dry limit; what the real one refuses is not the dry one's.
     assert_eq!((refused, dry.would_refuse()), (5, 3));
 }
@@ -267,14 +232,8 @@ fn invented_keys_neither_fill_the_memory_nor_disturb_a_known_one() {
         assert!(passes(&limiter, known, SECOND));
     }
     let invented = 60_000;
-    let passed = (0..invented)
-        .filter(|n| passes(&limiter, nth(*n), SECOND))
-        .count() as u64;
-    assert!(
-        table(&limiter).bytes() <= 10_000 * 24 + 1_024,
-        "{}",
-        table(&limiter).bytes()
-    );
+    let passed = (0..invented).filter(|n| passes(&limiter, nth(*n), SECOND)).count() as u64;
+    assert!(table(&limiter).bytes() <= 10_000 * 24 + 1_024, "{}", table(&limiter).bytes());
     assert_eq!(left(&limiter, known, SECOND), 2);
     // At least `max_keys` have their own, less those that met in a full group; the others share 64 buckets.
     assert!(passed - limiter.overflowed() >= 9_800, "{passed}");
@@ -295,11 +254,7 @@ fn a_known_key_keeps_its_count_among_three_million_invented_ones() {
     }
     assert_eq!(mine, 50);
     assert!(table(&limiter).bytes() <= 25 << 20);
-    println!(
-        "{} bytes, {} by overflow",
-        table(&limiter).bytes(),
-        limiter.overflowed()
-    );
+    println!("{} bytes, {} by overflow", table(&limiter).bytes(), limiter.overflowed());
 }
 
 #[test]
@@ -310,11 +265,7 @@ fn full_buckets_are_forgotten_first() {
         assert!(passes(&limiter, nth(n), n * 1_000_000));
     }
     assert_eq!(limiter.overflowed(), 0);
-    assert!(
-        table(&limiter).bytes() <= 20_000,
-        "{}",
-        table(&limiter).bytes()
-    );
+    assert!(table(&limiter).bytes() <= 20_000, "{}", table(&limiter).bytes());
 }
 
 #[test]
@@ -402,10 +353,7 @@ fn a_pending_slot_left_by_another_thread_is_settled_by_whoever_meets_it() {
     let key = nth(0);
     let free = || loop {
         match table.look(key, SECOND) {
-            table::Look {
-                free: Some(table::Free::Slot(slot, old)),
-                ..
-            } => break (slot, old),
+            table::Look { free: Some(table::Free::Slot(slot, old)), .. } => break (slot, old),
             _ => table.make_first(key),
         }
     };
@@ -431,10 +379,7 @@ fn a_reload_keeps_the_counts() {
     let to = |limit: &Limit| Limiter::carried(limit, "l".into(), &old, now);
 
     assert!(Arc::ptr_eq(&old, &to(&config)));
-    let dry = to(&Limit {
-        dry_run: true,
-        ..config.clone()
-    });
+    let dry = to(&Limit { dry_run: true, ..config.clone() });
     assert!(passes(&dry, nth(1), now.0), "counted by both");
     assert_eq!(left(&old, nth(1), now.0), 4);
     for _ in 0..10 {
@@ -443,19 +388,13 @@ fn a_reload_keeps_the_counts() {
     assert_eq!(dry.would_refuse(), 10);
 
     // All 10 are used now: of 15, 5 are left; of 3, none; and one more comes at the new rate.
-    let more = to(&Limit {
-        burst: NonZeroU32::new(15).unwrap(),
-        ..config.clone()
-    });
+    let more = to(&Limit { burst: NonZeroU32::new(15).unwrap(), ..config.clone() });
     assert_eq!(left(&more, nth(1), now.0), 5);
     let fewer = to(&limit(1, 1, 3, LimitKey::ClientIp));
     assert_eq!(left(&fewer, nth(1), now.0), 0);
     assert_eq!(left(&fewer, nth(1), now.0 + SECOND), 1);
     assert_eq!(left(&fewer, nth(2), now.0), 3);
-    let smaller = to(&Limit {
-        max_keys: NonZeroU32::MIN,
-        ..config
-    });
+    let smaller = to(&Limit { max_keys: NonZeroU32::MIN, ..config });
     assert_eq!(left(&smaller, nth(1), now.0), 0);
 
     let other = to(&limit(10, 60, 10, LimitKey::Client));
@@ -473,34 +412,15 @@ fn a_reload_keeps_the_count_of_the_route_and_what_is_refilled_is_not_carried() {
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-    lines
-        .iter()
-        .map(|(n, v)| {
-            (
-                HeaderName::from_static(n),
-                HeaderValue::from_str(v).unwrap(),
-            )
-        })
-        .collect()
+    lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_str(v).unwrap())).collect()
 }
 
 #[test]
 fn a_key_is_what_per_says() {
     let none = HeaderMap::new();
-    fn of(
-        per: LimitKey,
-        ip: &str,
-        client: Option<&str>,
-        headers: &HeaderMap,
-        query: Option<&str>,
-    ) -> KeyHash {
+    fn of(per: LimitKey, ip: &str, client: Option<&str>, headers: &HeaderMap, query: Option<&str>) -> KeyHash {
         let client_ip: IpAddr = ip.parse().unwrap();
-        limiter(&limit(1, 1, 1, per)).key(&KeyFacts {
-            client_ip,
-            client,
-            headers,
-            query,
-        })
+        limiter(&limit(1, 1, 1, per)).key(&KeyFacts { client_ip, client, headers, query })
     }
     let ip = |text| of(LimitKey::ClientIp, text, None, &none, None);
     assert_eq!(ip("192.0.2.1"), ip("::ffff:192.0.2.1"));
@@ -515,57 +435,23 @@ fn a_key_is_what_per_says() {
     assert_ne!(client(Some("a")), client(Some("b")));
 
     let per = || LimitKey::Header(HeaderName::from_static("x-key"));
-    let header = |value| {
-        of(
-            per(),
-            "192.0.2.1",
-            None,
-            &headers(&[("x-key", value)]),
-            None,
-        )
-    };
+    let header = |value| of(per(), "192.0.2.1", None, &headers(&[("x-key", value)]), None);
     assert_eq!(of(per(), "192.0.2.1", None, &none, None), by_ip);
     assert_eq!(header(""), by_ip);
     assert_ne!(header("a"), header("b"));
     // A value that looks like an address, as text or as bytes, isn't counted as that address.
     assert_ne!(header("192.0.2.1"), by_ip);
-    let bytes = of(
-        per(),
-        "65.66.67.68",
-        None,
-        &headers(&[("x-key", "ABCD")]),
-        None,
-    );
+    let bytes = of(per(), "65.66.67.68", None, &headers(&[("x-key", "ABCD")]), None);
     assert_ne!(bytes, ip("65.66.67.68"));
 
-    let cookie = |lines| {
-        of(
-            LimitKey::Cookie("k".into()),
-            "192.0.2.1",
-            None,
-            &headers(lines),
-            None,
-        )
-    };
-    assert_eq!(
-        cookie(&[("cookie", "a=1; k=x")]),
-        cookie(&[("cookie", "k=\"x\"")])
-    );
+    let cookie = |lines| of(LimitKey::Cookie("k".into()), "192.0.2.1", None, &headers(lines), None);
+    assert_eq!(cookie(&[("cookie", "a=1; k=x")]), cookie(&[("cookie", "k=\"x\"")]));
     assert_eq!(cookie(&[("cookie", "k=")]), by_ip);
     assert_ne!(cookie(&[("cookie", "k=x")]), header("x"));
 
     let query = |q| of(LimitKey::Query("a b".into()), "192.0.2.1", None, &none, q);
-    assert_eq!(
-        query(Some("x=1&a%20b=%31+")),
-        query(Some("%61%20b=1%2b&a%20b=2"))
-    );
-    for missing in [
-        None,
-        Some(""),
-        Some("a%20b"),
-        Some("a%20b=&a%20b=1"),
-        Some("ab=1"),
-    ] {
+    assert_eq!(query(Some("x=1&a%20b=%31+")), query(Some("%61%20b=1%2b&a%20b=2")));
+    for missing in [None, Some(""), Some("a%20b"), Some("a%20b=&a%20b=1"), Some("ab=1")] {
         assert_eq!(query(missing), by_ip);
     }
     assert_ne!(query(Some("a%20b=%")), query(Some("a%20b=%2")));
@@ -581,14 +467,8 @@ fn the_headers_say_how_much_and_when() {
     assert_eq!(refused.retry_after(), 1);
     assert_eq!(limiter.state(&refused), "\"orders \\\"?\\\\1\";r=0;t=1");
 
-    let slow = Refused {
-        index: 0,
-        wait: Duration::from_millis(3_600_001),
-    };
+    let slow = Refused { index: 0, wait: Duration::from_millis(3_600_001) };
     assert_eq!(slow.retry_after(), 300);
     assert_eq!(limiter.state(&slow), "\"orders \\\"?\\\\1\";r=0;t=3601");
-    assert_eq!(
-        Limiter::new(&limit(100, 1, 50, LimitKey::Route), "a".into()).policy(),
-        "\"a\";q=50;w=1"
-    );
+    assert_eq!(Limiter::new(&limit(100, 1, 50, LimitKey::Route), "a".into()).policy(), "\"a\";q=50;w=1");
 }

@@ -79,8 +79,7 @@ impl Conditions {
 fn header_holds(condition: &HeaderCondition, facts: &Facts<'_>) -> bool {
     match &condition.value {
         None => facts.headers.contains_key(&condition.name),
-        Some(value) => (facts.headers.get_all(&condition.name).iter())
-            .any(|line| line.as_bytes() == value.as_bytes()),
+        Some(value) => (facts.headers.get_all(&condition.name).iter()).any(|line| line.as_bytes() == value.as_bytes()),
     }
 }
 
@@ -89,11 +88,7 @@ fn query_holds(condition: &QueryCondition, facts: &Facts<'_>) -> bool {
     let pairs = facts.query.unwrap_or_default().split('&');
     pairs.filter(|pair| !pair.is_empty()).any(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        is_decoded(key, &condition.name)
-            && condition
-                .value
-                .as_ref()
-                .is_none_or(|v| is_decoded(value, v))
+        is_decoded(key, &condition.name) && condition.value.as_ref().is_none_or(|v| is_decoded(value, v))
     })
 }
 

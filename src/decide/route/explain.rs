@@ -109,10 +109,7 @@ impl Router {
         let mut told = Vec::with_capacity(self.patterns.len());
         if let Some((best, winner)) = fitting.first() {
             told.push((*winner, Fate::Wins));
-            told.extend(
-                (fitting.iter().skip(1))
-                    .map(|(fit, id)| (*id, Fate::LessSpecific(lead(best, fit)))),
-            );
+            told.extend((fitting.iter().skip(1)).map(|(fit, id)| (*id, Fate::LessSpecific(lead(best, fit)))));
         }
         told.append(&mut failed);
         told
@@ -170,10 +167,7 @@ fn stage(fate: &Fate) -> Reverse<u8> {
 
 impl Patterns {
     pub(super) fn of(route: &Route) -> Self {
-        Self {
-            hosts: route.hosts.as_slice().into(),
-            path: route.path.clone(),
-        }
+        Self { hosts: route.hosts.as_slice().into(), path: route.path.clone() }
     }
 
     fn fit_host(&self, host: &str) -> Option<HostFit> {
@@ -182,8 +176,9 @@ impl Patterns {
         }
         let fits = self.hosts.iter().filter_map(|pattern| match pattern {
             HostPattern::Exact(name) => (name == host).then_some(HostFit::Exact),
-            HostPattern::Wildcard(suffix) => (host.len() > suffix.len() && host.ends_with(suffix))
-                .then_some(HostFit::Wildcard(suffix.len())),
+            HostPattern::Wildcard(suffix) => {
+                (host.len() > suffix.len() && host.ends_with(suffix)).then_some(HostFit::Wildcard(suffix.len()))
+            }
         });
         fits.max()
     }
@@ -191,9 +186,7 @@ impl Patterns {
     fn fit_path(&self, path: &str) -> Option<PathFit> {
         let segments = path.strip_prefix('/')?.split('/');
         match &self.path {
-            PathPattern::Exact(exact) => {
-                (exact == path).then(|| PathFit::Whole(segments.map(|_| true).collect()))
-            }
+            PathPattern::Exact(exact) => (exact == path).then(|| PathFit::Whole(segments.map(|_| true).collect())),
             PathPattern::Params(pattern) => {
                 let fits = |(segment, pattern): (&str, &PathSegment)| match pattern {
                     PathSegment::Literal(text) => text == segment,

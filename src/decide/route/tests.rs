@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern,
-        ListenAddress, ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment,
-        QueryCondition, Route, RouteId, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern, ListenAddress, ListenerId,
+        Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server,
     },
     decide::Facts,
 };
@@ -55,9 +54,7 @@ impl Route {
     }
 
     fn on(mut self, listener: u32) -> Self {
-        self.listeners
-            .get_or_insert_default()
-            .push(ListenerId(listener));
+        self.listeners.get_or_insert_default().push(ListenerId(listener));
         self
     }
 
@@ -75,10 +72,7 @@ impl Route {
     }
 
     fn query(mut self, name: &str, value: &str) -> Self {
-        self.query.push(QueryCondition {
-            name: name.to_owned(),
-            value: (value != "*").then(|| value.to_owned()),
-        });
+        self.query.push(QueryCondition { name: name.to_owned(), value: (value != "*").then(|| value.to_owned()) });
         self
     }
 
@@ -94,12 +88,11 @@ fn path(pattern: &str) -> PathPattern {
     } else if let Some(prefix) = pattern.strip_suffix("/*") {
         PathPattern::Prefix(prefix.to_owned())
     } else if pattern.contains('{') {
-        let segments = pattern[1..].split('/').map(|segment| {
-            match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
+        let segments =
+            pattern[1..].split('/').map(|segment| match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
                 Some(name) => PathSegment::Param(name.to_owned()),
                 None => PathSegment::Literal(segment.to_owned()),
-            }
-        });
+            });
         PathPattern::Params(segments.collect())
     } else {
         PathPattern::Exact(pattern.to_owned())
@@ -116,16 +109,8 @@ fn config(routes: Vec<Route>) -> Config {
             dns: Vec::new(),
             drain: Duration::from_secs(30),
         },
-        admin: Admin {
-            address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
-            token: None,
-        },
-        log: Log {
-            access: AccessSink::Off,
-            format: LogFormat::Json,
-            sample_ok: 1.0,
-            query: false,
-        },
+        admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
+        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: Vec::new(),
         clients: Vec::new(),
         functions: Vec::new(),
@@ -142,10 +127,7 @@ struct Gate {
 
 fn gate(routes: impl IntoIterator<Item = Route>) -> Gate {
     let config = config(routes.into_iter().collect());
-    Gate {
-        names: config.routes.iter().map(|r| r.name.to_string()).collect(),
-        router: Router::new(&config),
-    }
+    Gate { names: config.routes.iter().map(|r| r.name.to_string()).collect(), router: Router::new(&config) }
 }
 
 /// A request, owned.
@@ -303,10 +285,7 @@ fn of_params_the_leftmost_literal_decides() {
 
 #[test]
 fn a_param_is_one_whole_segment_that_is_not_empty() {
-    let gate = gate([
-        route("user").path("/users/{id}"),
-        route("folder").path("/users/{id}/"),
-    ]);
+    let gate = gate([route("user").path("/users/{id}"), route("folder").path("/users/{id}/")]);
     for (path, expected) in [
         ("/users/7", "user"),
         ("/users/a%2Fb", "user"),
@@ -343,10 +322,7 @@ fn then_the_route_with_more_conditions_wins() {
         route("method").methods(&[Method::GET]).priority(5),
         route("header").header("x-env", "test"),
         route("two").header("x-env", "test").query("debug", "1"),
-        route("three")
-            .methods(&[Method::POST, Method::GET, Method::PUT])
-            .header("x-env", "test")
-            .query("debug", "1"),
+        route("three").methods(&[Method::POST, Method::GET, Method::PUT]).header("x-env", "test").query("debug", "1"),
     ]);
     let test = |url| get(url).header("x-env", "test");
     assert_eq!(gate.ask(test("h/?debug=1")), "three");
@@ -368,25 +344,16 @@ fn a_failed_condition_disqualifies_and_the_search_goes_on() {
         route("wild").host("*.b").path("/x/y").header("k", "6"),
         route("any").path("/x/*"),
     ]);
-    for (k, expected) in [
-        ("1", "exact"),
-        ("2", "param"),
-        ("3", "prefix"),
-        ("4", "outer"),
-        ("5", "regex"),
-        ("6", "wild"),
-        ("7", "any"),
-    ] {
+    for (k, expected) in
+        [("1", "exact"), ("2", "param"), ("3", "prefix"), ("4", "outer"), ("5", "regex"), ("6", "wild"), ("7", "any")]
+    {
         assert_eq!(gate.ask(get("a.b/x/y").header("k", k)), expected);
     }
 }
 
 #[test]
 fn a_route_with_several_hosts_is_under_each() {
-    let gate = gate([
-        route("both").host("a.com").host("*.b.com").path("/x"),
-        route("rest").host("x.b.com").path("/*"),
-    ]);
+    let gate = gate([route("both").host("a.com").host("*.b.com").path("/x"), route("rest").host("x.b.com").path("/*")]);
     assert_eq!(gate.get("a.com/x"), "both");
     assert_eq!(gate.get("y.b.com/x"), "both");
     assert_eq!(gate.get("x.b.com/x"), "rest");
@@ -395,10 +362,7 @@ fn a_route_with_several_hosts_is_under_each() {
 
 #[test]
 fn a_route_is_on_its_listeners_only() {
-    let gate = gate([
-        route("inside").path("/x").on(1).on(2),
-        route("all").path("/*"),
-    ]);
+    let gate = gate([route("inside").path("/x").on(1).on(2), route("all").path("/*")]);
     assert_eq!(gate.ask(get("h/x").on(0)), "all");
     assert_eq!(gate.ask(get("h/x").on(1)), "inside");
     assert_eq!(gate.ask(get("h/x").on(2)), "inside");
@@ -406,10 +370,7 @@ fn a_route_is_on_its_listeners_only() {
 
 #[test]
 fn a_header_holds_when_any_line_of_it_is_exactly_the_value() {
-    let gate = gate([
-        route("prod").header("x-env", "prod"),
-        route("there").header("x-there", "*"),
-    ]);
+    let gate = gate([route("prod").header("x-env", "prod"), route("there").header("x-there", "*")]);
     assert_eq!(gate.ask(get("h/").header("x-env", "prod")), "prod");
     let two = get("h/").header("x-env", "test").header("x-env", "prod");
     assert_eq!(gate.ask(two), "prod");
@@ -456,28 +417,15 @@ fn a_query_condition_holds_when_any_pair_decodes_to_it() {
 #[test]
 fn method_not_allowed_only_if_nothing_but_the_method_failed() {
     let gate = gate([
-        route("post")
-            .path("/x")
-            .methods(&[Method::POST, Method::PUT]),
-        route("other")
-            .path("/x/*")
-            .methods(&[Method::DELETE, Method::PUT]),
-        route("header")
-            .path("/x")
-            .methods(&[Method::PATCH])
-            .header("k", "1"),
+        route("post").path("/x").methods(&[Method::POST, Method::PUT]),
+        route("other").path("/x/*").methods(&[Method::DELETE, Method::PUT]),
+        route("header").path("/x").methods(&[Method::PATCH]).header("k", "1"),
         route("listener").path("/x").methods(&[Method::TRACE]).on(7),
-        route("host")
-            .host("other")
-            .path("/x")
-            .methods(&[Method::HEAD]),
+        route("host").host("other").path("/x").methods(&[Method::HEAD]),
     ]);
     assert_eq!(gate.get("h/x"), "405 DELETE, POST, PUT");
     assert_eq!(gate.get("h/x/y"), "405 DELETE, PUT");
-    assert_eq!(
-        gate.ask(get("h/x").header("k", "1")),
-        "405 DELETE, PATCH, POST, PUT"
-    );
+    assert_eq!(gate.ask(get("h/x").header("k", "1")), "405 DELETE, PATCH, POST, PUT");
     assert_eq!(gate.get("other/x"), "405 DELETE, HEAD, POST, PUT");
     assert_eq!(gate.get("h/y"), "404");
     assert_eq!(gate.ask(get("h/x").method(Method::PUT)), "post");
@@ -489,10 +437,7 @@ fn method_not_allowed_only_if_nothing_but_the_method_failed() {
 #[test]
 fn what_is_no_path_is_on_no_route() {
     let gate = gate([route("all"), route("regex").path("~.*")]);
-    let asterisk = Ask {
-        path: "*".to_owned(),
-        ..get("h/")
-    };
+    let asterisk = Ask { path: "*".to_owned(), ..get("h/") };
     assert_eq!(gate.ask(asterisk), "404");
 }
 
@@ -527,9 +472,7 @@ fn explains_the_winner_and_each_loser() {
         route("k-method").methods(&[Method::PUT]),
     ]);
     let told = gate.router.explain(&get("h/x").header("k", "1").facts());
-    let told: Vec<_> = (told.iter())
-        .map(|(id, fate)| (gate.names[id.index()].as_str(), fate.clone()))
-        .collect();
+    let told: Vec<_> = (told.iter()).map(|(id, fate)| (gate.names[id.index()].as_str(), fate.clone())).collect();
     assert_eq!(
         told,
         [
@@ -554,11 +497,7 @@ fn explains_the_winner_and_each_loser() {
 
 #[test]
 fn explains_by_what_a_tie_is_decided() {
-    let gate = gate([
-        route("a").path("~/x.*"),
-        route("b").path("~/.*x").priority(1),
-        route("c").path("~/x"),
-    ]);
+    let gate = gate([route("a").path("~/x.*"), route("b").path("~/.*x").priority(1), route("c").path("~/x")]);
     let told = gate.router.explain(&get("h/x").facts());
     assert_eq!(
         told,
@@ -576,9 +515,7 @@ fn among_ten_thousand_routes_each_is_found() {
         let name = format!("r{i}");
         match i % 5 {
             0 => route(&name).host(&format!("h{i}.example.com")),
-            1 => route(&name)
-                .host(&format!("*.h{i}.example.com"))
-                .path("/x/*"),
+            1 => route(&name).host(&format!("*.h{i}.example.com")).path("/x/*"),
             2 => route(&name).path(&format!("/svc{i}/{{id}}/items")),
             3 => route(&name).path(&format!("/svc{i}/*")),
             _ => route(&name).path(&format!("/svc{i}/report")),

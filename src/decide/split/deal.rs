@@ -64,17 +64,10 @@ impl Dealer {
             .collect();
         let workers = workers.max(1);
         let places = match previous {
-            Some(p) if p.places.len() == workers && same_weights(&p.hands, &hands) => {
-                Arc::clone(&p.places)
-            }
+            Some(p) if p.places.len() == workers && same_weights(&p.hands, &hands) => Arc::clone(&p.places),
             _ => (0..workers).map(|_| Place::default()).collect(),
         };
-        Self {
-            whole: hands.iter().map(|h| h.weight).sum(),
-            hands,
-            places,
-            sequence: OnceLock::new(),
-        }
+        Self { whole: hands.iter().map(|h| h.weight).sum(), hands, places, sequence: OnceLock::new() }
     }
 
     /// The version for this worker's next request.
@@ -85,11 +78,7 @@ impl Dealer {
             n => {
                 let worker = worker % self.places.len();
                 let place = &self.places[worker];
-                if n == 2 {
-                    self.deal_two(worker, place)
-                } else {
-                    self.deal_many(worker, place)
-                }
+                if n == 2 { self.deal_two(worker, place) } else { self.deal_many(worker, place) }
             }
         };
         Some(self.hands[hand].version)
@@ -112,20 +101,13 @@ impl Dealer {
             }
         };
         let at = place.next(sequence.len() as u32) as usize;
-        let at = if worker % 2 == 1 {
-            sequence.len() - 1 - at
-        } else {
-            at
-        };
+        let at = if worker % 2 == 1 { sequence.len() - 1 - at } else { at };
         usize::from(sequence[at])
     }
 }
 
 fn same_weights(a: &[Hand], b: &[Hand]) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| a.name == b.name && a.weight == b.weight)
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.weight == b.weight)
 }
 
 /// Where in the sequence a worker starts: multiples of the golden ratio lie far apart however many workers there are.
@@ -141,10 +123,7 @@ fn phase(worker: usize, whole: u64) -> u64 {
 /// reach `1 − 1/(2n)` soonest is next. All in integers: lags are scaled by `whole · 2n`.
 fn chairmen(hands: &[Hand]) -> Box<[u16]> {
     let divisor = hands.iter().fold(0, |d, h| gcd(d, h.weight));
-    let weights: Vec<i64> = hands
-        .iter()
-        .map(|h| i64::from(h.weight / divisor))
-        .collect();
+    let weights: Vec<i64> = hands.iter().map(|h| i64::from(h.weight / divisor)).collect();
     let period: i64 = weights.iter().sum();
     let scale = 2 * (hands.len() as i64 - 1);
     let mut lags = vec![0i64; hands.len()];
@@ -159,8 +138,7 @@ fn chairmen(hands: &[Hand]) -> Box<[u16]> {
                 let slack = period * scale - period - *lag;
                 let sooner = next.is_none_or(|(_, best_slack, best_weight)| {
                     // slack / weight < best_slack / best_weight
-                    i128::from(slack) * i128::from(best_weight)
-                        < i128::from(best_slack) * i128::from(*weight)
+                    i128::from(slack) * i128::from(best_weight) < i128::from(best_slack) * i128::from(*weight)
                 });
                 if sooner {
                     next = Some((i, slack, *weight));

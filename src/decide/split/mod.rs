@@ -62,10 +62,7 @@ impl Split {
         Self {
             overrides: function.overrides.clone(),
             dealer: Dealer::new(function, workers, previous.map(|p| &p.dealer)),
-            sticky: function
-                .sticky
-                .as_ref()
-                .map(|sticky| Buckets::new(function, sticky)),
+            sticky: function.sticky.as_ref().map(|sticky| Buckets::new(function, sticky)),
         }
     }
 
@@ -74,14 +71,8 @@ impl Split {
     ///
     /// A caller with no sticky key at all (and no `issue_cookie`) is dealt like one of a function without `sticky`.
     pub fn pick(&self, facts: &PickFacts) -> Option<Pick> {
-        let pick = |version, picked_by| {
-            Some(Pick {
-                version,
-                picked_by,
-                weights_from: WeightsFrom::File,
-                issue_cookie: None,
-            })
-        };
+        let pick =
+            |version, picked_by| Some(Pick { version, picked_by, weights_from: WeightsFrom::File, issue_cookie: None });
         if let Some(version) = facts.pin {
             return pick(version, PickedBy::Pin);
         }
@@ -97,10 +88,7 @@ impl Split {
         if sticky.issue_cookie() {
             let id = StickyId((facts.dice)());
             let version = sticky.version(sticky.bucket_of_id(id))?;
-            return Some(Pick {
-                issue_cookie: Some(id),
-                ..pick(version, PickedBy::Sticky)?
-            });
+            return Some(Pick { issue_cookie: Some(id), ..pick(version, PickedBy::Sticky)? });
         }
         pick(self.dealer.deal(facts.worker)?, PickedBy::Weight)
     }
@@ -113,12 +101,7 @@ impl Split {
     fn overridden(&self, facts: &PickFacts) -> Option<VersionId> {
         self.overrides
             .iter()
-            .find(|o| {
-                o.from
-                    .as_ref()
-                    .is_none_or(|nets| nets.contains(facts.client_ip))
-                    && reaches(&o.by, facts)
-            })
+            .find(|o| o.from.as_ref().is_none_or(|nets| nets.contains(facts.client_ip)) && reaches(&o.by, facts))
             .map(|o| o.version)
     }
 }
@@ -128,13 +111,12 @@ impl Split {
 fn reaches(by: &OverrideBy, facts: &PickFacts) -> bool {
     match by {
         OverrideBy::Header(name, None) => facts.headers.contains_key(name),
-        OverrideBy::Header(name, Some(value)) => facts
-            .headers
-            .get_all(name)
-            .iter()
-            .any(|v| v.as_bytes() == value.as_bytes()),
-        OverrideBy::Cookie(name, value) => cookie::value(facts.headers, name)
-            .is_some_and(|v| value.as_ref().is_none_or(|wanted| v == wanted)),
+        OverrideBy::Header(name, Some(value)) => {
+            facts.headers.get_all(name).iter().any(|v| v.as_bytes() == value.as_bytes())
+        }
+        OverrideBy::Cookie(name, value) => {
+            cookie::value(facts.headers, name).is_some_and(|v| value.as_ref().is_none_or(|wanted| v == wanted))
+        }
         OverrideBy::Networks(nets) => nets.contains(facts.client_ip),
         OverrideBy::Client(client) => facts.client == Some(*client),
     }

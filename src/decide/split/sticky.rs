@@ -105,10 +105,7 @@ impl fmt::Write for Text<'_> {
 
 impl Buckets {
     pub(super) fn new(function: &Function, sticky: &Sticky) -> Self {
-        Self {
-            sticky: sticky.clone(),
-            runs: runs(function),
-        }
+        Self { sticky: sticky.clone(), runs: runs(function) }
     }
 
     pub(super) fn issue_cookie(&self) -> bool {
@@ -124,23 +121,15 @@ impl Buckets {
                 StickyKey::Cookie(name) => cookie::value(facts.headers, name)?.as_bytes(),
                 StickyKey::ClientIp => {
                     let bucket = text_bucket(salt, &facts.client_ip.to_canonical());
-                    return Some(Placed {
-                        bucket,
-                        key: Some(key),
-                    });
+                    return Some(Placed { bucket, key: Some(key) });
                 }
             };
-            (!value.is_empty()).then(|| Placed {
-                bucket: bucket(salt, value),
-                key: Some(key),
-            })
+            (!value.is_empty()).then(|| Placed { bucket: bucket(salt, value), key: Some(key) })
         });
         let by_issued = || {
             let value = cookie::value(facts.headers, STICKY_COOKIE)?;
-            (self.sticky.issue_cookie && !value.is_empty()).then(|| Placed {
-                bucket: bucket(salt, value.as_bytes()),
-                key: None,
-            })
+            (self.sticky.issue_cookie && !value.is_empty())
+                .then(|| Placed { bucket: bucket(salt, value.as_bytes()), key: None })
         };
         by_key.or_else(by_issued)
     }
@@ -185,11 +174,7 @@ fn runs(function: &Function) -> Vec<(u16, VersionId)> {
                 wanted -= 1;
             }
             looked_at += 1;
-            at = if up {
-                (at + 1) % BUCKETS
-            } else {
-                (at + BUCKETS - 1) % BUCKETS
-            };
+            at = if up { (at + 1) % BUCKETS } else { (at + BUCKETS - 1) % BUCKETS };
         }
     }
     let mut runs: Vec<(u16, VersionId)> = Vec::new();
@@ -207,9 +192,5 @@ fn anchor(nth: usize) -> (u16, bool) {
     let (point, up) = ((nth / 2) as u16, nth.is_multiple_of(2));
     let start = (u32::from(point.reverse_bits()) * u32::from(BUCKETS)) >> 16;
     let start = start as u16;
-    if up {
-        (start, true)
-    } else {
-        ((start + BUCKETS - 1) % BUCKETS, false)
-    }
+    if up { (start, true) } else { ((start + BUCKETS - 1) % BUCKETS, false) }
 }

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::model::{
-    Endpoint, EndpointHost, Networks, Pool, Share, Sticky, StickyKey, UpstreamHttp,
-    UpstreamTimeouts, Version,
+    Endpoint, EndpointHost, Networks, Pool, Share, Sticky, StickyKey, UpstreamHttp, UpstreamTimeouts, Version,
 };
 
 const V: [VersionId; 4] = [VersionId(0), VersionId(1), VersionId(2), VersionId(3)];
@@ -32,34 +31,18 @@ fn function(versions: &[(&str, u16)]) -> Function {
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
-        baseline: versions
-            .iter()
-            .position(|(name, _)| name.ends_with('*'))
-            .map(|at| VersionId(at as u32)),
+        baseline: versions.iter().position(|(name, _)| name.ends_with('*')).map(|at| VersionId(at as u32)),
         sticky: None,
         overrides: vec![],
         preserve_host: false,
-        timeouts: UpstreamTimeouts {
-            connect: second,
-            first_byte: second,
-            idle: second,
-            write: second,
-            total: None,
-        },
+        timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second },
     }
 }
 
 fn sticky(versions: &[(&str, u16)], by: Vec<StickyKey>, issue_cookie: bool) -> Function {
-    Function {
-        sticky: Some(Sticky {
-            by,
-            salt: "orders".into(),
-            issue_cookie,
-        }),
-        ..function(versions)
-    }
+    Function { sticky: Some(Sticky { by, salt: "orders".into(), issue_cookie }), ..function(versions) }
 }
 
 fn uid() -> Vec<StickyKey> {
@@ -67,33 +50,16 @@ fn uid() -> Vec<StickyKey> {
 }
 
 fn facts<'r>(headers: &'r HeaderMap, worker: usize) -> PickFacts<'r> {
-    PickFacts {
-        pin: None,
-        client_ip: "192.0.2.7".parse().unwrap(),
-        client: None,
-        headers,
-        worker,
-        dice: &|| 7,
-    }
+    PickFacts { pin: None, client_ip: "192.0.2.7".parse().unwrap(), client: None, headers, worker, dice: &|| 7 }
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-    lines
-        .iter()
-        .map(|(name, value)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_str(value).unwrap(),
-            )
-        })
-        .collect()
+    lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
 }
 
 fn dealt(split: &Split, worker: usize, n: usize) -> Vec<VersionId> {
     let none = HeaderMap::new();
-    (0..n)
-        .map(|_| split.pick(&facts(&none, worker)).unwrap().version)
-        .collect()
+    (0..n).map(|_| split.pick(&facts(&none, worker)).unwrap().version).collect()
 }
 
 fn count(picks: &[VersionId], version: VersionId) -> usize {
@@ -120,9 +86,7 @@ fn eight_workers_together_stay_as_even() {
     let mut canary = 0;
     let none = HeaderMap::new();
     for n in 1..=10_000usize {
-        dice = dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let worker = (dice >> 61) as usize;
         let pick = split.pick(&facts(&none, worker)).unwrap();
         canary += usize::from(pick.version == V[1]);
@@ -164,11 +128,7 @@ fn a_lone_version_gets_all_and_no_weight_means_no_version() {
     assert_eq!(count(&dealt(&split, 0, 100), V[0]), 100);
     let empty = Split::new(&function(&[("v1", 0), ("v2", 0)]), 1, None);
     assert_eq!(empty.pick(&facts(&none, 0)), None);
-    let empty = Split::new(
-        &sticky(&[("v1", 0)], vec![StickyKey::ClientIp], true),
-        1,
-        None,
-    );
+    let empty = Split::new(&sticky(&[("v1", 0)], vec![StickyKey::ClientIp], true), 1, None);
     assert_eq!(empty.pick(&facts(&none, 0)), None);
 }
 
@@ -267,11 +227,7 @@ fn of_100_000_sticky_callers_nobody_leaves_the_canary_on_its_way_up() {
     let none = vec![V[0]; 100_000];
     let mut before = none;
     for percent in [5u16, 10, 25] {
-        let config = sticky(
-            &[("v1*", 10_000 - percent * 100), ("v2", percent * 100)],
-            uid(),
-            false,
-        );
+        let config = sticky(&[("v1*", 10_000 - percent * 100), ("v2", percent * 100)], uid(), false);
         let split = Split::new(&config, 1, None);
         let after: Vec<VersionId> = (0..100_000)
             .map(|n| {
@@ -283,12 +239,7 @@ fn of_100_000_sticky_callers_nobody_leaves_the_canary_on_its_way_up() {
             .collect();
         let share = count(&after, V[1]) as f64 / 1_000.0;
         assert!((share - f64::from(percent)).abs() < 0.6, "{share} %");
-        assert!(
-            before
-                .iter()
-                .zip(&after)
-                .all(|(b, a)| *b == V[0] || *a == V[1])
-        );
+        assert!(before.iter().zip(&after).all(|(b, a)| *b == V[0] || *a == V[1]));
         before = after;
     }
 }
@@ -300,20 +251,11 @@ fn the_ends_stay_with_their_versions() {
         (o[0], o[5_000], o[9_999])
     };
     // The first by name grows from the bottom, the second from the top, the baseline lies between.
-    assert_eq!(
-        of(&[("a", 100), ("b*", 9_700), ("c", 200)]),
-        (V[0], V[1], V[2])
-    );
+    assert_eq!(of(&[("a", 100), ("b*", 9_700), ("c", 200)]), (V[0], V[1], V[2]));
     // At weight 0 the first still holds the bottom, so that the second doesn't move.
-    assert_eq!(
-        of(&[("a", 0), ("b*", 9_800), ("c", 200)]),
-        (V[1], V[1], V[2])
-    );
+    assert_eq!(of(&[("a", 0), ("b*", 9_800), ("c", 200)]), (V[1], V[1], V[2]));
     // A third one disturbs neither.
-    assert_eq!(
-        of(&[("a", 100), ("b*", 9_600), ("c", 200), ("d", 100)]),
-        (V[0], V[3], V[2])
-    );
+    assert_eq!(of(&[("a", 100), ("b*", 9_600), ("c", 200), ("d", 100)]), (V[0], V[3], V[2]));
     // No baseline: the first by name stands in.
     assert_eq!(of(&[("a", 5_000), ("b", 5_000)]), (V[1], V[0], V[0]));
 }
@@ -327,19 +269,13 @@ fn the_hash_is_the_same_everywhere_and_for_ever() {
     assert_eq!(bucket("checkout", b"alice"), 1657);
     assert_eq!(bucket("orders", b"192.0.2.7"), 9018);
     assert_eq!(bucket("orders", b"2001:db8::1"), 1377);
-    assert_eq!(
-        bucket("orders", b"a value that is longer than thirty-two bytes"),
-        3502
-    );
+    assert_eq!(bucket("orders", b"a value that is longer than thirty-two bytes"), 3502);
 }
 
 #[test]
 fn the_first_sticky_key_present_decides() {
-    let by = vec![
-        StickyKey::Header(HeaderName::from_static("x-uid")),
-        StickyKey::Cookie("uid".into()),
-        StickyKey::ClientIp,
-    ];
+    let by =
+        vec![StickyKey::Header(HeaderName::from_static("x-uid")), StickyKey::Cookie("uid".into()), StickyKey::ClientIp];
     let split = Split::new(&sticky(&[("v1*", 5_000), ("v2", 5_000)], by, true), 1, None);
     let placed = |lines: &[(&'static str, &str)]| {
         let headers = headers(lines);
@@ -349,23 +285,14 @@ fn the_first_sticky_key_present_decides() {
     let (alice, bob) = (bucket("orders", b"alice"), bucket("orders", b"bob"));
     let ip = bucket("orders", b"192.0.2.7");
     let cookie = Some(StickyKey::Cookie("uid".into()));
-    assert_eq!(
-        placed(&[("x-uid", "alice"), ("cookie", "uid=bob")]).0,
-        alice
-    );
+    assert_eq!(placed(&[("x-uid", "alice"), ("cookie", "uid=bob")]).0, alice);
     assert_eq!(placed(&[("cookie", "uid=bob")]), (bob, cookie.clone()));
-    assert_eq!(
-        placed(&[("x-uid", ""), ("cookie", "uid=bob")]),
-        (bob, cookie)
-    );
+    assert_eq!(placed(&[("x-uid", ""), ("cookie", "uid=bob")]), (bob, cookie));
     assert_eq!(placed(&[]), (ip, Some(StickyKey::ClientIp)));
 
     let none = HeaderMap::new();
     let v6 = |text: &str| {
-        let facts = PickFacts {
-            client_ip: text.parse().unwrap(),
-            ..facts(&none, 0)
-        };
+        let facts = PickFacts { client_ip: text.parse().unwrap(), ..facts(&none, 0) };
         split.placed(&facts).unwrap().bucket
     };
     assert_eq!(v6("2001:0db8:0::1"), bucket("orders", b"2001:db8::1"));
@@ -374,11 +301,7 @@ fn the_first_sticky_key_present_decides() {
 
 #[test]
 fn a_caller_without_a_key_gets_a_cookie_and_stays_where_it_put_him() {
-    let split = Split::new(
-        &sticky(&[("v1*", 5_000), ("v2", 5_000)], uid(), true),
-        1,
-        None,
-    );
+    let split = Split::new(&sticky(&[("v1*", 5_000), ("v2", 5_000)], uid(), true), 1, None);
     let none = HeaderMap::new();
     for roll in 0..200u128 {
         let thrown = Cell::new(0);
@@ -386,22 +309,12 @@ fn a_caller_without_a_key_gets_a_cookie_and_stays_where_it_put_him() {
             thrown.set(thrown.get() + 1);
             roll * 0x0123_4567_89ab_cdef_0123_4567_89ab
         };
-        let first = split
-            .pick(&PickFacts {
-                dice: &dice,
-                ..facts(&none, 0)
-            })
-            .unwrap();
+        let first = split.pick(&PickFacts { dice: &dice, ..facts(&none, 0) }).unwrap();
         let id = first.issue_cookie.unwrap();
         assert_eq!((first.picked_by, thrown.get()), (PickedBy::Sticky, 1));
 
         let back = headers(&[("cookie", &format!("x=1; gatepost_sticky={id}"))]);
-        let second = split
-            .pick(&PickFacts {
-                dice: &dice,
-                ..facts(&back, 0)
-            })
-            .unwrap();
+        let second = split.pick(&PickFacts { dice: &dice, ..facts(&back, 0) }).unwrap();
         assert_eq!((second.version, second.issue_cookie), (first.version, None));
         assert_eq!(thrown.get(), 1);
     }
@@ -413,16 +326,10 @@ fn a_caller_without_a_key_gets_a_cookie_and_stays_where_it_put_him() {
 
 #[test]
 fn without_any_key_callers_are_dealt() {
-    let split = Split::new(
-        &sticky(&[("v1*", 5_000), ("v2", 5_000)], uid(), false),
-        1,
-        None,
-    );
+    let split = Split::new(&sticky(&[("v1*", 5_000), ("v2", 5_000)], uid(), false), 1, None);
     // A cookie that it doesn't issue means nothing to it.
     let headers = headers(&[("cookie", "gatepost_sticky=1")]);
-    let picks: Vec<Pick> = (0..100)
-        .map(|_| split.pick(&facts(&headers, 0)).unwrap())
-        .collect();
+    let picks: Vec<Pick> = (0..100).map(|_| split.pick(&facts(&headers, 0)).unwrap()).collect();
     assert!(picks.iter().all(|p| p.picked_by == PickedBy::Weight));
     assert_eq!(picks.iter().filter(|p| p.version == V[1]).count(), 50);
 }
@@ -436,16 +343,8 @@ fn a_pin_beats_an_override_beats_the_weights_and_neither_counts() {
             from: Some(Networks::new(["192.0.2.0/24".parse().unwrap()])),
             version: V[1],
         },
-        Override {
-            by: OverrideBy::Cookie("beta".into(), None),
-            from: None,
-            version: V[2],
-        },
-        Override {
-            by: OverrideBy::Client(ClientId(4)),
-            from: None,
-            version: V[2],
-        },
+        Override { by: OverrideBy::Cookie("beta".into(), None), from: None, version: V[2] },
+        Override { by: OverrideBy::Client(ClientId(4)), from: None, version: V[2] },
         Override {
             by: OverrideBy::Networks(Networks::new(["10.0.0.0/8".parse().unwrap()])),
             from: None,
@@ -463,33 +362,21 @@ fn a_pin_beats_an_override_beats_the_weights_and_neither_counts() {
     assert_eq!(picked(facts(&tester, 0)), (V[1], PickedBy::Override));
     assert_eq!(picked(facts(&liar, 0)), (V[0], PickedBy::Weight));
     // From outside the header doesn't count, and the next override has its turn.
-    let from = |client_ip, headers| PickFacts {
-        client_ip,
-        ..facts(headers, 0)
-    };
+    let from = |client_ip, headers| PickFacts { client_ip, ..facts(headers, 0) };
     assert_eq!(picked(from(outside, &tester)), (V[2], PickedBy::Override));
     let inside = "10.1.1.1".parse().unwrap();
     assert_eq!(picked(from(inside, &liar)), (V[1], PickedBy::Override));
-    let client = PickFacts {
-        client: Some(ClientId(4)),
-        ..facts(&liar, 0)
-    };
+    let client = PickFacts { client: Some(ClientId(4)), ..facts(&liar, 0) };
     assert_eq!(picked(client), (V[2], PickedBy::Override));
-    let pinned = PickFacts {
-        pin: Some(V[0]),
-        ..facts(&tester, 0)
-    };
+    let pinned = PickFacts { pin: Some(V[0]), ..facts(&tester, 0) };
     assert_eq!(picked(pinned), (V[0], PickedBy::Pin));
 }
 
 #[test]
 fn overrides_do_not_advance_dealing() {
     let mut config = function(&[("v1*", 5_000), ("v2", 5_000)]);
-    config.overrides = vec![Override {
-        by: OverrideBy::Header(HeaderName::from_static("x-tester"), None),
-        from: None,
-        version: V[0],
-    }];
+    config.overrides =
+        vec![Override { by: OverrideBy::Header(HeaderName::from_static("x-tester"), None), from: None, version: V[0] }];
     let split = Split::new(&config, 1, None);
     let tester = headers(&[("x-tester", "")]);
     let mut picks = vec![];

@@ -15,12 +15,7 @@ struct Scene {
 }
 
 fn to_file(path: &Path) -> Log {
-    Log {
-        access: AccessSink::File(path.to_owned()),
-        format: LogFormat::Json,
-        sample_ok: 1.0,
-        query: false,
-    }
+    Log { access: AccessSink::File(path.to_owned()), format: LogFormat::Json, sample_ok: 1.0, query: false }
 }
 
 fn scene() -> Scene {
@@ -85,10 +80,7 @@ fn paths(file: &Path) -> Vec<String> {
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "not in time: {what}"
-        );
+        assert!(begin.elapsed() < Duration::from_secs(10), "not in time: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -222,10 +214,7 @@ fn a_log_that_cannot_be_opened_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing/access.log");
     let error = AccessLog::start(&to_file(&missing)).unwrap_err();
-    assert!(
-        error.to_string().contains(missing.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(missing.to_str().unwrap()), "{error}");
 
     let scene = scene();
     assert!(scene.access.reconfigure(&to_file(&missing)).is_err());
@@ -238,10 +227,7 @@ fn a_log_that_cannot_be_opened_is_an_error_that_names_it() {
 #[test]
 fn off_writes_nothing() {
     let scene = scene();
-    let off = Log {
-        access: AccessSink::Off,
-        ..to_file(&scene.path())
-    };
+    let off = Log { access: AccessSink::Off, ..to_file(&scene.path()) };
     scene.access.port().write(&off, &entry("/unseen"));
     assert!(scene.access.close(LONG));
     assert_eq!(fs::read(scene.path()).unwrap(), b"");
@@ -250,23 +236,14 @@ fn off_writes_nothing() {
 #[test]
 fn successes_are_sampled_evenly_and_failures_always_told() {
     let scene = scene();
-    let sampled = Log {
-        sample_ok: 0.1,
-        ..scene.log.clone()
-    };
-    let none = Log {
-        sample_ok: 0.0,
-        ..sampled.clone()
-    };
+    let sampled = Log { sample_ok: 0.1, ..scene.log.clone() };
+    let none = Log { sample_ok: 0.0, ..sampled.clone() };
     let mut port = scene.access.port();
     for n in 0..100 {
         port.write(&sampled, &entry(&format!("/ok/{n}")));
         port.write(&none, &entry("/never"));
     }
-    let failed = Entry {
-        class: Class::Timeout,
-        ..entry("/failed")
-    };
+    let failed = Entry { class: Class::Timeout, ..entry("/failed") };
     port.write(&none, &failed);
     assert!(scene.access.close(LONG));
     let seen = paths(&scene.path());

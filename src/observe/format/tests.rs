@@ -109,18 +109,10 @@ fn text_is_readable_and_tells_the_same() {
             "total_ms=12.34 connect_ms=0.25 upstream_ms=11.007"
         )
     );
-    let aborted = Entry {
-        status: None,
-        path: b"/a\"b\n\x1b[2J",
-        platform_request_id: Some(b"a b=c"),
-        ..refused()
-    };
+    let aborted = Entry { status: None, path: b"/a\"b\n\x1b[2J", platform_request_id: Some(b"a b=c"), ..refused() };
     let line = written(LogFormat::Text, false, &aborted);
     assert!(line.starts_with("- - - ["), "{line}");
-    assert!(
-        line.contains(r#""GET api.example.com /a\"b\n\u001b[2J" - 5120"#),
-        "{line}"
-    );
+    assert!(line.contains(r#""GET api.example.com /a\"b\n\u001b[2J" - 5120"#), "{line}");
     assert!(line.contains(r#"platform_request_id="a b=c""#), "{line}");
 }
 
@@ -137,10 +129,7 @@ fn a_long_value_is_cut_at_a_character() {
     for shift in 0..4 {
         let mut path = vec![b'a'; MAX_VALUE - shift];
         path.extend_from_slice("€€€".as_bytes());
-        let line = parsed(&Entry {
-            path: &path,
-            ..entry()
-        });
+        let line = parsed(&Entry { path: &path, ..entry() });
         let told = line["path"].as_str().unwrap();
         assert!(told.ends_with('…'), "{}", &told[MAX_VALUE - 8..]);
         assert!(!told.contains('\u{fffd}'));
@@ -151,10 +140,7 @@ fn a_long_value_is_cut_at_a_character() {
 #[test]
 fn addresses_are_written_as_people_know_them() {
     let told = |ip: IpAddr| {
-        let entry = Entry {
-            client_ip: Some(ip),
-            ..entry()
-        };
+        let entry = Entry { client_ip: Some(ip), ..entry() };
         parsed(&entry)["client_ip"].as_str().unwrap().to_owned()
     };
     assert_eq!(told(Ipv4Addr::new(255, 0, 10, 1).into()), "255.0.10.1");
@@ -169,15 +155,9 @@ fn addresses_are_written_as_people_know_them() {
 
 #[test]
 fn times_have_the_decimals_they_need() {
-    for (micros, text) in [
-        (0, "0"),
-        (1, "0.001"),
-        (10, "0.01"),
-        (100, "0.1"),
-        (1000, "1"),
-        (1020, "1.02"),
-        (61_000_300, "61000.3"),
-    ] {
+    for (micros, text) in
+        [(0, "0"), (1, "0.001"), (10, "0.01"), (100, "0.1"), (1000, "1"), (1020, "1.02"), (61_000_300, "61000.3")]
+    {
         let mut out = Vec::new();
         milliseconds(&mut out, Duration::from_micros(micros));
         assert_eq!(String::from_utf8(out).unwrap(), text);
@@ -191,11 +171,7 @@ fn eight_bytes_at_a_time_are_judged_as_one_by_one() {
             for filler in [b' ', b'!', b'#', b'[', b']', b'a', b'~'] {
                 let mut word = [filler; 8];
                 word[place] = u8::try_from(byte).unwrap();
-                assert_eq!(
-                    is_plain(&word),
-                    *plain,
-                    "byte {byte} at {place} among {filler}"
-                );
+                assert_eq!(is_plain(&word), *plain, "byte {byte} at {place} among {filler}");
             }
         }
     }

@@ -25,27 +25,18 @@ struct Line<T>(T);
 impl<T: Default> Sharded<T> {
     /// `shards` is a power of two.
     pub(super) fn new(shards: usize) -> Self {
-        Self {
-            shards,
-            cells: OnceLock::new(),
-        }
+        Self { shards, cells: OnceLock::new() }
     }
 
     /// The cell of a worker. Two workers may share one without harm but that of waiting for its cache line.
     pub(super) fn of(&self, worker: usize) -> &T {
-        let cells = self
-            .cells
-            .get_or_init(|| (0..self.shards).map(|_| Line::default()).collect());
+        let cells = self.cells.get_or_init(|| (0..self.shards).map(|_| Line::default()).collect());
         &cells[worker & (cells.len() - 1)].0
     }
 
     /// All cells; none if nobody touched any.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.cells
-            .get()
-            .map_or(&[][..], |cells| cells)
-            .iter()
-            .map(|line| &line.0)
+        self.cells.get().map_or(&[][..], |cells| cells).iter().map(|line| &line.0)
     }
 
     pub(super) fn is_untouched(&self) -> bool {
@@ -53,9 +44,7 @@ impl<T: Default> Sharded<T> {
     }
 
     pub(super) fn sum(&self, count: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.iter()
-            .map(|cell| count(cell).load(Ordering::Relaxed))
-            .fold(0, u64::wrapping_add)
+        self.iter().map(|cell| count(cell).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 }
 
@@ -90,10 +79,7 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn count(&self, class: Class, total: Duration) {
         let micros = u64::try_from(total.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS
-            .iter()
-            .position(|&(bound, _)| micros <= bound)
-            .unwrap_or(BUCKETS.len());
+        let bucket = BUCKETS.iter().position(|&(bound, _)| micros <= bound).unwrap_or(BUCKETS.len());
         self.classes[class as usize].fetch_add(1, Ordering::Relaxed);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(micros, Ordering::Relaxed);
@@ -125,9 +111,7 @@ pub(super) struct Upstream {
 
 impl Sharded<Upstream> {
     pub(super) fn in_flight(&self) -> i64 {
-        self.iter()
-            .map(|cell| cell.in_flight.load(Ordering::Relaxed))
-            .sum()
+        self.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed)).sum()
     }
 }
 

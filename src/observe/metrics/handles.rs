@@ -34,13 +34,8 @@ pub enum ConnectionResult {
 }
 
 impl ConnectionResult {
-    pub const ALL: [Self; 5] = [
-        Self::Accepted,
-        Self::OverCap,
-        Self::HandshakeFailed,
-        Self::ProxyHeaderInvalid,
-        Self::AcceptFailed,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Accepted, Self::OverCap, Self::HandshakeFailed, Self::ProxyHeaderInvalid, Self::AcceptFailed];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,12 +94,9 @@ impl Handles {
     }
 
     pub(super) fn resolve(config: &Config, old: &Self, shards: usize) -> Self {
-        let old_routes: HashMap<&str, &RouteHandles> =
-            old.routes.iter().map(|r| (&*r.name, r)).collect();
-        let old_functions: HashMap<&str, &FunctionHandles> =
-            old.functions.iter().map(|f| (&*f.name, f)).collect();
-        let old_listeners: HashMap<&str, &Arc<ListenerCounts>> =
-            old.listeners.iter().map(|(n, l)| (&**n, l)).collect();
+        let old_routes: HashMap<&str, &RouteHandles> = old.routes.iter().map(|r| (&*r.name, r)).collect();
+        let old_functions: HashMap<&str, &FunctionHandles> = old.functions.iter().map(|f| (&*f.name, f)).collect();
+        let old_listeners: HashMap<&str, &Arc<ListenerCounts>> = old.listeners.iter().map(|(n, l)| (&**n, l)).collect();
 
         let routes = config.routes.iter().map(|route| {
             let function = &config.functions[route.function.index()];
@@ -112,12 +104,8 @@ impl Handles {
             // The labels hold the function's name: with another function, it is another series.
             let old_series = old.filter(|old| old.function == function.name);
             let versions = function.versions.iter().map(|version| {
-                let kept = old_series
-                    .and_then(|old| old.versions.iter().find(|(name, _)| *name == version.name));
-                (
-                    version.name.clone(),
-                    kept_or_new(kept.map(|(_, s)| s), shards),
-                )
+                let kept = old_series.and_then(|old| old.versions.iter().find(|(name, _)| *name == version.name));
+                (version.name.clone(), kept_or_new(kept.map(|(_, s)| s), shards))
             });
             let mut limits: Vec<(String, Arc<LimitCounts>)> = Vec::new();
             for (position, used) in route.limits.iter().enumerate() {
@@ -131,10 +119,7 @@ impl Handles {
                     .iter()
                     .find(same)
                     .or_else(|| old.and_then(|old| old.limits.iter().find(same)))
-                    .map_or_else(
-                        || Arc::new(LimitCounts::new(shards)),
-                        |(_, c)| Arc::clone(c),
-                    );
+                    .map_or_else(|| Arc::new(LimitCounts::new(shards)), |(_, c)| Arc::clone(c));
                 limits.push((label, counts));
             }
             RouteHandles {
@@ -148,27 +133,18 @@ impl Handles {
         let functions = config.functions.iter().map(|function| {
             let old = old_functions.get(&*function.name).copied();
             let shares = function.weights.iter();
-            let versions = function
-                .versions
-                .iter()
-                .zip(shares)
-                .map(|(version, share)| {
-                    let kept = old.and_then(|o| o.versions.iter().find(|v| v.name == version.name));
-                    VersionHandles {
-                        name: version.name.clone(),
-                        share: *share,
-                        upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
-                    }
-                });
-            FunctionHandles {
-                name: function.name.clone(),
-                versions: versions.collect(),
-            }
+            let versions = function.versions.iter().zip(shares).map(|(version, share)| {
+                let kept = old.and_then(|o| o.versions.iter().find(|v| v.name == version.name));
+                VersionHandles {
+                    name: version.name.clone(),
+                    share: *share,
+                    upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
+                }
+            });
+            FunctionHandles { name: function.name.clone(), versions: versions.collect() }
         });
         let listeners = config.listeners.iter().map(|listener| {
-            let counts = old_listeners
-                .get(&*listener.name)
-                .map_or_else(Arc::default, |c| Arc::clone(c));
+            let counts = old_listeners.get(&*listener.name).map_or_else(Arc::default, |c| Arc::clone(c));
             (listener.name.clone(), counts)
         });
         Self {
@@ -180,13 +156,7 @@ impl Handles {
     }
 
     /// Counts a request that is over. `worker` is the number of the calling thread; `version` is one of the route's function.
-    pub fn request(
-        &self,
-        worker: usize,
-        picked: Option<(RouteId, Option<VersionId>)>,
-        class: Class,
-        total: Duration,
-    ) {
+    pub fn request(&self, worker: usize, picked: Option<(RouteId, Option<VersionId>)>, class: Class, total: Duration) {
         let series = match picked {
             None => &self.unrouted,
             Some((route, version)) => {
@@ -213,13 +183,7 @@ impl Handles {
     }
 
     /// A request got its connection: a kept one, or a fresh one.
-    pub fn upstream_connection(
-        &self,
-        worker: usize,
-        function: FunctionId,
-        version: VersionId,
-        reused: bool,
-    ) {
+    pub fn upstream_connection(&self, worker: usize, function: FunctionId, version: VersionId, reused: bool) {
         let cell = self.upstream(function, version).of(worker);
         cell.connections[usize::from(reused)].fetch_add(1, Ordering::Relaxed);
     }
@@ -248,44 +212,27 @@ impl Handles {
     /// Every series of requests that was touched, with its labels.
     fn series(&self) -> impl Iterator<Item = ([(&str, &str); 3], &Sharded<Requests>)> {
         let of_routes = self.routes.iter().flat_map(|route| {
-            let picked = route
-                .versions
-                .iter()
-                .map(|(name, series)| (&**name, series));
+            let picked = route.versions.iter().map(|(name, series)| (&**name, series));
             let all = std::iter::once(("", &route.unpicked)).chain(picked);
             all.map(|(version, series)| {
-                let labels = [
-                    ("route", &*route.name),
-                    ("function", &*route.function),
-                    ("version", version),
-                ];
+                let labels = [("route", &*route.name), ("function", &*route.function), ("version", version)];
                 (labels, &**series)
             })
         });
         let none = [("route", ""), ("function", ""), ("version", "")];
-        std::iter::once((none, &*self.unrouted))
-            .chain(of_routes)
-            .filter(|(_, series)| !series.is_untouched())
+        std::iter::once((none, &*self.unrouted)).chain(of_routes).filter(|(_, series)| !series.is_untouched())
     }
 
     fn render_requests(&self, out: &mut Text) {
         let name = "gatepost_requests_total";
-        out.family(
-            name,
-            Kind::Counter,
-            "Requests that are over, by how they ended.",
-        );
+        out.family(name, Kind::Counter, "Requests that are over, by how they ended.");
         for ([route, function, version], series) in self.series() {
             for class in Class::ALL {
                 let labels = [route, function, version, ("class", class.as_str())];
                 out.sample(name, &labels, series.class(class));
             }
         }
-        out.family(
-            "gatepost_request_seconds",
-            Kind::Histogram,
-            "Time from a request's head to the end of its answer.",
-        );
+        out.family("gatepost_request_seconds", Kind::Histogram, "Time from a request's head to the end of its answer.");
         for ([route, function, version], series) in self.series() {
             let mut so_far = 0;
             let bounds = BUCKETS.iter().map(|&(_, text)| text).chain(["+Inf"]);
@@ -304,11 +251,7 @@ impl Handles {
     fn render_limits(&self, out: &mut Text) {
         type Count = fn(&Limited) -> &AtomicU64;
         let families: [(&str, &str, Count); 3] = [
-            (
-                "gatepost_limited_total",
-                "Requests that a limit refused.",
-                |cell| &cell.refused,
-            ),
+            ("gatepost_limited_total", "Requests that a limit refused.", |cell| &cell.refused),
             (
                 "gatepost_limit_dry_run_total",
                 "Requests that a limit would have refused, were it not a dry run.",
@@ -337,12 +280,7 @@ impl Handles {
     fn render_versions(&self, out: &mut Text) {
         let versions = || {
             self.functions.iter().flat_map(|function| {
-                let labels = |v: &VersionHandles| {
-                    [
-                        ("function", function.name.clone()),
-                        ("version", v.name.clone()),
-                    ]
-                };
+                let labels = |v: &VersionHandles| [("function", function.name.clone()), ("version", v.name.clone())];
                 function.versions.iter().map(move |v| (labels(v), v))
             })
         };
@@ -353,28 +291,16 @@ impl Handles {
             out.sample(name, &labels, handles.upstream.in_flight());
         }
         let name = "gatepost_release_share";
-        out.family(
-            name,
-            Kind::Gauge,
-            "The share of requests in force, in percent.",
-        );
+        out.family(name, Kind::Gauge, "The share of requests in force, in percent.");
         for ([function, version], handles) in versions() {
             let labels = [(function.0, &*function.1), (version.0, &*version.1)];
             out.sample(name, &labels, handles.share);
         }
         let name = "gatepost_upstream_connections_total";
-        out.family(
-            name,
-            Kind::Counter,
-            "Requests sent, by whether a kept connection served.",
-        );
+        out.family(name, Kind::Counter, "Requests sent, by whether a kept connection served.");
         for ([function, version], handles) in versions() {
             for (reused, at) in [("false", 0), ("true", 1)] {
-                let labels = [
-                    (function.0, &*function.1),
-                    (version.0, &*version.1),
-                    ("reused", reused),
-                ];
+                let labels = [(function.0, &*function.1), (version.0, &*version.1), ("reused", reused)];
                 let count = handles.upstream.sum(|cell| &cell.connections[at]);
                 out.sample(name, &labels, count);
             }
@@ -388,11 +314,7 @@ impl Handles {
             out.sample(name, &[("listener", listener)], counts.open());
         }
         let name = "gatepost_connections_total";
-        out.family(
-            name,
-            Kind::Counter,
-            "Connections, by what became of them at the door.",
-        );
+        out.family(name, Kind::Counter, "Connections, by what became of them at the door.");
         for (listener, counts) in &self.listeners {
             for result in ConnectionResult::ALL {
                 let labels = [("listener", &**listener), ("result", result.as_str())];

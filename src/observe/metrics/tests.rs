@@ -15,20 +15,13 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
     let second = Duration::from_secs(1);
     let one = NonZeroU32::MIN;
     let limit = Limit {
-        rate: Rate {
-            count: one,
-            period: second,
-        },
+        rate: Rate { count: one, period: second },
         burst: one,
         per: LimitKey::Route,
         max_keys: one,
         dry_run: false,
     };
-    let used = [
-        LimitUse::Own(limit.clone()),
-        LimitUse::Shared(SharedLimitId(0)),
-        LimitUse::Shared(SharedLimitId(0)),
-    ];
+    let used = [LimitUse::Own(limit.clone()), LimitUse::Shared(SharedLimitId(0)), LimitUse::Shared(SharedLimitId(0))];
     Config {
         server: Server {
             workers: None,
@@ -38,16 +31,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             dns: Vec::new(),
             drain: second,
         },
-        admin: Admin {
-            address: ListenAddress::Unix("/tmp/x".into()),
-            token: None,
-        },
-        log: Log {
-            access: AccessSink::Off,
-            format: LogFormat::Json,
-            sample_ok: 1.0,
-            query: false,
-        },
+        admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
+        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: vec![Listener {
             name: "public".into(),
             address: ListenAddress::Unix("/tmp/y".into()),
@@ -55,12 +40,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             proxy_protocol: None,
             h2c: false,
             max_connections: None,
-            timeouts: ListenerTimeouts {
-                handshake: second,
-                header: second,
-                body: second,
-                idle: second,
-            },
+            timeouts: ListenerTimeouts { handshake: second, header: second, body: second, idle: second },
             mode: 0o660,
         }],
         clients: Vec::new(),
@@ -70,12 +50,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 name: (*name).into(),
                 versions: versions
                     .iter()
-                    .map(|(name, _)| Version {
-                        name: (*name).into(),
-                        url: endpoint.clone(),
-                        ca: None,
-                        host: None,
-                    })
+                    .map(|(name, _)| Version { name: (*name).into(), url: endpoint.clone(), ca: None, host: None })
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
                 baseline: None,
@@ -114,19 +89,12 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 encoded_slash: EncodedSlash::Refuse,
             })
             .collect(),
-        limits: vec![SharedLimit {
-            name: "partners".into(),
-            limit,
-        }],
+        limits: vec![SharedLimit { name: "partners".into(), limit }],
     }
 }
 
 fn orders() -> Config {
-    config(
-        &[("orders", &[("v41", 9_500), ("v42", 500)])],
-        &[("orders", 0)],
-        true,
-    )
+    config(&[("orders", &[("v41", 9_500), ("v42", 500)])], &[("orders", 0)], true)
 }
 
 /// Sample → value. Checks on the way that the text is one that Prometheus reads: each family announced once, before its samples, and no
@@ -143,10 +111,7 @@ fn scrape(metrics: &Metrics) -> BTreeMap<String, f64> {
         } else if !line.starts_with('#') {
             let (sample, value) = line.rsplit_once(' ').unwrap();
             let name = sample.split('{').next().unwrap();
-            assert!(
-                name.starts_with(families.last().unwrap()),
-                "{line} has no family"
-            );
+            assert!(name.starts_with(families.last().unwrap()), "{line} has no family");
             let before = samples.insert(sample.to_owned(), value.parse().unwrap());
             assert_eq!(before, None, "{sample} twice");
         }
@@ -173,12 +138,7 @@ fn requests_are_counted_by_route_version_and_class() {
         }
     });
     handles.request(0, V42, Class::Timeout, Duration::from_secs(70));
-    handles.request(
-        0,
-        Some((RouteId(0), None)),
-        Class::RateLimited,
-        Duration::ZERO,
-    );
+    handles.request(0, Some((RouteId(0), None)), Class::RateLimited, Duration::ZERO);
     handles.request(1, None, Class::Refused, Duration::ZERO);
 
     let seen = scrape(&metrics);
@@ -187,23 +147,11 @@ fn requests_are_counted_by_route_version_and_class() {
     assert_eq!(total(&format!(r#"{v42},class="ok""#)), 4000.0);
     assert_eq!(total(&format!(r#"{v42},class="timeout""#)), 1.0);
     assert_eq!(total(&format!(r#"{v42},class="function""#)), 0.0);
-    assert_eq!(
-        total(r#"route="orders",function="orders",version="",class="rate_limited""#),
-        1.0
-    );
-    assert_eq!(
-        total(r#"route="",function="",version="",class="refused""#),
-        1.0
-    );
-    assert!(
-        !seen
-            .keys()
-            .any(|k| k.contains("requests_total") && k.contains("v41")),
-        "untouched"
-    );
+    assert_eq!(total(r#"route="orders",function="orders",version="",class="rate_limited""#), 1.0);
+    assert_eq!(total(r#"route="",function="",version="",class="refused""#), 1.0);
+    assert!(!seen.keys().any(|k| k.contains("requests_total") && k.contains("v41")), "untouched");
 
-    let seconds =
-        |suffix: &str, le: &str| seen[&format!("gatepost_request_seconds_{suffix}{{{v42}{le}}}")];
+    let seconds = |suffix: &str, le: &str| seen[&format!("gatepost_request_seconds_{suffix}{{{v42}{le}}}")];
     assert_eq!(seconds("bucket", r#",le="0.001""#), 4000.0);
     assert_eq!(seconds("bucket", r#",le="60""#), 4000.0);
     assert_eq!(seconds("bucket", r#",le="+Inf""#), 4001.0);
@@ -216,10 +164,7 @@ fn requests_are_counted_by_route_version_and_class() {
 fn what_a_reload_still_names_keeps_its_counts_and_the_rest_is_gone() {
     let metrics = Metrics::new(1);
     let before = config(
-        &[
-            ("a", &[("v1", 10_000), ("v2", 0)]),
-            ("b", &[("v1", 10_000)]),
-        ],
+        &[("a", &[("v1", 10_000), ("v2", 0)]), ("b", &[("v1", 10_000)])],
         &[("kept", 0), ("moved", 0), ("removed", 1)],
         true,
     );
@@ -233,19 +178,10 @@ fn what_a_reload_still_names_keeps_its_counts_and_the_rest_is_gone() {
     old.enter(0, FunctionId(1), VersionId(0));
     old.listener(ListenerId(0)).opened();
 
-    let after = config(
-        &[
-            ("a", &[("v1", 2_550), ("v3", 7_450)]),
-            ("c", &[("v1", 10_000)]),
-        ],
-        &[("kept", 0), ("moved", 1)],
-        true,
-    );
+    let after =
+        config(&[("a", &[("v1", 2_550), ("v3", 7_450)]), ("c", &[("v1", 10_000)])], &[("kept", 0), ("moved", 1)], true);
     let new = metrics.resolve(&after);
-    assert!(
-        scrape(&metrics).keys().any(|k| k.contains("removed")),
-        "not before it is installed"
-    );
+    assert!(scrape(&metrics).keys().any(|k| k.contains("removed")), "not before it is installed");
     metrics.install(Arc::clone(&new), 2);
     new.request(0, Some((RouteId(0), Some(VersionId(0)))), Class::Ok, MS);
     // A request that began on the old config ends on it, and still counts.
@@ -261,29 +197,13 @@ fn what_a_reload_still_names_keeps_its_counts_and_the_rest_is_gone() {
     assert_eq!(ok("moved", "a"), None);
     assert_eq!(ok("moved", "c"), None);
     assert_eq!(ok("removed", "b"), None);
-    assert_eq!(
-        seen[r#"gatepost_limited_total{route="kept",limit="partners"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_in_flight{function="a",version="v1"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_release_share{function="a",version="v1"}"#],
-        25.5
-    );
+    assert_eq!(seen[r#"gatepost_limited_total{route="kept",limit="partners"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_in_flight{function="a",version="v1"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_release_share{function="a",version="v1"}"#], 25.5);
     assert_eq!(seen[r#"gatepost_connections{listener="public"}"#], 1.0);
-    assert!(
-        !seen
-            .keys()
-            .any(|k| k.contains(r#"function="b""#) || k.contains(r#"version="v2""#))
-    );
+    assert!(!seen.keys().any(|k| k.contains(r#"function="b""#) || k.contains(r#"version="v2""#)));
     old.leave(0, FunctionId(0), VersionId(0));
-    assert_eq!(
-        scrape(&metrics)[r#"gatepost_in_flight{function="a",version="v1"}"#],
-        0.0
-    );
+    assert_eq!(scrape(&metrics)[r#"gatepost_in_flight{function="a",version="v1"}"#], 0.0);
 }
 
 #[test]
@@ -297,22 +217,10 @@ fn limits_are_told_apart_and_a_dry_run_is_no_refusal() {
     handles.limit(RouteId(0), 2).refused(0);
     handles.limit(RouteId(0), 1).show(0, 1);
     let seen = scrape(&metrics);
-    assert_eq!(
-        seen[r#"gatepost_limited_total{route="orders",limit="limits[0]"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_limited_total{route="orders",limit="partners"}"#],
-        2.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_limit_dry_run_total{route="orders",limit="limits[0]"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_limit_overflow_total{route="orders",limit="partners"}"#],
-        1.0
-    );
+    assert_eq!(seen[r#"gatepost_limited_total{route="orders",limit="limits[0]"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_limited_total{route="orders",limit="partners"}"#], 2.0);
+    assert_eq!(seen[r#"gatepost_limit_dry_run_total{route="orders",limit="limits[0]"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_limit_overflow_total{route="orders",limit="partners"}"#], 1.0);
 }
 
 #[test]
@@ -332,14 +240,8 @@ fn connections_are_counted_on_both_sides() {
     handles.upstream_connection(5, FunctionId(0), VersionId(1), true);
     let seen = scrape(&metrics);
     assert_eq!(seen[r#"gatepost_connections{listener="public"}"#], 1.0);
-    assert_eq!(
-        seen[r#"gatepost_connections_total{listener="public",result="over_cap"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_in_flight{function="orders",version="v42"}"#],
-        1.0
-    );
+    assert_eq!(seen[r#"gatepost_connections_total{listener="public",result="over_cap"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_in_flight{function="orders",version="v42"}"#], 1.0);
     let used = r#"gatepost_upstream_connections_total{function="orders",version="v42",reused="#;
     assert_eq!(seen[&format!("{used}\"true\"}}")], 1.0);
     assert_eq!(seen[&format!("{used}\"false\"}}")], 0.0);
@@ -358,19 +260,10 @@ fn reloads_certificates_the_log_and_the_process_are_told() {
     assert!(!metrics.render().contains("access_log"));
     metrics.watch_access_log(Arc::default());
     let seen = scrape(&metrics);
-    assert_eq!(
-        seen[r#"gatepost_config_reloads_total{result="applied"}"#],
-        1.0
-    );
-    assert_eq!(
-        seen[r#"gatepost_config_reloads_total{result="unchanged"}"#],
-        0.0
-    );
+    assert_eq!(seen[r#"gatepost_config_reloads_total{result="applied"}"#], 1.0);
+    assert_eq!(seen[r#"gatepost_config_reloads_total{result="unchanged"}"#], 0.0);
     assert_eq!(seen["gatepost_config_last_reload_successful"], 0.0);
-    assert_eq!(
-        seen[r#"gatepost_certificate_expiry_seconds{listener="public",name="a\"\\\nb"}"#],
-        1_800_000_000.0
-    );
+    assert_eq!(seen[r#"gatepost_certificate_expiry_seconds{listener="public",name="a\"\\\nb"}"#], 1_800_000_000.0);
     assert_eq!(seen["gatepost_access_log_dropped_lines_total"], 0.0);
     assert_eq!(seen[r#"gatepost_build_info{version="0.1.0"}"#], 1.0);
     assert!(seen["process_resident_memory_bytes"] > 100_000.0);

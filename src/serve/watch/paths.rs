@@ -146,9 +146,7 @@ pub(super) fn is_noise(name: &OsStr) -> bool {
     (name.starts_with(b".") && !name.starts_with(b".."))
         || name.starts_with(b"#")
         || name == b"4913"
-        || ["~", ".swp", ".swx", ".tmp", ".bak", ".dpkg-new", ".rpmnew"]
-            .iter()
-            .any(|ending| ends(ending))
+        || ["~", ".swp", ".swx", ".tmp", ".bak", ".dpkg-new", ".rpmnew"].iter().any(|ending| ends(ending))
 }
 
 /// A file from outside: another one, or one that was written to, has another stamp.
@@ -178,11 +176,7 @@ impl Stamp {
 pub(super) type Stamps = HashMap<PathBuf, Option<Stamp>>;
 
 pub(super) fn stamps(set: &WatchSet) -> Stamps {
-    let mut stamps: Stamps = set
-        .files
-        .iter()
-        .map(|path| (path.clone(), stamp(path)))
-        .collect();
+    let mut stamps: Stamps = set.files.iter().map(|path| (path.clone(), stamp(path))).collect();
     for dir in &set.globs_dirs {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if is_noise(&entry.file_name()) {
@@ -210,11 +204,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Whether a request waits.
 pub(super) fn has_requests(dir: &Path) -> bool {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| is_request(&entry.file_name()))
+    fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| is_request(&entry.file_name()))
 }
 
 pub(super) fn is_request(name: &OsStr) -> bool {

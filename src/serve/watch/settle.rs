@@ -44,10 +44,7 @@ pub(super) struct Settle<K> {
 
 impl<K: Hash + Eq> Settle<K> {
     pub(super) fn new() -> Self {
-        Self {
-            files: HashMap::new(),
-            first: None,
-        }
+        Self { files: HashMap::new(), first: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -60,11 +57,7 @@ impl<K: Hash + Eq> Settle<K> {
             Some(State::Held { since, .. }) => *since,
             _ => now,
         };
-        let held = State::Held {
-            since,
-            last: now,
-            stranger,
-        };
+        let held = State::Held { since, last: now, stranger };
         self.files.insert(file, held);
     }
 
@@ -91,12 +84,7 @@ impl<K: Hash + Eq> Settle<K> {
     pub(super) fn wait_for_empty(&mut self, now: Instant, is_empty: impl Fn(&K) -> bool) -> bool {
         let mut waits = false;
         for (file, state) in &mut self.files {
-            if let State::Held {
-                since,
-                last,
-                stranger,
-            } = state
-            {
+            if let State::Held { since, last, stranger } = state {
                 let patience = if *stranger { HELD_STRANGER } else { HELD_EMPTY };
                 if now < *since + patience && is_empty(file) {
                     *last = now;
@@ -116,11 +104,7 @@ impl<K: Hash + Eq> Settle<K> {
             State::Complete(at) => Some(*at + quiet),
         });
         let held = self.files.values().filter_map(|state| match state {
-            State::Held {
-                since,
-                last,
-                stranger: true,
-            } => Some((*last + HELD).min(*since + HELD_STRANGER)),
+            State::Held { since, last, stranger: true } => Some((*last + HELD).min(*since + HELD_STRANGER)),
             State::Held { last, .. } => Some(*last + HELD),
             _ => None,
         });

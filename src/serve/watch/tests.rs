@@ -99,10 +99,7 @@ fn echo_and_cp_write_in_place() {
 #[test]
 fn sed_renames_over_it() {
     let scene = scene();
-    let sed = Process::new("sed")
-        .args(["-i", "s/1/2/"])
-        .arg(scene.config())
-        .status();
+    let sed = Process::new("sed").args(["-i", "s/1/2/"]).arg(scene.config()).status();
     assert!(sed.unwrap().success());
     scene.fires_once();
 }
@@ -152,10 +149,7 @@ fn a_big_file_written_in_pieces_is_told_once_and_whole() {
     for _ in 0..50 {
         file.write_all(piece.as_bytes()).unwrap();
         // The pace is the point: 50 pieces over 2 s.
-        assert_eq!(
-            scene.events.recv_timeout(Duration::from_millis(40)),
-            Err(RecvTimeoutError::Timeout)
-        );
+        assert_eq!(scene.events.recv_timeout(Duration::from_millis(40)), Err(RecvTimeoutError::Timeout));
     }
     drop(file);
     scene.fires_once();
@@ -311,11 +305,7 @@ fn what_changed_while_it_was_read_is_told() {
 fn a_request_is_told_at_once() {
     let scene = scene();
     fs::write(scene.path("requests/.1.json"), "{}").unwrap();
-    fs::rename(
-        scene.path("requests/.1.json"),
-        scene.path("requests/1.json"),
-    )
-    .unwrap();
+    fs::rename(scene.path("requests/.1.json"), scene.path("requests/1.json")).unwrap();
     assert_eq!(scene.events.recv_timeout(LONG), Ok(WatchEvent::Requests));
     fs::remove_file(scene.path("requests/1.json")).unwrap();
 }

@@ -51,12 +51,7 @@ impl Server {
         Self::with(authority, name, alpn, |_| ()).await
     }
 
-    async fn with(
-        authority: &Authority,
-        name: &str,
-        alpn: &[&str],
-        edit: impl FnOnce(&mut CertificateParams),
-    ) -> Self {
+    async fn with(authority: &Authority, name: &str, alpn: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         edit(&mut params);
@@ -65,10 +60,7 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
+            .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
             .unwrap();
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -88,12 +80,7 @@ impl Server {
     }
 
     /// The peer of a version whose URL has `host`, at this server.
-    fn peer(
-        &self,
-        host: &str,
-        http: UpstreamHttp,
-        ca: Option<&[CertificateDer<'static>]>,
-    ) -> HttpPeer {
+    fn peer(&self, host: &str, http: UpstreamHttp, ca: Option<&[CertificateDer<'static>]>) -> HttpPeer {
         let version = version(true, host, self.address.port());
         let mut peer = template(&version, &function(http), ca).unwrap();
         peer._address = self.address.into();
@@ -179,10 +166,7 @@ async fn another_name_or_an_old_certificate_is_refused() {
     let server = Server::start(&system, "reports.test", &[]).await;
     let peer = server.peer("orders.test", UpstreamHttp::Auto, None);
     let detail = refused(&connector, &peer).await;
-    assert!(
-        detail.starts_with("certificate not accepted: certificate not valid for name"),
-        "{detail}"
-    );
+    assert!(detail.starts_with("certificate not accepted: certificate not valid for name"), "{detail}");
     assert!(!detail.contains("SNI"), "{detail}");
 
     let server = Server::with(&system, "orders.test", &[], |params| {
@@ -266,9 +250,7 @@ async fn nobody_listening_is_unreachable() {
 fn connections_are_not_shared_across_authorities_protocols_and_names() {
     let (one, other) = (Authority::new("one"), Authority::new("other"));
     let (one, other) = (one.certificate(), other.certificate());
-    let peer = |tls, host, http, ca: Option<&[_]>| {
-        template(&version(tls, host, 443), &function(http), ca).unwrap()
-    };
+    let peer = |tls, host, http, ca: Option<&[_]>| template(&version(tls, host, 443), &function(http), ca).unwrap();
     let (auto, h1, h2) = (UpstreamHttp::Auto, UpstreamHttp::Http1, UpstreamHttp::Http2);
     let peers = [
         peer(true, "orders.test", auto, None),
@@ -292,19 +274,11 @@ fn connections_are_not_shared_across_authorities_protocols_and_names() {
 
 #[test]
 fn every_option_that_has_a_bad_default_is_set() {
-    let peer = template(
-        &version(true, "orders.test", 443),
-        &function(UpstreamHttp::Auto),
-        None,
-    )
-    .unwrap();
+    let peer = template(&version(true, "orders.test", 443), &function(UpstreamHttp::Auto), None).unwrap();
     let options = &peer.options;
     assert!(options.verify_cert && options.verify_hostname);
     assert_eq!(options.connection_timeout, Some(Duration::from_secs(3)));
-    assert_eq!(
-        options.total_connection_timeout,
-        Some(Duration::from_secs(3))
-    );
+    assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(3)));
     assert_eq!(options.read_timeout, Some(Duration::from_secs(40)));
     assert_eq!(options.write_timeout, Some(Duration::from_secs(30)));
     assert_eq!(options.idle_timeout, Some(Duration::from_secs(25)));

@@ -27,10 +27,7 @@ fn quick() -> Pace {
 }
 
 fn no_files() -> Files {
-    Files {
-        hosts: "/nonexistent/hosts".into(),
-        resolv_conf: "/nonexistent/resolv.conf".into(),
-    }
+    Files { hosts: "/nonexistent/hosts".into(), resolv_conf: "/nonexistent/resolv.conf".into() }
 }
 
 fn resolver(servers: &[SocketAddr], pace: Pace) -> Resolver {
@@ -38,19 +35,11 @@ fn resolver(servers: &[SocketAddr], pace: Pace) -> Resolver {
 }
 
 fn shown(addresses: &Addresses) -> Vec<String> {
-    addresses
-        .current()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    addresses.current().iter().map(ToString::to_string).collect()
 }
 
 async fn becomes(addresses: &Addresses, wanted: &[&str]) {
-    until(
-        || shown(addresses) == wanted,
-        || format!("{wanted:?}, is {:?}", shown(addresses)),
-    )
-    .await;
+    until(|| shown(addresses) == wanted, || format!("{wanted:?}, is {:?}", shown(addresses))).await;
 }
 
 async fn until(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
@@ -80,10 +69,7 @@ async fn a_ttl_is_clamped_at_both_ends() {
     let dns = Dns::start().await;
     dns.answer("short.test", &["10.0.0.1"], 0);
     dns.answer("long.test", &["10.0.0.1"], 86_400);
-    let pace = Pace {
-        least: Duration::from_secs(3600),
-        ..quick()
-    };
+    let pace = Pace { least: Duration::from_secs(3600), ..quick() };
     let seldom = resolver(&[dns.address()], pace).watch("short.test");
     let often = resolver(&[dns.address()], quick()).watch("long.test");
     seldom.wait_first(PATIENCE).await.unwrap();
@@ -102,11 +88,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
         addresses.wait_first(PATIENCE).await.unwrap();
         stop(&dns, "orders.test");
         let before = dns.asked("orders.test");
-        until(
-            || dns.asked("orders.test") > before + 6,
-            || "asked again".into(),
-        )
-        .await;
+        until(|| dns.asked("orders.test") > before + 6, || "asked again".into()).await;
         assert_eq!(shown(&addresses), ["10.0.0.1"]);
 
         dns.answer("orders.test", &["10.0.0.9"], 0);
@@ -118,10 +100,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 async fn last_addresses_do_not_serve_for_ever() {
     let dns = Dns::start().await;
     dns.answer("orders.test", &["10.0.0.1"], 0);
-    let pace = Pace {
-        keep: Duration::from_millis(100),
-        ..quick()
-    };
+    let pace = Pace { keep: Duration::from_millis(100), ..quick() };
     let addresses = resolver(&[dns.address()], pace).watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
     dns.forget("orders.test");
@@ -137,11 +116,7 @@ async fn when_one_family_fails_only_that_one_falls_back() {
     // The other family has no records now: nothing is left to go on with but the last good answer.
     dns.fail_only("orders.test", dns::AAAA);
     let before = dns.asked("orders.test");
-    until(
-        || dns.asked("orders.test") > before + 4,
-        || "asked again".into(),
-    )
-    .await;
+    until(|| dns.asked("orders.test") > before + 4, || "asked again".into()).await;
     assert_eq!(shown(&addresses), ["2001:db8::1", "10.0.0.1"]);
 }
 
@@ -157,10 +132,7 @@ async fn a_name_that_does_not_exist_is_told_at_once() {
 #[tokio::test]
 async fn without_any_name_server_nothing_hangs_and_one_that_comes_is_found() {
     let mut resolv_conf = NamedTempFile::new().unwrap();
-    let files = Files {
-        resolv_conf: resolv_conf.path().into(),
-        ..no_files()
-    };
+    let files = Files { resolv_conf: resolv_conf.path().into(), ..no_files() };
     let resolver = Resolver::paced(Handle::current(), &[], quick(), files);
     let addresses = resolver.watch("orders.test");
     assert_eq!(addresses.wait_first(PATIENCE).await, Err(NotResolved));
@@ -190,10 +162,7 @@ async fn other_name_servers_take_over_and_the_old_answer_serves_meanwhile() {
     let (old, new) = (Dns::start().await, Dns::start().await);
     old.answer("orders.test", &["10.0.0.1"], 3600);
     new.fall_silent("orders.test");
-    let pace = Pace {
-        most: Duration::from_secs(3600),
-        ..quick()
-    };
+    let pace = Pace { most: Duration::from_secs(3600), ..quick() };
     let resolver = resolver(&[old.address()], pace);
     let addresses = resolver.watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
@@ -211,10 +180,7 @@ async fn hosts_come_first_and_are_followed_and_localhost_is_always_there() {
     dns.answer("orders.test", &["10.0.0.1"], 0);
     let mut hosts = NamedTempFile::new().unwrap();
     writeln!(hosts, "10.9.9.9 orders.test orders # by hand").unwrap();
-    let files = Files {
-        hosts: hosts.path().into(),
-        ..no_files()
-    };
+    let files = Files { hosts: hosts.path().into(), ..no_files() };
     let resolver = Resolver::paced(Handle::current(), &[dns.address()], quick(), files);
     let addresses = resolver.watch("orders.test");
     addresses.wait_first(PATIENCE).await.unwrap();
@@ -240,11 +206,8 @@ async fn a_name_is_followed_only_while_somebody_holds_it() {
     addresses.wait_first(PATIENCE).await.unwrap();
     drop((addresses, same));
 
-    until(
-        || Handle::current().metrics().num_alive_tasks() <= 1,
-        || "ended: more is alive than the name server".into(),
-    )
-    .await;
+    until(|| Handle::current().metrics().num_alive_tasks() <= 1, || "ended: more is alive than the name server".into())
+        .await;
 }
 
 #[tokio::test]
@@ -277,9 +240,7 @@ impl Write for Lines {
 impl Lines {
     fn with(&self, word: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines()
-            .filter(|l| l.contains("orders.test") && l.contains(word))
-            .count()
+        text.lines().filter(|l| l.contains("orders.test") && l.contains(word)).count()
     }
 }
 
@@ -290,10 +251,7 @@ async fn only_changes_are_logged() {
     let _second = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _logged = tracing::subscriber::set_default(subscriber);
 
     let dns = Dns::start().await;
@@ -316,10 +274,7 @@ async fn only_changes_are_logged() {
     assert_eq!(lines.with("old=[] new=[10.0.0.1]"), 1);
     assert_eq!(lines.with("old=[10.0.0.1] new=[10.0.0.2]"), 1);
     assert_eq!(lines.with("WARN"), 1);
-    assert_eq!(
-        lines.with(r#"reason="the name does not exist" kept=[10.0.0.2]"#),
-        1
-    );
+    assert_eq!(lines.with(r#"reason="the name does not exist" kept=[10.0.0.2]"#), 1);
     assert_eq!(lines.with("name resolves again"), 1);
     assert_eq!(lines.with(""), 4);
 }

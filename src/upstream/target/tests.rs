@@ -9,10 +9,7 @@ use crate::{
 pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
     Endpoint {
         tls,
-        host: host.parse().map_or_else(
-            |_| EndpointHost::Name(host.to_owned()),
-            EndpointHost::Address,
-        ),
+        host: host.parse().map_or_else(|_| EndpointHost::Name(host.to_owned()), EndpointHost::Address),
         port,
         base_path: String::new(),
         authority: host.to_owned(),
@@ -20,12 +17,7 @@ pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
 }
 
 pub(in crate::upstream) fn version(tls: bool, host: &str, port: u16) -> Version {
-    Version {
-        name: "v1".into(),
-        url: url(tls, host, port),
-        ca: None,
-        host: None,
-    }
+    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None }
 }
 
 pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
@@ -45,23 +37,13 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
             total: None,
         },
         http,
-        pool: Pool {
-            idle: Duration::from_secs(25),
-        },
+        pool: Pool { idle: Duration::from_secs(25) },
     }
 }
 
 fn no_names() -> Resolver {
-    let files = Files {
-        hosts: "/nonexistent/hosts".into(),
-        resolv_conf: "/nonexistent/resolv.conf".into(),
-    };
-    Resolver::paced(
-        tokio::runtime::Handle::current(),
-        &[],
-        Pace::default(),
-        files,
-    )
+    let files = Files { hosts: "/nonexistent/hosts".into(), resolv_conf: "/nonexistent/resolv.conf".into() };
+    Resolver::paced(tokio::runtime::Handle::current(), &[], Pace::default(), files)
 }
 
 fn places(ips: &[&str]) -> Places {
@@ -92,22 +74,10 @@ fn at(ip: &str) -> SocketAddr {
 #[test]
 fn addresses_take_turns() {
     let places = places(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert_eq!(
-        order(&places, seconds(0)),
-        ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    );
-    assert_eq!(
-        order(&places, seconds(0)),
-        ["10.0.0.2", "10.0.0.3", "10.0.0.1"]
-    );
-    assert_eq!(
-        order(&places, seconds(0)),
-        ["10.0.0.3", "10.0.0.1", "10.0.0.2"]
-    );
-    assert_eq!(
-        order(&places, seconds(0)),
-        ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    );
+    assert_eq!(order(&places, seconds(0)), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert_eq!(order(&places, seconds(0)), ["10.0.0.2", "10.0.0.3", "10.0.0.1"]);
+    assert_eq!(order(&places, seconds(0)), ["10.0.0.3", "10.0.0.1", "10.0.0.2"]);
+    assert_eq!(order(&places, seconds(0)), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
 }
 
 #[test]
@@ -124,9 +94,7 @@ fn a_failed_address_goes_last_for_ten_seconds() {
     }
     // It went well: back to turns.
     places.succeeded(at("10.0.0.1"));
-    let firsts: Vec<_> = (0..4)
-        .map(|_| order(&places, seconds(111)).remove(0))
-        .collect();
+    let firsts: Vec<_> = (0..4).map(|_| order(&places, seconds(111)).remove(0)).collect();
     assert_eq!(firsts.iter().filter(|ip| *ip == "10.0.0.1").count(), 2);
 }
 
@@ -156,9 +124,7 @@ fn where_all_failed_all_are_still_tried() {
 fn addresses_that_vanish_are_no_longer_tried_nor_remembered() {
     let places = places(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     places.failed(at("10.0.0.1"), seconds(0));
-    places
-        .addresses
-        .store(&["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()]);
+    places.addresses.store(&["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()]);
     assert!(!order(&places, seconds(1)).contains(&"10.0.0.1".to_owned()));
     places.failed(at("10.0.0.2"), seconds(1));
     assert_eq!(places.shunned.load().len(), 1);
@@ -195,13 +161,7 @@ fn a_name_without_addresses_has_no_candidates() {
 
 #[tokio::test]
 async fn a_literal_address_needs_no_resolver() {
-    let target = Target::new(
-        &version(false, "::1", 8080),
-        &function(UpstreamHttp::Auto),
-        None,
-        &no_names(),
-    )
-    .unwrap();
+    let target = Target::new(&version(false, "::1", 8080), &function(UpstreamHttp::Auto), None, &no_names()).unwrap();
     let tried: Vec<_> = target.candidates(Now(0)).collect();
     assert_eq!(tried, ["[::1]:8080".parse().unwrap()]);
     target.wait_first(Duration::ZERO).await.unwrap();
@@ -217,29 +177,12 @@ async fn a_changed_function_goes_on_with_what_is_known_of_its_addresses() {
     old.failed(loopback, seconds(0));
 
     let h2 = function(UpstreamHttp::Http2);
-    let same_place = Target::carried(
-        Some(&old),
-        &version(true, "localhost", 80),
-        &h2,
-        None,
-        &resolver,
-    )
-    .unwrap();
+    let same_place = Target::carried(Some(&old), &version(true, "localhost", 80), &h2, None, &resolver).unwrap();
     assert_eq!(same_place.candidates(seconds(1)).last(), Some(loopback));
     assert!(Arc::ptr_eq(&old.places, &same_place.places));
 
-    let elsewhere = Target::carried(
-        Some(&old),
-        &version(false, "localhost", 81),
-        &plain,
-        None,
-        &resolver,
-    )
-    .unwrap();
+    let elsewhere = Target::carried(Some(&old), &version(false, "localhost", 81), &plain, None, &resolver).unwrap();
     assert!(elsewhere.places.shunned.load().is_empty());
     // The name is looked up once for both.
-    assert!(Arc::ptr_eq(
-        &old.places.addresses,
-        &elsewhere.places.addresses
-    ));
+    assert!(Arc::ptr_eq(&old.places.addresses, &elsewhere.places.addresses));
 }

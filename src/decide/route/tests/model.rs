@@ -5,16 +5,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::*;
 
 const HOSTS: [&str; 6] = ["a.com", "*.a.com", "*.x.a.com", "x.a.com", "*.com", "b.com"];
-const ASKED_HOSTS: [&str; 8] = [
-    "a.com",
-    "x.a.com",
-    "y.x.a.com",
-    "y.a.com",
-    "b.com",
-    "com",
-    "xa.com",
-    "",
-];
+const ASKED_HOSTS: [&str; 8] = ["a.com", "x.a.com", "y.x.a.com", "y.a.com", "b.com", "com", "xa.com", ""];
 /// Regexes, and what each means.
 type Meaning = (&'static str, fn(&str) -> bool);
 const REGEXES: [Meaning; 4] = [
@@ -53,8 +44,7 @@ impl Plan {
         for (name, value) in &self.query {
             route = route.query(name, value);
         }
-        route.methods = (self.methods.as_ref())
-            .map(|methods| methods.iter().map(|m| m.parse().unwrap()).collect());
+        route.methods = (self.methods.as_ref()).map(|methods| methods.iter().map(|m| m.parse().unwrap()).collect());
         route.priority(self.priority)
     }
 
@@ -73,11 +63,7 @@ impl Plan {
                 best = Some(pattern);
             }
         }
-        if self.hosts.is_empty() {
-            Some("")
-        } else {
-            best
-        }
+        if self.hosts.is_empty() { Some("") } else { best }
     }
 
     fn path_fits(&self, path: &str) -> bool {
@@ -90,13 +76,11 @@ impl Plan {
         let pattern: Vec<&str> = self.path.split('/').collect();
         let path: Vec<&str> = path.split('/').collect();
         pattern.len() == path.len()
-            && (pattern.iter().zip(&path)).all(|(pattern, segment)| {
-                if *pattern == "{p}" {
-                    !segment.is_empty()
-                } else {
-                    pattern == segment
-                }
-            })
+            && (pattern.iter().zip(&path)).all(
+                |(pattern, segment)| {
+                    if *pattern == "{p}" { !segment.is_empty() } else { pattern == segment }
+                },
+            )
     }
 
     fn conditions_but_method_hold(&self, ask: &Ask) -> bool {
@@ -107,18 +91,14 @@ impl Plan {
         let pairs: Vec<(String, String)> = (ask.query.as_deref().unwrap_or(""))
             .split('&')
             .map(|pair| {
-                let plain = pair
-                    .replace('+', " ")
-                    .replace("%20", " ")
-                    .replace("%32", "2");
+                let plain = pair.replace('+', " ").replace("%20", " ").replace("%32", "2");
                 let mut halves = plain.splitn(2, '=');
                 let key = halves.next().unwrap_or("").to_owned();
                 (key, halves.next().unwrap_or("").to_owned())
             })
             .collect();
-        let query = (self.query.iter()).all(|(name, value)| {
-            (pairs.iter()).any(|(key, found)| key == name && (*value == "*" || found == value))
-        });
+        let query = (self.query.iter())
+            .all(|(name, value)| (pairs.iter()).any(|(key, found)| key == name && (*value == "*" || found == value)));
         let listener = match &self.listeners {
             Some(listeners) => listeners.contains(&ask.listener),
             None => true,
@@ -189,9 +169,7 @@ fn expected(plans: &[Plan], ask: &Ask) -> Option<Found> {
         .filter(|(_, plan)| plan.host_of(&ask.host).is_some() && plan.path_fits(&ask.path))
         .filter(|(_, plan)| plan.conditions_but_method_hold(ask))
         .collect();
-    let able: Vec<_> = (near.iter())
-        .filter(|(_, plan)| plan.method_fits(ask))
-        .collect();
+    let able: Vec<_> = (near.iter()).filter(|(_, plan)| plan.method_fits(ask)).collect();
     for (id, plan) in &able {
         let mut others = able.iter().filter(|(other, _)| other != id);
         if others.all(|(_, other)| beats(plan, other, &ask.host) == Some(true)) {
@@ -201,9 +179,7 @@ fn expected(plans: &[Plan], ask: &Ask) -> Option<Found> {
     if !able.is_empty() {
         return None;
     }
-    let mut methods: Vec<&str> = (near.iter())
-        .flat_map(|(_, plan)| plan.methods.iter().flatten().copied())
-        .collect();
+    let mut methods: Vec<&str> = (near.iter()).flat_map(|(_, plan)| plan.methods.iter().flatten().copied()).collect();
     methods.sort();
     methods.dedup();
     Some(if methods.is_empty() {
