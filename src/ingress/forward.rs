@@ -129,6 +129,10 @@ fn ip_value(ip: IpAddr) -> Result<HeaderValue> {
 ///
 /// Never, as far as known.
 pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<()> {
+    // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
+    if response.version == Version::HTTP_10 {
+        response.set_version(Version::HTTP_11);
+    }
     if response.headers.contains_key(header::CONNECTION) && response.status.as_u16() != 101 {
         let named: Vec<HeaderName> = response
             .headers

@@ -466,11 +466,11 @@ impl Service {
             let address = socket.local_address(&listener.address);
             let key = key_of(&self.names, &name);
             let open = self.open(name.clone(), key, socket, settings)?;
-            tracing::info!(listener = &*name, address = %address, "listening");
+            tracing::info!(listener = %name, address = %address, "listening");
             self.listeners.insert(name, Serving { address: listener.address.clone(), bound: address, open });
         }
         for (name, gone) in old {
-            tracing::info!(listener = &*name, address = %gone.bound, "no longer listening");
+            tracing::info!(listener = %name, address = %gone.bound, "no longer listening");
             self.close(gone);
         }
         Ok(())
@@ -628,7 +628,7 @@ fn serve_admin(board: &Arc<Board>, address: &ListenAddress, listening: Listening
             tracing::error!(%error, "the admin server ended");
         }
     });
-    tracing::info!(listener = "admin", address = %bound, "listening");
+    tracing::info!(listener = %"admin", address = %bound, "listening");
     AdminServing { address: address.clone(), bound, _stop: stop }
 }
 
