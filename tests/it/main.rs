@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod changes_listeners_live;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod harness;
