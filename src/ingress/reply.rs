@@ -45,6 +45,9 @@ pub fn answer(
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
     if let Some(allow) = &refusal.allow {
         head.insert_header(header::ALLOW, allow.to_string())?;
+    } else if reason == Reason::MethodNotAllowed {
+        // RFC 9110 §15.5.6: a 405 says what is allowed. Here no route was asked: methods that no route can have are refused.
+        head.insert_header(header::ALLOW, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")?;
     }
     if let (Some(refused), Some(limiter)) = (&refusal.limit, limiter) {
         head.insert_header(header::RETRY_AFTER, refused.retry_after().to_string())?;
