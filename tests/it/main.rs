@@ -7,6 +7,8 @@ mod architecture;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
+mod every_key_acts;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
