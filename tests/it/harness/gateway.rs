@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -128,7 +128,7 @@ fn gather(from: impl Read + Send + 'static) -> Gathered {
     let all = lines.clone();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            all.lock().unwrap().push(line);
+            all.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
     lines
@@ -157,7 +157,7 @@ impl Gateway {
     async fn ready(&self) {
         let pid = self.process();
         eventually("gatepost is ready", async || {
-            let lines = self.stderr.lock().unwrap();
+            let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
             let dead = || fs::read_to_string(format!("/proc/{}/stat", pid.0)).map_or(true, |s| s.contains(") Z "));
             assert!(!dead(), "gatepost ended:\n{}", lines.join("\n"));
             when(lines.iter().any(|line| line.contains("ready generation=")))
@@ -184,7 +184,7 @@ impl Gateway {
     }
 
     pub(crate) fn try_address(&self, listener: &str) -> Option<SocketAddr> {
-        let lines = self.stderr.lock().unwrap();
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         lines
             .iter()
             .rev()
@@ -199,17 +199,17 @@ impl Gateway {
 
     /// All it said on stderr.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().join("\n")
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     pub(crate) fn stdout_lines(&self) -> Vec<String> {
-        self.stdout.lock().unwrap().clone()
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until stderr has a line with all these words.
     pub(crate) async fn says(&self, words: &[&str]) -> String {
         eventually(&format!("gatepost says {words:?}"), async || {
-            let lines = self.stderr.lock().unwrap();
+            let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
             lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
         })
         .await
@@ -296,7 +296,7 @@ impl Gateway {
 
     /// Every receipt so far.
     pub(crate) fn receipts(&self) -> Vec<Receipt> {
-        let lines = self.stderr.lock().unwrap();
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         lines
             .iter()
             .filter(|line| line.contains("reload"))
