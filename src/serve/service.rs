@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
@@ -108,6 +109,7 @@ impl Service {
         let snapshot = compile(config.clone(), generation, hash, count, None, live::now());
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
+            hosts: hosts(config),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             snapshot,
@@ -329,7 +331,8 @@ impl Service {
         let keys = self.listeners.keys(&config, &plan);
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
-        let next = Live { snapshot, targets, handles: handles.clone(), listeners: keys.table.clone() };
+        let listeners = keys.table.clone();
+        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
         self.board.live.store(Arc::new(next));
         self.board.metrics.install(handles.clone(), generation);
 
@@ -518,11 +521,23 @@ fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<V
         .collect()
 }
 
+/// What each version is sent as Host: prepared, since every request needs it.
+fn hosts(config: &Config) -> Vec<Box<[HeaderValue]>> {
+    let host = |v: &config::model::Version| {
+        let host = v.host.as_deref().unwrap_or(&v.url.authority);
+        // The config takes no other hosts than such as can be sent.
+        HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+    };
+    config.functions.iter().map(|f| f.versions.iter().map(host).collect()).collect()
+}
+
 fn roots_for(config: &Config) -> Roots {
     let needs = config.functions.iter().flat_map(|f| &f.versions).any(|v| v.url.tls && v.ca.is_none());
     if needs { Roots::System } else { Roots::None }
 }
 
+        let listeners = keys.table.clone();
+        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -9,6 +9,8 @@ mod changes_listeners_live;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
+mod every_key_acts;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
