@@ -536,8 +536,6 @@ fn roots_for(config: &Config) -> Roots {
     if needs { Roots::System } else { Roots::None }
 }
 
-        let listeners = keys.table.clone();
-        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
