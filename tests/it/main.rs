@@ -15,6 +15,8 @@ mod harness;
 #[cfg(test)]
 mod harness_holds;
 #[cfg(test)]
+mod keeps_serving_when_something_breaks;
+#[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]
 mod limits_each_route;
