@@ -79,6 +79,32 @@ pub fn bind(address: &ListenAddress, mode: u32, leaving: &[BorrowedFd<'_>]) -> i
     }
 }
 
+/// An address that can't be had, for people: what the kernel says, and what to do about it.
+pub fn cannot_listen(who: &str, address: &ListenAddress, error: &io::Error) -> String {
+    let help = match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, ListenAddress::Tcp(at)) => {
+            format!(
+                "`ss -ltnp 'sport = :{}'` shows who has it; gatepost tries again at the next start or reload",
+                at.port()
+            )
+        }
+        (io::ErrorKind::AddrInUse, ListenAddress::Unix(_)) => {
+            "give the socket another path, or end whoever has it".to_owned()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "no interface of this machine has this address now: `ip address` shows those it has".to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, which gatepost.service gives".to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, ListenAddress::Unix(_)) => {
+            "gatepost's user must be able to write to the folder".to_owned()
+        }
+        _ => return format!("{who}: cannot listen on {address}: {error}"),
+    };
+    format!("{who}: cannot listen on {address}: {error}\nhelp: {help}")
+}
+
 /// Linux lets sockets of one user share a port where each agrees, at the moment of binding (`SO_REUSEPORT`, socket(7)). Ours
 /// agree for that moment alone: later, a second gatepost would take every other connection.
 fn beside(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {

@@ -15,7 +15,7 @@ use std::{
 use tokio::{runtime, runtime::Handle, sync::watch};
 
 use super::{
-    bind::{SocketFile, bind},
+    bind::{SocketFile, bind, cannot_listen},
     listener::{Open, Settings, Shared, Socket, Total, watched},
     workers::Workers,
 };
@@ -135,10 +135,9 @@ impl Listeners {
             if wanted.contains(&listener.address) && held.contains(&listener.address) {
                 return Ok(Step::TakeOver);
             }
+            let who = || format!("listener {}", listener.name);
             let fresh = self.bind(listener, &leaving);
-            fresh
-                .map(Step::New)
-                .map_err(|error| format!("listener {}: cannot listen on {}: {error}", listener.name, listener.address))
+            fresh.map(Step::New).map_err(|error| cannot_listen(&who(), &listener.address, &error))
         };
         config.listeners.iter().map(step).collect::<Result<_, _>>().map(Plan)
     }

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Order, Ready, Receipt, ReloadResult,
-    bind::{Listening, SocketFile, bind},
+    bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
     listener::Total,
@@ -462,7 +462,7 @@ fn bind_admin(address: &ListenAddress, moves: Option<BorrowedFd<'_>>) -> Result<
         })?;
         Ok(AdminSocket { bound, held, file, listener })
     };
-    bound().map_err(|e| format!("admin: cannot listen on {address}: {e}"))
+    bound().map_err(|e| cannot_listen("admin", address, &e))
 }
 
 fn serve_admin(board: &Arc<Board>, address: &ListenAddress, socket: AdminSocket) -> AdminServing {
