@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -155,8 +155,27 @@ pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<()> {
             response.remove_header(name);
         }
     }
+    one_length(response)?;
     if to_h2 && response.headers.contains_key(header::TRANSFER_ENCODING) {
         response.remove_header(&header::TRANSFER_ENCODING);
     }
     Ok(())
+}
+
+/// RFC 9110 §8.6, RFC 9112 §6.1: a 204 has neither length nor coding, and no answer has two lengths (pingora has seen that
+/// they are equal).
+fn one_length(response: &mut ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::NO_CONTENT {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        response.remove_header(&header::CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
+        return Ok(());
+    }
+    let one = first.as_bytes().split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+    let one = HeaderValue::from_bytes(one).or_err(ErrorType::InvalidHTTPHeader, "Content-Length")?;
+    response.insert_header(header::CONTENT_LENGTH, one)
 }

@@ -62,6 +62,8 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     wants_fresh: bool,
     is_upgrade: bool,
+    /// pingora was given the whole answer.
+    is_whole: bool,
     attempts: u32,
     attempt_started: Now,
     connect: Option<Duration>,
@@ -101,6 +103,7 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            is_whole: false,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -156,6 +159,8 @@ impl Ingress {
         ctx.is_h2 = session.is_http2();
         if ctx.is_h2 {
             conn.stream_begins();
+            // HTTP/1 callers have the sweeper.
+            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
         ctx.is_upgrade = Self::asks_for_websocket(session);
         if session.req_header().version == Version::HTTP_10 {
@@ -361,7 +366,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
             _ => Class::Refused,
         };
     }
-    match (ctx.upstream_status.or(status), error) {
+    // Whoever is answered early may keep the rest of its request.
+    let is_early = |e: &&Error| ctx.is_whole && *e.esource() == ErrorSource::Downstream && !is_of_writing(e.etype());
+    match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
         (Some(429), _) => Class::Throttled,
@@ -369,6 +376,10 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
         (Some(400..), _) => Class::ClientError,
         _ => Class::Ok,
     }
+}
+
+fn is_of_writing(etype: &ErrorType) -> bool {
+    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
 }
 
 #[async_trait]
@@ -546,9 +557,10 @@ impl ProxyHttp for Ingress {
         &self,
         _session: &mut Session,
         _body: &mut Option<bytes::Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        ctx.is_whole = end_of_stream;
         if ctx.total.is_some_and(|total| since(ctx.started) > total) {
             return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
         }

@@ -7,6 +7,8 @@ mod architecture;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
+mod ends_every_request_once;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
