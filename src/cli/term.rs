@@ -49,11 +49,6 @@ impl Terminal {
         }
     }
 
-    /// Whether stdout takes colours.
-    pub(super) fn colour(&self) -> bool {
-        self.colour_out
-    }
-
     /// Whether stderr takes colours.
     pub(super) fn colour_err(&self) -> bool {
         self.colour_err

@@ -15,12 +15,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{Conn, Ended, Phase},
+    conn::{Conn, Ended, Phase, ip_value},
     forward,
     head::{self, BadHead},
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_GATEPOST_REASON, X_REQUEST_ID},
+    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
 };
 use crate::{
@@ -431,8 +431,8 @@ impl ProxyHttp for Ingress {
         };
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        if ctx.is_upgrade {
-            // Silence is bounded in both directions together: see `Conn::moved`.
+        if !ctx.is_h2 {
+            // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more.
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
             let left = total.saturating_sub(since(ctx.started));
@@ -464,17 +464,19 @@ impl ProxyHttp for Ingress {
         }
         let function = &live.snapshot.config.functions[picked.function.index()];
         let timeouts = &function.timeouts;
-        if !ctx.is_h2 && (ctx.is_upgrade || timeouts.first_byte < timeouts.idle) {
+        if !ctx.is_h2 {
             conn.bound_silence(Some(timeouts.first_byte));
         }
-        let from = forward::Caller {
-            ip: ctx.client_ip.unwrap_or(conn.info.ip()),
+        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let caller = forward::Caller {
+            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
             is_trusted: live.snapshot.config.server.trusted_proxies.contains(conn.info.ip()),
             tls: conn.info.tls,
             version: session.req_header().version,
             request_id: &ctx.request_id,
         };
-        forward::edit(request, &from, function, &function.versions[picked.version.index()], ctx.target.as_deref())
+        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
+        forward::edit(request, caller, own_host, ctx.target.as_deref())
     }
 
     async fn request_body_filter(
@@ -526,24 +528,20 @@ impl ProxyHttp for Ingress {
         };
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
         if !ctx.is_h2 {
+            conn.bound_silence(Some(timeouts.idle));
             if status == 101 {
                 conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
-                conn.bound_silence(Some(timeouts.idle));
-            } else if ctx.is_upgrade || timeouts.first_byte != timeouts.idle {
-                conn.bound_silence(Some(timeouts.idle));
             }
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2)?;
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-        // A caller must be able to tell gatepost's answers by it.
-        response.remove_header(&X_GATEPOST_REASON);
+        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

@@ -10,6 +10,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use crate::decide::{Reason, limit::Limiter, snapshot::Refusal};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// As it is written in HTTP/1.
+pub const X_REQUEST_ID_NAME: &str = "X-Request-Id";
 pub const X_GATEPOST_REASON: HeaderName = HeaderName::from_static("x-gatepost-reason");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

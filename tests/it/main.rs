@@ -9,6 +9,8 @@ mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
 #[cfg(test)]
+mod every_key_acts;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;

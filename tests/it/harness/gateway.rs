@@ -193,7 +193,7 @@ impl Gateway {
         lines
             .iter()
             .rev()
-            .filter(|line| line.contains("listening"))
+            .filter(|line| line.contains(" listening ") && !line.contains("no longer"))
             .find(|line| word(line, "listener").as_deref() == Some(listener))
             .and_then(|line| word(line, "address")?.parse().ok())
     }
