@@ -264,8 +264,14 @@ impl Ingress {
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         // A small body that is on its way is read, so that the connection can be kept.
-        if !session.is_body_done() && Self::body_is_small(session) {
-            session.drain_request_body().await?;
+        // Not one that has come to its end already: it is what the refusal is about.
+        let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
+        if !is_over
+            && !session.is_body_done()
+            && Self::body_is_small(session)
+            && session.drain_request_body().await.is_err()
+        {
+            session.set_keepalive(None);
         }
         let is_end = answer.body.is_empty();
         session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;

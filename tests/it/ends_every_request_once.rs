@@ -424,6 +424,18 @@ async fn pieces_arrive_when_they_are_sent_whatever_the_framing() {
 }
 
 #[tokio::test]
+async fn a_body_that_stalls_is_a_408() {
+    let (gateway, function) = in_front(origin().start().await, "").await;
+    for head in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
+        let said = gateway.raw(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}")).await;
+        assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("request_timeout"), "{said}");
+    }
+    let lines = all_told(&gateway, 2).await;
+    assert!(lines.iter().all(|line| line["reason"] == "request_timeout"), "{lines:#?}");
+    assert_eq!(function.requests(), 0);
+}
+
+#[tokio::test]
 async fn a_caller_that_stops_reading_is_cut_off() {
     let (gateway, function) = in_front(origin().reply(Reply::made(1 << 30)).start().await, "").await;
     let mut connection = gateway.connect().await;
