@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod changes_listeners_live;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
@@ -14,6 +16,8 @@ mod every_key_acts;
 mod harness;
 #[cfg(test)]
 mod harness_holds;
+#[cfg(test)]
+mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]
