@@ -259,8 +259,9 @@ impl Ingress {
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         // A small body that is on its way is read, so that the connection can be kept.
-        if !session.is_body_done() && Self::body_is_small(session) {
-            session.drain_request_body().await?;
+        if !session.is_body_done() && Self::body_is_small(session) && session.drain_request_body().await.is_err() {
+            // It came too late, or broken: the answer goes out all the same, and the connection ends with it.
+            session.set_keepalive(None);
         }
         let is_end = answer.body.is_empty();
         session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
@@ -392,7 +393,7 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -420,12 +421,16 @@ impl ProxyHttp for Ingress {
         };
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        if !ctx.is_h2 {
-            // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more.
+        // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
+        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
+        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
             let left = total.saturating_sub(since(ctx.started));
-            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(left, |t| t.min(left)));
+            for bound in [&mut peer.options.read_timeout, &mut peer.options.write_timeout] {
+                *bound = Some(bound.map_or(left, |t| t.min(left)));
+            }
         }
         if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
