@@ -63,6 +63,8 @@ pub enum Ended {
     Upstream,
     /// gatepost stops, or the listener is gone, and no request is under way.
     Drained,
+    /// gatepost stops, and the time for what is under way is over.
+    Cut,
 }
 
 /// The shared part of a connection. Deadlines are set with relaxed stores and looked at by one sweeper per worker: no timer is
@@ -213,6 +215,7 @@ impl Conn {
             0 => None,
             ENDED_DRAINED => Some(Ended::Drained),
             ENDED_UPSTREAM => Some(Ended::Upstream),
+            ENDED_CUT => Some(Ended::Cut),
             n => Some(Ended::Overdue(Phase::of(n))),
         }
     }
@@ -277,6 +280,7 @@ impl Conn {
 
 const ENDED_DRAINED: u8 = 100;
 const ENDED_UPSTREAM: u8 = 101;
+const ENDED_CUT: u8 = 102;
 /// How long a caller may take to read a last answer and close.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a drain waits for a connection's first request.
@@ -338,4 +342,14 @@ pub fn drain(listener: Option<ListenerKey>) {
     for conn in conns.iter().filter(|c| listener.is_none_or(|l| c.info.listener == l)) {
         conn.drain();
     }
+}
+
+/// Ends all of this worker's connections, with the requests on them: each still tells its end. `false`: there are none.
+pub fn cut() -> bool {
+    let conns: Vec<_> = SWEEPER.with_borrow(|s| s.conns.iter().filter_map(Weak::upgrade).collect());
+    for conn in &conns {
+        conn.closing.store(true, Relaxed);
+        conn.end(ENDED_CUT);
+    }
+    !conns.is_empty()
 }

@@ -3,11 +3,15 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod a_demo_shows_the_main_job;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod drains_on_stop;
+#[cfg(test)]
+mod ends_every_request_once;
 #[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]
