@@ -380,8 +380,10 @@ impl Gateway {
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let status = eventually("gatepost ends", async || child.try_wait().unwrap()).await;
-        // What it wrote last may still be on its way through the pipe.
-        tokio::task::yield_now().await;
+        // What it wrote last may still be on its way through the pipe: its reader lets go of the lines at the end.
+        let (out, err) = (&self.stdout, &self.stderr);
+        eventually("its last words are read", async || when(Arc::strong_count(out) + Arc::strong_count(err) == 2))
+            .await;
         status
     }
 
