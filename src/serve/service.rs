@@ -34,7 +34,7 @@ use crate::{
     admin,
     config::{
         self, Config, Loaded, Mode,
-        changes::{Change, changes},
+        changes::{Applied, Change, changes},
         model::{ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile},
@@ -224,7 +224,12 @@ impl Service {
         let receipt = match self.prepare(&loaded) {
             Ok(prepared) => {
                 warn_of(&loaded);
-                let changes = self.apply(loaded, prepared);
+                let mut changes = self.apply(loaded, prepared);
+                if same_text {
+                    let text =
+                        "a certificate, authority or secret that the config names has another content".to_owned();
+                    changes.push(Change { text, applies: Applied::Live });
+                }
                 self.refused = None;
                 let receipt = self.receipt(ReloadResult::Applied, changes, None, started);
                 // Behind the effect: it waits for the disk.
