@@ -225,30 +225,30 @@ impl Listeners {
 
     /// Ends a listener: its queue is still taken, its requests end well, its idle connections close.
     fn close(&self, gone: Serving) {
-        let ended = close(gone, self.workers.clone());
-        tokio::spawn(ended);
+        tokio::spawn(close(gone, &self.workers));
     }
 
     /// Ends all of them, and returns when nobody is accepted any more.
     pub async fn close_all(&mut self) {
-        let all: Vec<_> = self.serving.drain().map(|(_, serving)| close(serving, self.workers.clone())).collect();
+        let all: Vec<_> = self.serving.drain().map(|(_, serving)| close(serving, &self.workers)).collect();
         for closing in all {
             closing.await;
         }
     }
 }
 
-fn close(gone: Serving, workers: Arc<Workers>) -> impl Future<Output = ()> + Send + 'static {
+fn close(gone: Serving, workers: &Workers) -> impl Future<Output = ()> + Send + 'static {
     if let Some(file) = &gone.file {
         // Before anybody else may want the path.
         file.remove();
     }
-    let shared = gone.open.present();
+    // First: who sees that nobody is taken any more may count on what is under way being the last. Those who are still
+    // accepted see it from the start.
+    gone.open.present().end_connections(&workers);
     let stopped = gone.open.stop();
     async move {
         // It ends when it is told to, or panicked, which the log has.
         let _ = stopped.await;
-        shared.end_connections(&workers);
     }
 }
 
