@@ -315,6 +315,7 @@ impl Io {
     /// Behind a request's end: looks for the end of the stream alone. What else comes stays in the inbox, up to a buffer's
     /// size; past that the caller's bytes stay in its socket.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.send_waiting(cx)?;
         loop {
             if let Some(error) = self.overdue() {
                 return Poll::Ready(Err(error));
@@ -365,6 +366,19 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
+    /// pingora flushes an answer of known length at its end alone. But it reads (or waits for the caller's end) whenever it has
+    /// nothing more to write just now: what is there then goes out, so that a function's pause is not between the caller and
+    /// what was sent before it.
+    fn send_waiting(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        match self.poll_outbox(cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Ok(()),
+        }
+    }
+
     fn write_waits<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.conn.register(cx.waker());
         if let Some(error) = self.overdue() {
@@ -395,6 +409,7 @@ impl AsyncRead for Io {
             Gate::Broken(what) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what))),
             _ => {}
         }
+        this.send_waiting(cx)?;
         if let Some(error) = this.overdue() {
             return Poll::Ready(Err(error));
         }
