@@ -33,7 +33,7 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Change, changes},
-        model::{ListenAddress, Listener, ListenerId, Name},
+        model::{AccessSink, ListenAddress, Listener, ListenerId, Name},
     },
     decide::{Snapshot, compile},
     ingress::{
@@ -345,12 +345,19 @@ impl Service {
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let next =
             Live { snapshot, targets: prepared.targets, hosts: hosts(&config), handles: handles.clone(), listeners };
+        let mut sink = prepared.sink;
+        if self.loaded.config.log.access == AccessSink::Off
+            && let Some(sink) = sink.take()
+        {
+            // Before the first request that is to have a line.
+            self.log.switch(sink);
+        }
         self.board.live.store(Arc::new(next));
         self.board.metrics.install(handles, generation);
 
         self.total.set_max(max_connections(&config));
         self.resolver.use_servers(&config.server.dns);
-        if let Some(sink) = prepared.sink {
+        if let Some(sink) = sink {
             self.log.switch(sink);
         }
         if let Some(socket) = prepared.admin {
