@@ -144,6 +144,8 @@ pub struct Decision<'r> {
     pub client_ip: IpAddr,
     pub client: Option<ClientId>,
     pub route: Option<RouteId>,
+    /// Lower case, without port; as sent where it is no host.
+    pub host: Cow<'r, str>,
     /// Normalised; as sent where it has no normal form.
     pub path: Cow<'r, str>,
     /// The version, or the refusal.
@@ -189,6 +191,7 @@ impl Snapshot {
             client_ip,
             client: None,
             route: None,
+            host: Cow::Borrowed(request.authority.unwrap_or("")),
             path: Cow::Borrowed(request.path),
             outcome: Err(Reason::NoRoute.into()),
         };
@@ -202,10 +205,9 @@ impl Snapshot {
         asker: Asker<'_>,
         decision: &mut Decision<'r>,
     ) -> Result<Pick, Refusal> {
-        let host = match request.authority {
-            Some(authority) => host::parse(authority).map_err(Refusal::bad)?.name,
-            None => Cow::Borrowed(""),
-        };
+        if let Some(authority) = request.authority {
+            decision.host = host::parse(authority).map_err(Refusal::bad)?.name;
+        }
         // RFC 9110 §9.3.7: `OPTIONS *` asks about the server as a whole; routes are of paths.
         let normal = path::normalise(request.path).map_err(Refusal::bad)?;
         decision.path = normal.path;
@@ -213,7 +215,7 @@ impl Snapshot {
         let facts = Facts {
             listener: request.listener,
             method: request.method,
-            host: &host,
+            host: &decision.host,
             path: &decision.path,
             query: request.query,
             headers: request.headers,

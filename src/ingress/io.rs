@@ -322,6 +322,7 @@ impl Io {
     /// Behind a request's end: looks for the end of the stream alone. What else comes stays in the inbox, up to a buffer's
     /// size; past that the caller's bytes stay in its socket.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_rest(cx)?;
         loop {
             if let Some(error) = self.overdue() {
                 return Poll::Ready(Err(error));
@@ -331,7 +332,6 @@ impl Io {
             }
             if self.inbox.len() >= pool::SIZE / 2 {
                 self.conn.register(cx.waker());
-                self.poll_rest(cx)?;
                 return Poll::Pending;
             }
             // Almost always nothing comes: no buffer is taken for that.
@@ -340,7 +340,6 @@ impl Io {
             let read = self.transport.poll_read(cx, &mut buf);
             if read.is_pending() {
                 self.conn.register(cx.waker());
-                self.poll_rest(cx)?;
             }
             ready!(read)?;
             if buf.filled().is_empty() {
@@ -421,6 +420,7 @@ impl AsyncRead for Io {
             Gate::Broken(what) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what))),
             _ => {}
         }
+        this.poll_rest(cx)?;
         if let Some(error) = this.overdue() {
             return Poll::Ready(Err(error));
         }
@@ -451,7 +451,6 @@ impl AsyncRead for Io {
                 this.conn.register(cx.waker());
                 if this.gate != Gate::Open {
                     this.conn.waits(Phase::Body);
-                    this.poll_rest(cx)?;
                 }
                 return Poll::Pending;
             }

@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod conn;
+mod ctx;
 pub mod forward;
 pub mod head;
 pub mod io;
@@ -11,6 +12,9 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+mod tell;
 pub mod wire;
 
-pub use proxy::{Ingress, Proxy, refuse_head};
+pub use ctx::Ctx;
+pub use proxy::{Ingress, Proxy};
+pub use tell::refuse_head;

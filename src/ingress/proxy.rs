@@ -1,11 +1,6 @@
 //! pingora's phases ↔ `decide`: what was decided once is kept in [`Ctx`], and every later phase reads it.
 
-use std::{
-    borrow::Cow,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Version, header};
@@ -16,22 +11,20 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 
 use super::{
     conn::{Conn, Ended, Phase, ip_value},
+    ctx::{Ctx, Picked, since},
     forward,
-    head::{self, BadHead},
     io::{ConnOf, Io},
     live::{self, Live},
     reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
+    tell::tell,
 };
 use crate::{
-    config::model::{FunctionId, ListenerId, RouteId, VersionId},
     decide::{
-        Class, Now, PickedBy, Reason, WeightsFrom,
+        Reason,
         snapshot::{Asker, Refusal, Request},
-        split::StickyId,
     },
-    observe::{Entry, unix_ms},
-    upstream::{Candidates, SHORTEST_IDLE, classify_error},
+    upstream::{SHORTEST_IDLE, classify_error},
 };
 
 /// What pingora is given: one per worker.
@@ -39,105 +32,6 @@ pub struct Ingress;
 
 /// A worker's proxy, with its pools.
 pub type Proxy = HttpProxy<Ingress>;
-
-/// A request's context.
-pub struct Ctx {
-    started: Now,
-    worker: usize,
-    live: Option<Arc<Live>>,
-    conn: Option<Arc<Conn>>,
-    is_h2: bool,
-    /// The Host as it came: what goes on is another.
-    asked_host: Option<HeaderValue>,
-    request_id: HeaderValue,
-    client_ip: Option<IpAddr>,
-    client: Option<crate::config::model::ClientId>,
-    route: Option<RouteId>,
-    picked: Option<Picked>,
-    /// What goes to the function as target, where that isn't what came.
-    target: Option<Box<str>>,
-    /// For the log: the path as decided, where that isn't what came.
-    path: Option<Box<str>>,
-    refusal: Option<(Reason, Cow<'static, str>)>,
-    candidates: Option<Candidates>,
-    address: Option<SocketAddr>,
-    /// A kept connection failed this request: the next attempt takes a fresh one.
-    wants_fresh: bool,
-    is_upgrade: bool,
-    /// pingora was given the whole answer.
-    is_whole: bool,
-    attempts: u32,
-    attempt_started: Now,
-    connect: Option<Duration>,
-    sent_at: Option<Now>,
-    upstream: Option<Duration>,
-    upstream_status: Option<u16>,
-    total: Option<Duration>,
-    is_logged: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Picked {
-    function: FunctionId,
-    version: VersionId,
-    picked_by: PickedBy,
-    weights_from: WeightsFrom,
-    cookie: Option<StickyId>,
-}
-
-impl Ctx {
-    fn new() -> Self {
-        Self {
-            started: live::now(),
-            worker: 0,
-            live: None,
-            conn: None,
-            is_h2: false,
-            asked_host: None,
-            request_id: HeaderValue::from_static("-"),
-            client_ip: None,
-            client: None,
-            route: None,
-            picked: None,
-            target: None,
-            path: None,
-            refusal: None,
-            candidates: None,
-            address: None,
-            wants_fresh: false,
-            is_upgrade: false,
-            is_whole: false,
-            attempts: 0,
-            attempt_started: Now(0),
-            connect: None,
-            sent_at: None,
-            upstream: None,
-            upstream_status: None,
-            total: None,
-            is_logged: false,
-        }
-    }
-
-    fn live(&self) -> Result<&Arc<Live>> {
-        self.live.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "a request outside of a worker"))
-    }
-}
-
-impl Drop for Ctx {
-    /// Also of a request that was cut off, or whose code panicked: no gauge may keep it.
-    fn drop(&mut self) {
-        if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
-            live.handles.leave(self.worker, picked.function, picked.version);
-        }
-        if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
-            conn.stream_ends();
-        }
-    }
-}
-
-fn since(then: Now) -> Duration {
-    Duration::from_nanos(live::now().0.saturating_sub(then.0))
-}
 
 /// The gate's side of an HTTP/1 connection.
 fn io_of(session: &Session) -> Option<&Io> {
@@ -204,6 +98,10 @@ impl Ingress {
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
         }
         let decision = snapshot.decide(&facts, asker);
+        match decision.host {
+            Cow::Borrowed(host) => ctx.host_len = Some(host.len()),
+            Cow::Owned(host) => ctx.host = Some(host.into()),
+        }
         ctx.client_ip = Some(decision.client_ip);
         ctx.client = decision.client;
         ctx.route = decision.route;
@@ -340,84 +238,6 @@ impl Ingress {
         }
         classify_error(error).map(|failure| (failure.reason, "".into()))
     }
-
-    /// Ends the story of a request: one line, one count.
-    fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let Some(live) = ctx.live.clone() else { return };
-        ctx.is_logged = true;
-        let total = since(ctx.started);
-        let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
-        let class = class_of(ctx, status, error);
-        let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
-        live.handles.request(ctx.worker, picked, class, total);
-
-        let config = &live.snapshot.config;
-        let request = session.req_header();
-        let host = match (&ctx.asked_host, request.uri.authority()) {
-            (Some(host), _) => host.as_bytes(),
-            (None, Some(authority)) => authority.as_str().as_bytes(),
-            (None, None) => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
-        };
-        let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
-        let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
-        let entry = Entry {
-            ts: unix_ms(),
-            request_id: ctx.request_id.to_str().unwrap_or("-"),
-            generation: live.snapshot.generation,
-            listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
-            client_ip: ctx.client_ip,
-            client: ctx.client.map(|c| &*config.clients[c.index()].name),
-            method: request.method.as_str(),
-            host,
-            path: ctx.path.as_deref().unwrap_or_else(|| request.uri.path()).as_bytes(),
-            query: request.uri.query().map(str::as_bytes),
-            route: ctx.route.map(|r| &*config.routes[r.index()].name),
-            function: function.map(|f| &*f.name),
-            version: function.zip(ctx.picked).map(|(f, p)| &*f.versions[p.version.index()].name),
-            picked_by: ctx.picked.map(|p| p.picked_by),
-            weights_from: ctx.picked.map(|p| p.weights_from),
-            status,
-            upstream_status: ctx.upstream_status,
-            class,
-            reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
-            total,
-            queue: None,
-            connect: ctx.connect,
-            upstream: ctx.upstream,
-            attempts: ctx.attempts,
-            platform_request_id: None,
-        };
-        live::log(|port| port.write(&config.log, &entry));
-    }
-}
-
-fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
-    if let Some((reason, _)) = &ctx.refusal {
-        return match reason {
-            Reason::RateLimited => Class::RateLimited,
-            Reason::UpstreamTimeout => Class::Timeout,
-            Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
-            Reason::UpstreamReset => Class::Function,
-            Reason::NoVersion => Class::Config,
-            _ => Class::Refused,
-        };
-    }
-    // Whoever is answered early may keep the rest of its request.
-    let is_early = |e: &&Error| ctx.is_whole && *e.esource() == ErrorSource::Downstream && !is_of_writing(e.etype());
-    match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
-        // The answer was cut short, or never came, since the caller went away.
-        (_, Some(_)) | (None, None) => Class::Aborted,
-        (Some(429), _) => Class::Throttled,
-        (Some(500..), _) => Class::Function,
-        (Some(400..), _) => Class::ClientError,
-        _ => Class::Ok,
-    }
-}
-
-fn is_of_writing(etype: &ErrorType) -> bool {
-    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
 }
 
 #[async_trait]
@@ -662,7 +482,7 @@ impl ProxyHttp for Ingress {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        Self::tell(session, error, ctx);
+        tell(session, error, ctx);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
@@ -679,47 +499,4 @@ impl ProxyHttp for Ingress {
     ) -> bool {
         true
     }
-}
-
-/// Answers a head that pingora is not to see: the bytes to write. Logged and counted like any other request.
-pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
-    let Some((worker, live)) = live::current() else { return Vec::new() };
-    let request_id = request_id::fresh();
-    let refusal = Refusal { detail: bad.detail.into(), ..bad.reason.into() };
-    let bytes = reply::answer(&refusal, None, &request_id, None).map(|a| reply::raw(&a)).unwrap_or_default();
-    let (method, host, path) = head::describe(io.inbox());
-    let config = &live.snapshot.config;
-    let listener = live.listener(io.conn.info.listener);
-    live.handles.request(worker, None, Class::Refused, Duration::ZERO);
-    let entry = Entry {
-        ts: unix_ms(),
-        request_id: request_id.to_str().unwrap_or("-"),
-        generation: live.snapshot.generation,
-        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
-        client_ip: Some(io.conn.info.ip()),
-        client: None,
-        method: &method,
-        host: host.as_bytes(),
-        path: path.as_bytes(),
-        query: None,
-        route: None,
-        function: None,
-        version: None,
-        picked_by: None,
-        weights_from: None,
-        status: Some(bad.reason.status()),
-        upstream_status: None,
-        class: Class::Refused,
-        reason: Some(bad.reason),
-        bytes_in: 0,
-        bytes_out: bytes.len() as u64,
-        total: Duration::ZERO,
-        queue: None,
-        connect: None,
-        upstream: None,
-        attempts: 0,
-        platform_request_id: None,
-    };
-    live::log(|port| port.write(&config.log, &entry));
-    bytes
 }

@@ -54,6 +54,8 @@ pub(super) struct Shared {
 pub(super) struct Orders {
     pub(super) sink: Option<Sink>,
     pub(super) reopen: bool,
+    /// Told when `sink` is in use.
+    pub(super) switched: Option<mpsc::SyncSender<()>>,
 }
 
 /// What went wrong since the start.
@@ -82,6 +84,9 @@ impl Counts {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+/// How long a change of the sink is waited for: a few looks of the writer.
+const SWITCH: Duration = Duration::from_millis(300);
 
 impl AccessLog {
     /// Opens what `log.access` names and starts the thread that writes to it.
@@ -126,9 +131,17 @@ impl AccessLog {
     }
 
     /// Lines written so far go to the old sink, later ones to this.
+    ///
+    /// Returns when that is so: a line that is written from then on is in the new place. A sink that takes nothing now is not waited for.
     pub fn switch(&self, sink: Sink) {
-        lock(&self.shared.orders).sink = Some(sink);
+        let (switched, told) = mpsc::sync_channel(1);
+        let mut orders = lock(&self.shared.orders);
+        orders.sink = Some(sink);
+        orders.switched = Some(switched);
+        drop(orders);
         self.writer.unpark();
+        // Late or gone: the writer does it as soon as it can.
+        let _ = told.recv_timeout(SWITCH);
     }
 
     /// [`prepare`](Self::prepare) and [`switch`](Self::switch) in one. Format and sampling come with each line and need neither.

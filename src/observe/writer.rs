@@ -48,6 +48,10 @@ impl Writer {
             let mut out = self.carry(orders.reopen);
             if let Some(sink) = orders.sink {
                 self.switch(sink);
+                if let Some(switched) = orders.switched {
+                    // Nobody may be waiting any more.
+                    let _ = switched.try_send(());
+                }
                 out = self.carry(false);
             }
             if closing {

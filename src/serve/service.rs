@@ -35,7 +35,7 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Applied, Change, changes},
-        model::{ListenAddress, ListenerId},
+        model::{AccessSink, ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile},
     ingress::live::{self, Live},
@@ -338,6 +338,13 @@ impl Service {
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let listeners = keys.table.clone();
         let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
+        let mut sink = sink;
+        if self.loaded.config.log.access == AccessSink::Off
+            && let Some(sink) = sink.take()
+        {
+            // Before the first request that is to have a line.
+            self.log.switch(sink);
+        }
         self.board.live.store(Arc::new(next));
         self.board.metrics.install(handles.clone(), generation);
 

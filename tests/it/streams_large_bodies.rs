@@ -271,3 +271,20 @@ async fn grpc_callers_hear_refusals_in_their_own_words() {
     // UNIMPLEMENTED: gRPC's word for 404. Without a body it stands in the head (Trailers-Only).
     assert_eq!(answer.header("grpc-status"), Some("12"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_answer_of_known_length_comes_as_it_is_sent() {
+    // Half of it, and then a long pause.
+    let function = origin().reply(Reply::made(100).cut(50, crate::harness::reply::Cut::Hang)).start().await;
+    let (gateway, _function) = in_front(function, "").await;
+    for ask in [get("/"), post("/").body("small")] {
+        let mut caller = gateway.connect().await;
+        let head = tokio::time::timeout(Duration::from_secs(5), caller.begin(ask)).await.expect("the head waits");
+        assert_eq!(head.fields.first("content-length"), Some("100"));
+        let mut half = Vec::new();
+        while half.len() < 50 {
+            half.extend(caller.piece().await.unwrap().unwrap());
+        }
+        assert_eq!(half, made(0, 50));
+    }
+}

@@ -1,0 +1,146 @@
+//! The end of a request's story: one line in the access log, one count in the metrics.
+
+use std::time::Duration;
+
+use http::header;
+use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::{
+    ctx::{Ctx, since},
+    head::{self, BadHead},
+    io::Io,
+    live, reply, request_id,
+};
+use crate::{
+    config::model::ListenerId,
+    decide::{Class, Reason, snapshot::Refusal},
+    observe::{Entry, unix_ms},
+};
+
+/// Ends the story of a request: one line, one count.
+pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+    let Some(live) = ctx.live.clone() else { return };
+    ctx.is_logged = true;
+    let total = since(ctx.started);
+    let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
+    let class = class_of(ctx, status, error);
+    let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
+    live.handles.request(ctx.worker, picked, class, total);
+
+    let config = &live.snapshot.config;
+    let request = session.req_header();
+    let came = match (&ctx.asked_host, request.uri.authority()) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(authority)) => authority.as_str().as_bytes(),
+        (None, None) => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
+    };
+    let host = match (&ctx.host, ctx.host_len) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(len)) => came.get(..len).unwrap_or(came),
+        // Never decided: as it came.
+        (None, None) => came,
+    };
+    let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
+    let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
+    let entry = Entry {
+        ts: unix_ms(),
+        request_id: ctx.request_id.to_str().unwrap_or("-"),
+        generation: live.snapshot.generation,
+        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
+        client_ip: ctx.client_ip,
+        client: ctx.client.map(|c| &*config.clients[c.index()].name),
+        method: request.method.as_str(),
+        host,
+        path: ctx.path.as_deref().unwrap_or_else(|| request.uri.path()).as_bytes(),
+        query: request.uri.query().map(str::as_bytes),
+        route: ctx.route.map(|r| &*config.routes[r.index()].name),
+        function: function.map(|f| &*f.name),
+        version: function.zip(ctx.picked).map(|(f, p)| &*f.versions[p.version.index()].name),
+        picked_by: ctx.picked.map(|p| p.picked_by),
+        weights_from: ctx.picked.map(|p| p.weights_from),
+        status,
+        upstream_status: ctx.upstream_status,
+        class,
+        reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
+        bytes_in: session.body_bytes_read() as u64,
+        bytes_out: session.body_bytes_sent() as u64,
+        total,
+        queue: None,
+        connect: ctx.connect,
+        upstream: ctx.upstream,
+        attempts: ctx.attempts,
+        platform_request_id: None,
+    };
+    live::log(|port| port.write(&config.log, &entry));
+}
+
+fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
+    if let Some((reason, _)) = &ctx.refusal {
+        return match reason {
+            Reason::RateLimited => Class::RateLimited,
+            Reason::UpstreamTimeout => Class::Timeout,
+            Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
+            Reason::UpstreamReset => Class::Function,
+            Reason::NoVersion => Class::Config,
+            _ => Class::Refused,
+        };
+    }
+    // Whoever is answered early may keep the rest of its request.
+    let is_early = |e: &&Error| ctx.is_whole && *e.esource() == ErrorSource::Downstream && !is_of_writing(e.etype());
+    match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
+        // The answer was cut short, or never came, since the caller went away.
+        (_, Some(_)) | (None, None) => Class::Aborted,
+        (Some(429), _) => Class::Throttled,
+        (Some(500..), _) => Class::Function,
+        (Some(400..), _) => Class::ClientError,
+        _ => Class::Ok,
+    }
+}
+
+/// Answers a head that pingora is not to see: the bytes to write. Logged and counted like any other request.
+pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
+    let Some((worker, live)) = live::current() else { return Vec::new() };
+    let request_id = request_id::fresh();
+    let refusal = Refusal { detail: bad.detail.into(), ..bad.reason.into() };
+    let bytes = reply::answer(&refusal, None, &request_id, None).map(|a| reply::raw(&a)).unwrap_or_default();
+    let (method, host, path) = head::describe(io.inbox());
+    let config = &live.snapshot.config;
+    let listener = live.listener(io.conn.info.listener);
+    live.handles.request(worker, None, Class::Refused, Duration::ZERO);
+    let entry = Entry {
+        ts: unix_ms(),
+        request_id: request_id.to_str().unwrap_or("-"),
+        generation: live.snapshot.generation,
+        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
+        client_ip: Some(io.conn.info.ip()),
+        client: None,
+        method: &method,
+        host: host.as_bytes(),
+        path: path.as_bytes(),
+        query: None,
+        route: None,
+        function: None,
+        version: None,
+        picked_by: None,
+        weights_from: None,
+        status: Some(bad.reason.status()),
+        upstream_status: None,
+        class: Class::Refused,
+        reason: Some(bad.reason),
+        bytes_in: 0,
+        bytes_out: bytes.len() as u64,
+        total: Duration::ZERO,
+        queue: None,
+        connect: None,
+        upstream: None,
+        attempts: 0,
+        platform_request_id: None,
+    };
+    live::log(|port| port.write(&config.log, &entry));
+    bytes
+}
+
+fn is_of_writing(etype: &ErrorType) -> bool {
+    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
+}
