@@ -244,7 +244,7 @@ fn close(gone: Serving, workers: &Workers) -> impl Future<Output = ()> + Send + 
     }
     // First: who sees that nobody is taken any more may count on what is under way being the last. Those who are still
     // accepted see it from the start.
-    gone.open.present().end_connections(&workers);
+    gone.open.present().end_connections(workers);
     let stopped = gone.open.stop();
     async move {
         // It ends when it is told to, or panicked, which the log has.
