@@ -13,4 +13,4 @@ pub mod reply;
 pub mod request_id;
 pub mod wire;
 
-pub use proxy::{Ingress, Proxy, refuse_head};
+pub use proxy::{Ingress, Proxy, refuse_head, refuse_stream};

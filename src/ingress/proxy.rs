@@ -8,14 +8,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Uri, Version, header};
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{Conn, Ended, Phase, ip_value},
+    conn::{self, Conn, Ended, Phase, ip_value},
     forward,
     head::{self, BadHead},
     io::{ConnOf, Io},
@@ -46,7 +46,11 @@ pub struct Ctx {
     worker: usize,
     live: Option<Arc<Live>>,
     conn: Option<Arc<Conn>>,
+    /// Of h2: the request's own bounds; those of HTTP/1 are the connection's.
+    stream: Option<Arc<Conn>>,
     is_h2: bool,
+    /// What was asked, for a request that comes to no proper end.
+    asked: Option<(Method, Uri, Option<HeaderValue>)>,
     request_id: HeaderValue,
     client_ip: Option<IpAddr>,
     client: Option<crate::config::model::ClientId>,
@@ -90,7 +94,9 @@ impl Ctx {
             worker: 0,
             live: None,
             conn: None,
+            stream: None,
             is_h2: false,
+            asked: None,
             request_id: HeaderValue::from_static("-"),
             client_ip: None,
             client: None,
@@ -123,6 +129,9 @@ impl Ctx {
 impl Drop for Ctx {
     /// Also of a request that was cut off, or whose code panicked: no gauge may keep it.
     fn drop(&mut self) {
+        if !self.is_logged {
+            Ingress::tell_of_lost(self);
+        }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
         }
@@ -159,6 +168,7 @@ impl Ingress {
         ctx.is_h2 = session.is_http2();
         if ctx.is_h2 {
             conn.stream_begins();
+            ctx.stream = conn::present_stream();
             // HTTP/1 callers have the sweeper.
             session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
@@ -168,6 +178,7 @@ impl Ingress {
             session.as_downstream_mut().set_ignore_info_resp(true);
         }
         let request = session.req_header();
+        ctx.asked = Some((request.method.clone(), request.uri.clone(), request.headers.get(header::HOST).cloned()));
         let snapshot = &live.snapshot;
         let peer = conn.info.ip();
         let from_trusted = snapshot.config.server.trusted_proxies.contains(peer);
@@ -218,9 +229,7 @@ impl Ingress {
                 cookie: pick.issue_cookie,
             });
             live.handles.enter(worker, route.function, pick.version);
-            if !ctx.is_h2 {
-                conn.bound_total(function.timeouts.total);
-            }
+            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -298,7 +307,7 @@ impl Ingress {
             return Some((Reason::BadRequest, what.into()));
         }
         match ctx.conn.as_ref().and_then(|c| c.ended()) {
-            Some(Ended::Upstream) => return Some((Reason::UpstreamTimeout, "".into())),
+            Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
             }
@@ -317,14 +326,42 @@ impl Ingress {
         let total = since(ctx.started);
         let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
         let class = class_of(ctx, status, error);
+        let request = session.req_header();
+        let asked = (&request.method, &request.uri, request.headers.get(header::HOST));
+        let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        Self::write(ctx, &live, asked, (status, class, total), bytes);
+    }
+
+    /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
+    fn tell_of_lost(ctx: &mut Ctx) {
+        let (Some(live), Some((method, uri, host))) = (ctx.live.clone(), ctx.asked.take()) else { return };
+        let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
+        if ctx.refusal.is_none() && matches!(bounds.and_then(|c| c.ended()), Some(Ended::Upstream | Ended::Stuck)) {
+            ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
+        }
+        let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };
+        Self::write(
+            ctx,
+            &live,
+            (&method, &uri, host.as_ref()),
+            (ctx.upstream_status, class, since(ctx.started)),
+            (0, 0),
+        );
+    }
+
+    fn write(
+        ctx: &Ctx,
+        live: &Live,
+        (method, uri, host): (&Method, &Uri, Option<&HeaderValue>),
+        (status, class, total): (Option<u16>, Class, Duration),
+        (bytes_in, bytes_out): (u64, u64),
+    ) {
         let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
         live.handles.request(ctx.worker, picked, class, total);
-
         let config = &live.snapshot.config;
-        let request = session.req_header();
-        let host = match request.uri.authority() {
+        let host = match uri.authority() {
             Some(authority) => authority.as_str().as_bytes(),
-            None => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
+            None => host.map_or(&b""[..], |h| h.as_bytes()),
         };
         let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
         let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
@@ -335,10 +372,10 @@ impl Ingress {
             listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
             client_ip: ctx.client_ip,
             client: ctx.client.map(|c| &*config.clients[c.index()].name),
-            method: request.method.as_str(),
+            method: method.as_str(),
             host,
-            path: ctx.path.as_deref().unwrap_or_else(|| request.uri.path()).as_bytes(),
-            query: request.uri.query().map(str::as_bytes),
+            path: ctx.path.as_deref().unwrap_or_else(|| uri.path()).as_bytes(),
+            query: uri.query().map(str::as_bytes),
             route: ctx.route.map(|r| &*config.routes[r.index()].name),
             function: function.map(|f| &*f.name),
             version: function.zip(ctx.picked).map(|(f, p)| &*f.versions[p.version.index()].name),
@@ -348,8 +385,8 @@ impl Ingress {
             upstream_status: ctx.upstream_status,
             class,
             reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
+            bytes_in,
+            bytes_out,
             total,
             queue: None,
             connect: ctx.connect,
@@ -470,8 +507,10 @@ impl ProxyHttp for Ingress {
         }
         let function = &live.snapshot.config.functions[picked.function.index()];
         let timeouts = &function.timeouts;
-        if !ctx.is_h2 {
-            conn.bound_silence(Some(timeouts.first_byte));
+        if io_of(session).is_some_and(|io| !io.request_is_read()) {
+            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        } else {
+            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
         }
         let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
         let caller = forward::Caller {
@@ -490,8 +529,11 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(stream) = &ctx.stream {
+            stream.moved();
+        }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -533,11 +575,9 @@ impl ProxyHttp for Ingress {
             return Ok(());
         };
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if !ctx.is_h2 {
-            conn.bound_silence(Some(timeouts.idle));
-            if status == 101 {
-                conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
+        ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
+        if status == 101 {
+            conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
         forward::edit_response(response, session.req_header().version == Version::HTTP_2);
@@ -565,6 +605,9 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        if let Some(stream) = &ctx.stream {
+            stream.moved();
+        }
         if ctx.total.is_some_and(|total| since(ctx.started) > total) {
             return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
         }
@@ -673,17 +716,37 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
     let refusal = Refusal { detail: bad.detail.into(), ..bad.reason.into() };
     let bytes = reply::answer(&refusal, None, &request_id, None).map(|a| reply::raw(&a)).unwrap_or_default();
     let (method, host, path) = head::describe(io.inbox());
+    tell_of_refused(worker, &live, &io.conn, bad.reason, &request_id, (&method, &host, &path), bytes.len() as u64);
+    bytes
+}
+
+/// Tells of an h2 request that pingora has answered or reset itself: its target, host or lengths are malformed.
+pub fn refuse_stream(conn: &Conn) {
+    if let Some((worker, live)) = live::current() {
+        tell_of_refused(worker, &live, conn, Reason::BadRequest, &request_id::fresh(), ("", "", ""), 0);
+    }
+}
+
+fn tell_of_refused(
+    worker: usize,
+    live: &Live,
+    conn: &Conn,
+    reason: Reason,
+    request_id: &HeaderValue,
+    (method, host, path): (&str, &str, &str),
+    bytes_out: u64,
+) {
     let config = &live.snapshot.config;
-    let listener = live.listener(io.conn.info.listener);
+    let listener = live.listener(conn.info.listener);
     live.handles.request(worker, None, Class::Refused, Duration::ZERO);
     let entry = Entry {
         ts: unix_ms(),
         request_id: request_id.to_str().unwrap_or("-"),
         generation: live.snapshot.generation,
         listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
-        client_ip: Some(io.conn.info.ip()),
+        client_ip: Some(conn.info.ip()),
         client: None,
-        method: &method,
+        method,
         host: host.as_bytes(),
         path: path.as_bytes(),
         query: None,
@@ -692,12 +755,12 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
         version: None,
         picked_by: None,
         weights_from: None,
-        status: Some(bad.reason.status()),
+        status: Some(reason.status()),
         upstream_status: None,
         class: Class::Refused,
-        reason: Some(bad.reason),
+        reason: Some(reason),
         bytes_in: 0,
-        bytes_out: bytes.len() as u64,
+        bytes_out,
         total: Duration::ZERO,
         queue: None,
         connect: None,
@@ -706,5 +769,4 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
         platform_request_id: None,
     };
     live::log(|port| port.write(&config.log, &entry));
-    bytes
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use pingora_core::{
-    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
+    apps::{HttpServerApp, ReusedHttpStream},
     protocols::http::ServerSession,
     server::ShutdownWatch,
 };
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listener::{Counted, Refused, Settings};
 use crate::ingress::{
     Proxy,
-    conn::{Conn, Info, ListenerKey, Phase},
+    conn::{Conn, Ended, Info, ListenerKey, Phase},
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
     proxy_protocol::{self, ProxyHeader},
@@ -53,7 +53,7 @@ pub async fn serve(accepted: Accepted) {
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
-            Box::pin(proxy.process_new(io, &shutdown)).await;
+            Box::pin(super::h2::serve(io, &proxy, shutdown)).await;
         }
         Err(refused) => counted.refused(refused),
     }
@@ -92,7 +92,7 @@ async fn set_up(
         return Ok(if h2 { Ready::H2(Io::http2(transport, conn)) } else { Ready::Http1(Io::http1(transport, conn)) });
     }
     if settings.h2c {
-        let read = in_time(&conn, preface(&mut wire)).await.ok_or(Refused::Handshake)?;
+        let read = in_time(&conn, preface(&mut wire, &conn)).await.ok_or(Refused::Handshake)?;
         let (is_h2, bytes) = read.map_err(|_| Refused::Handshake)?;
         wire.unread(bytes);
         if is_h2 {
@@ -138,10 +138,15 @@ async fn proxy_header(wire: &mut Wire) -> Result<Option<SocketAddr>, Refused> {
 }
 
 /// Reads until it is clear whether the caller begins with the h2 preface.
-async fn preface(wire: &mut Wire) -> std::io::Result<(bool, BytesMut)> {
+async fn preface(wire: &mut Wire, conn: &Conn) -> std::io::Result<(bool, BytesMut)> {
     let mut bytes = BytesMut::with_capacity(512);
+    // A connection that was never used waits for nobody, and may be drained.
+    conn.begin(Phase::Idle);
     loop {
         let n = wire.read_buf(&mut bytes).await?;
+        if conn.phase() == Phase::Idle {
+            conn.begin(Phase::Handshake);
+        }
         let seen = bytes.len().min(H2_PREFACE.len());
         if bytes[..seen] != H2_PREFACE[..seen] || n == 0 {
             return Ok((false, bytes));
@@ -160,7 +165,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
         match poll_fn(|cx| io.poll_head(cx, &limits)).await {
             Next::Head(head, _) => {
                 let session = session(io, head);
-                let Some(reused) = process(proxy, session, shutdown).await else {
+                let Some(reused) = unless_stuck(&conn, process(proxy, session, shutdown)).await else {
                     return linger(&conn).await;
                 };
                 match reused.consume().0.into_any().downcast::<Io>() {
@@ -184,6 +189,28 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
             Next::Closed | Next::Drained | Next::Overdue(_) => return Box::pin(goodbye(io)).await,
         }
     }
+}
+
+/// A request that is past its bounds is told so by its IO. Where pingora does not look at that (the function takes no more of
+/// a body, the caller has closed its side) it is dropped.
+async fn unless_stuck(
+    conn: &Conn,
+    mut under_way: Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + '_>>,
+) -> Option<ReusedHttpStream> {
+    let (mut is_registered, mut cuts) = (false, 0);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = under_way.as_mut().poll(cx) {
+            return Poll::Ready(done);
+        }
+        let ended = conn.ended();
+        if ended.is_some() || !is_registered {
+            is_registered = true;
+            conn.register(cx.waker());
+        }
+        cuts += u8::from(ended == Some(Ended::Cut));
+        if ended == Some(Ended::Stuck) || cuts > 2 { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.
