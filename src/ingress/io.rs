@@ -210,11 +210,15 @@ impl Io {
                         }
                     }
                 }
-            } else if self.conn.phase() != Phase::Idle {
-                self.conn.begin(Phase::Idle);
+            } else if !matches!(self.conn.phase(), Phase::Idle | Phase::First) {
+                let first = self.conn.phase() == Phase::Handshake;
+                self.conn.begin(if first { Phase::First } else { Phase::Idle });
                 // `drain` may have run while this connection was busy.
                 if self.conn.closing.load(Relaxed) {
-                    return Poll::Ready(Next::Drained);
+                    if !first {
+                        return Poll::Ready(Next::Drained);
+                    }
+                    self.conn.hurry();
                 }
             }
             if self.saw_end {

@@ -50,7 +50,9 @@ pub struct Ctx {
     stream: Option<Arc<Conn>>,
     is_h2: bool,
     /// What was asked, for a request that comes to no proper end.
-    asked: Option<(Method, Uri, Option<HeaderValue>)>,
+    asked: Option<(Method, Uri)>,
+    /// The Host as it came: what goes on is another.
+    asked_host: Option<HeaderValue>,
     request_id: HeaderValue,
     client_ip: Option<IpAddr>,
     client: Option<crate::config::model::ClientId>,
@@ -97,6 +99,7 @@ impl Ctx {
             stream: None,
             is_h2: false,
             asked: None,
+            asked_host: None,
             request_id: HeaderValue::from_static("-"),
             client_ip: None,
             client: None,
@@ -178,7 +181,7 @@ impl Ingress {
             session.as_downstream_mut().set_ignore_info_resp(true);
         }
         let request = session.req_header();
-        ctx.asked = Some((request.method.clone(), request.uri.clone(), request.headers.get(header::HOST).cloned()));
+        ctx.asked = Some((request.method.clone(), request.uri.clone()));
         let snapshot = &live.snapshot;
         let peer = conn.info.ip();
         let from_trusted = snapshot.config.server.trusted_proxies.contains(peer);
@@ -231,15 +234,43 @@ impl Ingress {
             live.handles.enter(worker, route.function, pick.version);
             ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
-        if decision.path != facts.path {
+        if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
         }
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
+        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
         ctx.live = Some(live);
         ctx.conn = Some(conn);
-        outcome.map(|_| ())
+        outcome
+    }
+
+    /// Makes the request what the function gets: once, before any attempt copies it.
+    fn edit(
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+        live: &Live,
+        conn: &Conn,
+        from_trusted: bool,
+    ) -> Result<(), Refusal> {
+        let Some(picked) = ctx.picked else { return Ok(()) };
+        ctx.asked_host = match request.uri.authority() {
+            Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+            None => request.headers.get(header::HOST).cloned(),
+        };
+        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let caller = forward::Caller {
+            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
+            is_trusted: from_trusted,
+            tls: conn.info.tls,
+            version: request.version,
+            request_id: &ctx.request_id,
+        };
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
+        forward::edit(request, caller, own_host, ctx.target.as_deref())
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
     }
 
     /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
@@ -334,19 +365,13 @@ impl Ingress {
 
     /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
     fn tell_of_lost(ctx: &mut Ctx) {
-        let (Some(live), Some((method, uri, host))) = (ctx.live.clone(), ctx.asked.take()) else { return };
+        let (Some(live), Some((method, uri))) = (ctx.live.clone(), ctx.asked.take()) else { return };
         let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
         if ctx.refusal.is_none() && matches!(bounds.and_then(|c| c.ended()), Some(Ended::Upstream | Ended::Stuck)) {
             ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
         }
         let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };
-        Self::write(
-            ctx,
-            &live,
-            (&method, &uri, host.as_ref()),
-            (ctx.upstream_status, class, since(ctx.started)),
-            (0, 0),
-        );
+        Self::write(ctx, &live, (&method, &uri, None), (ctx.upstream_status, class, since(ctx.started)), (0, 0));
     }
 
     fn write(
@@ -359,9 +384,10 @@ impl Ingress {
         let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
         live.handles.request(ctx.worker, picked, class, total);
         let config = &live.snapshot.config;
-        let host = match uri.authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => host.map_or(&b""[..], |h| h.as_bytes()),
+        let host = match (&ctx.asked_host, uri.authority()) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Some(authority)) => authority.as_str().as_bytes(),
+            (None, None) => host.map_or(&b""[..], |h| h.as_bytes()),
         };
         let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
         let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
@@ -446,7 +472,7 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -474,12 +500,16 @@ impl ProxyHttp for Ingress {
         };
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        if !ctx.is_h2 {
-            // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more.
+        // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
+        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
+        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
             let left = total.saturating_sub(since(ctx.started));
-            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(left, |t| t.min(left)));
+            for bound in [&mut peer.options.read_timeout, &mut peer.options.write_timeout] {
+                *bound = Some(bound.map_or(left, |t| t.min(left)));
+            }
         }
         if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
@@ -488,40 +518,6 @@ impl ProxyHttp for Ingress {
         }
         ctx.attempt_started = live::now();
         Ok(peer)
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Error::e_explain(ErrorType::InternalError, "no version was picked");
-        };
-        let now = live::now();
-        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
-        ctx.sent_at = Some(now);
-        if let Some(address) = ctx.address {
-            live.target(picked.function, picked.version).succeeded(address);
-        }
-        let function = &live.snapshot.config.functions[picked.function.index()];
-        let timeouts = &function.timeouts;
-        if io_of(session).is_some_and(|io| !io.request_is_read()) {
-            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
-        } else {
-            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
-        }
-        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
-        let caller = forward::Caller {
-            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
-            is_trusted: live.snapshot.config.server.trusted_proxies.contains(conn.info.ip()),
-            tls: conn.info.tls,
-            version: session.req_header().version,
-            request_id: &ctx.request_id,
-        };
-        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
-        forward::edit(request, caller, own_host, ctx.target.as_deref())
     }
 
     async fn request_body_filter(
@@ -544,16 +540,29 @@ impl ProxyHttp for Ingress {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
-            live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
+            return Ok(());
+        };
+        let now = live::now();
+        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
+        ctx.sent_at = Some(now);
+        if let Some(address) = ctx.address {
+            live.target(picked.function, picked.version).succeeded(address);
         }
+        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        if io_of(session).is_some_and(|io| !io.request_is_read()) {
+            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        } else {
+            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
+        }
+        live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod connection;
 pub mod generations;
 mod h2;
 mod listener;
+mod listeners;
 pub mod notify;
 pub mod receipt;
 pub mod requests;
@@ -18,7 +19,7 @@ mod tls;
 pub mod watch;
 mod workers;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -187,6 +188,3 @@ impl Stop {
         }
     }
 }
-
-/// The numbered names of listeners: a connection keeps its number over reloads.
-type Names = Arc<std::sync::Mutex<Vec<Name>>>;

@@ -138,6 +138,8 @@ async fn a_renewed_certificate_is_served_without_a_reload_being_asked_for() {
     })
     .await;
     assert_eq!(kept.send(get("/").host("one.test")).await.status, 200);
+    // The texts are those of the first generation still.
+    gateway.says(&["generation 1 applied", "certificate"]).await;
 }
 
 #[tokio::test]

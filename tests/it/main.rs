@@ -3,7 +3,11 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod a_demo_shows_the_main_job;
+#[cfg(test)]
 mod architecture;
+#[cfg(test)]
+mod changes_listeners_live;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
@@ -14,6 +18,8 @@ mod every_key_acts;
 mod harness;
 #[cfg(test)]
 mod harness_holds;
+#[cfg(test)]
+mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     decide::Facts,
 };
 
+mod agrees;
 mod model;
 
 /// A route that matches everything; its methods narrow it.

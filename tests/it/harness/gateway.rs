@@ -121,9 +121,9 @@ pub(crate) fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
     (lines.join("\n") + "\n").replace("@DIR@", &dir.display().to_string())
 }
 
-type Gathered = Arc<Mutex<Vec<String>>>;
+pub(crate) type Gathered = Arc<Mutex<Vec<String>>>;
 
-fn gather(from: impl Read + Send + 'static) -> Gathered {
+pub(crate) fn gather(from: impl Read + Send + 'static) -> Gathered {
     let lines = Gathered::default();
     let all = lines.clone();
     thread::spawn(move || {
@@ -380,8 +380,10 @@ impl Gateway {
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let status = eventually("gatepost ends", async || child.try_wait().unwrap()).await;
-        // What it wrote last may still be on its way through the pipe.
-        tokio::task::yield_now().await;
+        // What it wrote last may still be on its way through the pipe: its reader lets go of the lines at the end.
+        let (out, err) = (&self.stdout, &self.stderr);
+        eventually("its last words are read", async || when(Arc::strong_count(out) + Arc::strong_count(err) == 2))
+            .await;
         status
     }
 
