@@ -101,7 +101,7 @@ async fn set_up(
         return Ok(if h2 { Ready::H2(Io::http2(transport, conn)) } else { Ready::Http1(Io::http1(transport, conn)) });
     }
     if settings.h2c {
-        let read = in_time(&conn, preface(&mut wire, &conn)).await.ok_or(Refused::Handshake)?;
+        let read = in_time(&conn, preface(&mut wire)).await.ok_or(Refused::Handshake)?;
         let (is_h2, bytes) = read.map_err(|_| Refused::Handshake)?;
         wire.unread(bytes);
         if is_h2 {
@@ -147,15 +147,10 @@ async fn proxy_header(wire: &mut Wire) -> Result<Option<SocketAddr>, Refused> {
 }
 
 /// Reads until it is clear whether the caller begins with the h2 preface.
-async fn preface(wire: &mut Wire, conn: &Conn) -> std::io::Result<(bool, BytesMut)> {
+async fn preface(wire: &mut Wire) -> std::io::Result<(bool, BytesMut)> {
     let mut bytes = BytesMut::with_capacity(512);
-    // A connection that was never used waits for nobody, and may be drained.
-    conn.begin(Phase::Idle);
     loop {
         let n = wire.read_buf(&mut bytes).await?;
-        if conn.phase() == Phase::Idle {
-            conn.begin(Phase::Handshake);
-        }
         let seen = bytes.len().min(H2_PREFACE.len());
         if bytes[..seen] != H2_PREFACE[..seen] || n == 0 {
             return Ok((false, bytes));
