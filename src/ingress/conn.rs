@@ -65,6 +65,8 @@ pub enum Ended {
     Drained,
     /// gatepost stops, and the time for what is under way is over.
     Cut,
+    /// The function took too long, and pingora, told so a sweep ago, waits on: it must be dropped.
+    Stuck,
 }
 
 /// The shared part of a connection. Deadlines are set with relaxed stores and looked at by one sweeper per worker: no timer is
@@ -79,6 +81,8 @@ pub struct Conn {
     /// The same for the function that works for this connection, and how long it may be silent.
     upstream_deadline: AtomicU64,
     upstream_silence: AtomicU64,
+    /// The silence that counts once the request's body is on its way.
+    silence_after: AtomicU64,
     /// The same for the whole request.
     total_deadline: AtomicU64,
     ended: AtomicU8,
@@ -131,6 +135,7 @@ impl Conn {
             deadline: AtomicU64::new(0),
             upstream_deadline: AtomicU64::new(0),
             upstream_silence: AtomicU64::new(0),
+            silence_after: AtomicU64::new(0),
             total_deadline: AtomicU64::new(0),
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
@@ -142,6 +147,11 @@ impl Conn {
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
         conn
+    }
+
+    /// What bounds one request of this h2 connection.
+    pub fn stream(&self) -> Arc<Self> {
+        Self::new(self.info, self.timeouts)
     }
 
     /// Begins a phase with its full time, whatever was before.
@@ -197,6 +207,25 @@ impl Conn {
         self.upstream_deadline.store(time.map_or(0, after), Relaxed);
     }
 
+    /// While the request's body is passed on the function is given `write` to take more of it; then `silence` counts.
+    pub fn bound_upload(&self, write: Duration, silence: Option<Duration>) {
+        self.bound_silence(Some(write));
+        self.silence_after.store(silence.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)), Relaxed);
+    }
+
+    /// The caller is who is waited for.
+    pub fn caller_is_slow(&self) {
+        self.upstream_deadline.store(0, Relaxed);
+    }
+
+    /// The request's body was read to its end.
+    pub fn upload_ends(&self) {
+        if self.upstream_silence.load(Relaxed) != 0 {
+            let silence = self.silence_after.load(Relaxed);
+            self.bound_silence((silence != 0).then(|| Duration::from_millis(silence)));
+        }
+    }
+
     /// Bytes went to or from the function: it is not silent.
     pub fn moved(&self) {
         let ms = self.upstream_silence.load(Relaxed);
@@ -216,6 +245,7 @@ impl Conn {
             ENDED_DRAINED => Some(Ended::Drained),
             ENDED_UPSTREAM => Some(Ended::Upstream),
             ENDED_CUT => Some(Ended::Cut),
+            ENDED_STUCK => Some(Ended::Stuck),
             n => Some(Ended::Overdue(Phase::of(n))),
         }
     }
@@ -281,6 +311,7 @@ impl Conn {
 const ENDED_DRAINED: u8 = 100;
 const ENDED_UPSTREAM: u8 = 101;
 const ENDED_CUT: u8 = 102;
+const ENDED_STUCK: u8 = 103;
 /// How long a caller may take to read a last answer and close.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a drain waits for a connection's first request.
@@ -296,6 +327,8 @@ struct Sweeper {
 }
 
 thread_local! {
+    /// Of the h2 request whose task runs just now.
+    static STREAM: RefCell<Option<Arc<Conn>>> = const { RefCell::new(None) };
     static SWEEPER: RefCell<Sweeper> = RefCell::default();
 }
 
@@ -317,7 +350,10 @@ pub fn sweep(now: Now) {
             let is_over = |d: &AtomicU64| matches!(d.load(Relaxed), d if d != 0 && d <= now_ms);
             if is_over(&conn.deadline) {
                 overdue.push((conn, true));
-            } else if is_over(&conn.upstream_deadline) || is_over(&conn.total_deadline) {
+            } else if is_over(&conn.upstream_deadline)
+                || is_over(&conn.total_deadline)
+                || conn.ended.load(Relaxed) == ENDED_UPSTREAM
+            {
                 overdue.push((conn, false));
             }
             true
@@ -331,9 +367,30 @@ pub fn sweep(now: Now) {
         } else {
             conn.upstream_deadline.store(0, Relaxed);
             conn.total_deadline.store(0, Relaxed);
-            conn.end(ENDED_UPSTREAM);
+            // The second time: whatever pingora waits for, it is not the caller, and it will not hear.
+            let is_deaf = conn.ended.load(Relaxed) == ENDED_UPSTREAM;
+            conn.end(if is_deaf { ENDED_STUCK } else { ENDED_UPSTREAM });
         }
     }
+}
+
+/// Polls the task of an h2 request, as the one that [`present_stream`] tells of.
+pub fn with_stream<T>(stream: &Arc<Conn>, poll: impl FnOnce() -> T) -> T {
+    /// Also where the poll panics.
+    struct Leaves;
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            STREAM.set(None);
+        }
+    }
+    STREAM.set(Some(stream.clone()));
+    let _leaves = Leaves;
+    poll()
+}
+
+/// What bounds the h2 request that asks.
+pub fn present_stream() -> Option<Arc<Conn>> {
+    STREAM.with_borrow(Clone::clone)
 }
 
 /// Drains this worker's connections: of one listener, or all.

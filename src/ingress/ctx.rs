@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Method, Uri};
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     conn::Conn,
     live::{self, Live},
+    tell::tell_of_lost,
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
@@ -26,7 +27,11 @@ pub struct Ctx {
     pub(super) worker: usize,
     pub(super) live: Option<Arc<Live>>,
     pub(super) conn: Option<Arc<Conn>>,
+    /// Of h2: the request's own bounds; those of HTTP/1 are the connection's.
+    pub(super) stream: Option<Arc<Conn>>,
     pub(super) is_h2: bool,
+    /// What was asked, for a request that comes to no proper end.
+    pub(super) asked: Option<(Method, Uri)>,
     /// The Host as it came: what goes on is another.
     pub(super) asked_host: Option<HeaderValue>,
     /// For the log: the host as decided, where it isn't the first [`host_len`](Self::host_len) bytes of what came.
@@ -75,7 +80,9 @@ impl Ctx {
             worker: 0,
             live: None,
             conn: None,
+            stream: None,
             is_h2: false,
+            asked: None,
             asked_host: None,
             host: None,
             host_len: None,
@@ -111,6 +118,9 @@ impl Ctx {
 impl Drop for Ctx {
     /// Also of a request that was cut off, or whose code panicked: no gauge may keep it.
     fn drop(&mut self) {
+        if !self.is_logged {
+            tell_of_lost(self);
+        }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
         }

@@ -316,6 +316,9 @@ impl Io {
         };
         self.bytes_in += n as u64;
         self.conn.moved();
+        if self.gate == Gate::Between {
+            self.conn.upload_ends();
+        }
         Ok(n)
     }
 
@@ -451,6 +454,7 @@ impl AsyncRead for Io {
                 this.conn.register(cx.waker());
                 if this.gate != Gate::Open {
                     this.conn.waits(Phase::Body);
+                    this.conn.caller_is_slow();
                 }
                 return Poll::Pending;
             }

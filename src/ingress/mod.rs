@@ -17,4 +17,4 @@ pub mod wire;
 
 pub use ctx::Ctx;
 pub use proxy::{Ingress, Proxy};
-pub use tell::refuse_head;
+pub use tell::{refuse_head, refuse_stream};

@@ -10,7 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{Conn, Ended, Phase, ip_value},
+    conn::{self, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
     io::{ConnOf, Io},
@@ -56,6 +56,7 @@ impl Ingress {
         ctx.is_h2 = session.is_http2();
         if ctx.is_h2 {
             conn.stream_begins();
+            ctx.stream = conn::present_stream();
             // HTTP/1 callers have the sweeper.
             session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
@@ -65,6 +66,7 @@ impl Ingress {
             session.as_downstream_mut().set_ignore_info_resp(true);
         }
         let request = session.req_header();
+        ctx.asked = Some((request.method.clone(), request.uri.clone()));
         let snapshot = &live.snapshot;
         let peer = conn.info.ip();
         let from_trusted = snapshot.config.server.trusted_proxies.contains(peer);
@@ -119,9 +121,7 @@ impl Ingress {
                 cookie: pick.issue_cookie,
             });
             live.handles.enter(worker, route.function, pick.version);
-            if !ctx.is_h2 {
-                conn.bound_total(function.timeouts.total);
-            }
+            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -227,7 +227,7 @@ impl Ingress {
             return Some((Reason::BadRequest, what.into()));
         }
         match ctx.conn.as_ref().and_then(|c| c.ended()) {
-            Some(Ended::Upstream) => return Some((Reason::UpstreamTimeout, "".into())),
+            Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
             }
@@ -314,8 +314,11 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(stream) = &ctx.stream {
+            stream.moved();
+        }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -326,7 +329,7 @@ impl ProxyHttp for Ingress {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
@@ -342,9 +345,11 @@ impl ProxyHttp for Ingress {
         if let Some(address) = ctx.address {
             live.target(picked.function, picked.version).succeeded(address);
         }
-        if !ctx.is_h2 {
-            let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-            conn.bound_silence(Some(timeouts.first_byte));
+        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        if io_of(session).is_some_and(|io| !io.request_is_read()) {
+            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        } else {
+            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
         }
         live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
         Ok(())
@@ -368,11 +373,9 @@ impl ProxyHttp for Ingress {
             return Ok(());
         };
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if !ctx.is_h2 {
-            conn.bound_silence(Some(timeouts.idle));
-            if status == 101 {
-                conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
+        ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
+        if status == 101 {
+            conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
         forward::edit_response(response, session.req_header().version == Version::HTTP_2);
@@ -400,6 +403,9 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        if let Some(stream) = &ctx.stream {
+            stream.moved();
+        }
         if ctx.total.is_some_and(|total| since(ctx.started) > total) {
             return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
         }

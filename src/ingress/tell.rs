@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use http::header;
+use http::{HeaderValue, Method, Uri, header};
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::{
+    conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},
     io::Io,
-    live, reply, request_id,
+    live::{self, Live},
+    reply, request_id,
 };
 use crate::{
     config::model::ListenerId,
@@ -25,15 +27,37 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let total = since(ctx.started);
     let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
     let class = class_of(ctx, status, error);
+    let request = session.req_header();
+    let asked = (&request.method, &request.uri, request.headers.get(header::HOST));
+    let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+    write(ctx, &live, asked, (status, class, total), bytes);
+}
+
+/// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
+pub(super) fn tell_of_lost(ctx: &mut Ctx) {
+    let (Some(live), Some((method, uri))) = (ctx.live.clone(), ctx.asked.take()) else { return };
+    let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
+    if ctx.refusal.is_none() && matches!(bounds.and_then(|c| c.ended()), Some(Ended::Upstream | Ended::Stuck)) {
+        ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
+    }
+    let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };
+    write(ctx, &live, (&method, &uri, None), (ctx.upstream_status, class, since(ctx.started)), (0, 0));
+}
+
+fn write(
+    ctx: &Ctx,
+    live: &Live,
+    (method, uri, host): (&Method, &Uri, Option<&HeaderValue>),
+    (status, class, total): (Option<u16>, Class, Duration),
+    (bytes_in, bytes_out): (u64, u64),
+) {
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
-
     let config = &live.snapshot.config;
-    let request = session.req_header();
-    let came = match (&ctx.asked_host, request.uri.authority()) {
+    let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),
         (None, Some(authority)) => authority.as_str().as_bytes(),
-        (None, None) => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
+        (None, None) => host.map_or(&b""[..], |h| h.as_bytes()),
     };
     let host = match (&ctx.host, ctx.host_len) {
         (Some(host), _) => host.as_bytes(),
@@ -50,10 +74,10 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
         client_ip: ctx.client_ip,
         client: ctx.client.map(|c| &*config.clients[c.index()].name),
-        method: request.method.as_str(),
+        method: method.as_str(),
         host,
-        path: ctx.path.as_deref().unwrap_or_else(|| request.uri.path()).as_bytes(),
-        query: request.uri.query().map(str::as_bytes),
+        path: ctx.path.as_deref().unwrap_or_else(|| uri.path()).as_bytes(),
+        query: uri.query().map(str::as_bytes),
         route: ctx.route.map(|r| &*config.routes[r.index()].name),
         function: function.map(|f| &*f.name),
         version: function.zip(ctx.picked).map(|(f, p)| &*f.versions[p.version.index()].name),
@@ -63,8 +87,8 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         upstream_status: ctx.upstream_status,
         class,
         reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_in,
+        bytes_out,
         total,
         queue: None,
         connect: ctx.connect,
@@ -98,6 +122,10 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     }
 }
 
+fn is_of_writing(etype: &ErrorType) -> bool {
+    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
+}
+
 /// Answers a head that pingora is not to see: the bytes to write. Logged and counted like any other request.
 pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
     let Some((worker, live)) = live::current() else { return Vec::new() };
@@ -105,17 +133,37 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
     let refusal = Refusal { detail: bad.detail.into(), ..bad.reason.into() };
     let bytes = reply::answer(&refusal, None, &request_id, None).map(|a| reply::raw(&a)).unwrap_or_default();
     let (method, host, path) = head::describe(io.inbox());
+    tell_of_refused(worker, &live, &io.conn, bad.reason, &request_id, (&method, &host, &path), bytes.len() as u64);
+    bytes
+}
+
+/// Tells of an h2 request that pingora has answered or reset itself: its target, host or lengths are malformed.
+pub fn refuse_stream(conn: &Conn) {
+    if let Some((worker, live)) = live::current() {
+        tell_of_refused(worker, &live, conn, Reason::BadRequest, &request_id::fresh(), ("", "", ""), 0);
+    }
+}
+
+fn tell_of_refused(
+    worker: usize,
+    live: &Live,
+    conn: &Conn,
+    reason: Reason,
+    request_id: &HeaderValue,
+    (method, host, path): (&str, &str, &str),
+    bytes_out: u64,
+) {
     let config = &live.snapshot.config;
-    let listener = live.listener(io.conn.info.listener);
+    let listener = live.listener(conn.info.listener);
     live.handles.request(worker, None, Class::Refused, Duration::ZERO);
     let entry = Entry {
         ts: unix_ms(),
         request_id: request_id.to_str().unwrap_or("-"),
         generation: live.snapshot.generation,
         listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
-        client_ip: Some(io.conn.info.ip()),
+        client_ip: Some(conn.info.ip()),
         client: None,
-        method: &method,
+        method,
         host: host.as_bytes(),
         path: path.as_bytes(),
         query: None,
@@ -124,12 +172,12 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
         version: None,
         picked_by: None,
         weights_from: None,
-        status: Some(bad.reason.status()),
+        status: Some(reason.status()),
         upstream_status: None,
         class: Class::Refused,
-        reason: Some(bad.reason),
+        reason: Some(reason),
         bytes_in: 0,
-        bytes_out: bytes.len() as u64,
+        bytes_out,
         total: Duration::ZERO,
         queue: None,
         connect: None,
@@ -138,9 +186,4 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
         platform_request_id: None,
     };
     live::log(|port| port.write(&config.log, &entry));
-    bytes
-}
-
-fn is_of_writing(etype: &ErrorType) -> bool {
-    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
 }

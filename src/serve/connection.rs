@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use pingora_core::{
-    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
+    apps::{HttpServerApp, ReusedHttpStream},
     protocols::http::ServerSession,
     server::ShutdownWatch,
 };
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listener::{Counted, Refused, Settings};
 use crate::ingress::{
     Proxy,
-    conn::{Conn, Info, ListenerKey, Phase},
+    conn::{Conn, Ended, Info, ListenerKey, Phase},
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
     proxy_protocol::{self, ProxyHeader},
@@ -54,7 +54,7 @@ pub async fn serve(accepted: Accepted) {
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
-            Box::pin(proxy.process_new(io, &shutdown)).await;
+            Box::pin(super::h2::serve(io, &proxy, shutdown)).await;
         }
         Err(refused) => counted.refused(refused),
     }
@@ -169,7 +169,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
         match poll_fn(|cx| io.poll_head(cx, &limits)).await {
             Next::Head(head, _) => {
                 let session = session(io, head);
-                let Some(reused) = process(proxy, session, shutdown).await else {
+                let Some(reused) = unless_stuck(&conn, process(proxy, session, shutdown)).await else {
                     return linger(&conn).await;
                 };
                 match reused.consume().0.into_any().downcast::<Io>() {
@@ -193,6 +193,28 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
             Next::Closed | Next::Drained | Next::Overdue(_) => return Box::pin(goodbye(io)).await,
         }
     }
+}
+
+/// A request that is past its bounds is told so by its IO. Where pingora does not look at that (the function takes no more of
+/// a body, the caller has closed its side) it is dropped.
+async fn unless_stuck(
+    conn: &Conn,
+    mut under_way: Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + '_>>,
+) -> Option<ReusedHttpStream> {
+    let (mut is_registered, mut cuts) = (false, 0);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = under_way.as_mut().poll(cx) {
+            return Poll::Ready(done);
+        }
+        let ended = conn.ended();
+        if ended.is_some() || !is_registered {
+            is_registered = true;
+            conn.register(cx.waker());
+        }
+        cuts += u8::from(ended == Some(Ended::Cut));
+        if ended == Some(Ended::Stuck) || cuts > 2 { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.

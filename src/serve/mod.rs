@@ -8,6 +8,7 @@ pub mod bind;
 mod board;
 mod connection;
 pub mod generations;
+mod h2;
 mod listener;
 mod listeners;
 pub mod notify;
