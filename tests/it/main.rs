@@ -7,6 +7,8 @@ mod architecture;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
+mod explains_what_happens;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -30,6 +32,8 @@ mod routes_by_host_and_path;
 mod says_why_it_does_not_start;
 #[cfg(test)]
 mod shipped_configs;
+#[cfg(test)]
+mod shows_itself_in_a_demo;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]
