@@ -3,6 +3,8 @@
 //! Stricter than pingora 0.9.1, which takes a chunk-size line without digits for the last chunk, and would run what
 //! follows as a new request.
 
+use super::head::is_token;
+
 /// Where in a chunked body the bytes so far end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunks {
@@ -27,8 +29,10 @@ enum At {
     DataLf,
     /// At the start of a trailer line.
     Trailer,
-    /// Within a trailer line.
-    TrailerLine,
+    /// Within a trailer's name, behind its first byte.
+    TrailerName,
+    /// Within its value.
+    TrailerValue,
     /// Behind the CR of a trailer line.
     TrailerLf,
     /// Behind the CR of the empty line.
@@ -112,12 +116,15 @@ impl Chunks {
                 At::Size
             }
             (At::Trailer, b'\r') => At::EndLf,
-            (At::Trailer, b'\n' | b' ' | b'\t' | b':') => return Err(BadChunk("a trailer is malformed")),
-            (At::Trailer | At::TrailerLine, b'\n' | 0..=8 | 0x0b..=0x0c | 0x0e..=0x1f | 0x7f) => {
+            // RFC 9112 §5: a name that is a token, and a colon right behind it.
+            (At::TrailerName, b':') => At::TrailerValue,
+            (At::Trailer | At::TrailerName, b) if is_token(b) => At::TrailerName,
+            (At::Trailer | At::TrailerName, _) => return Err(BadChunk("a trailer has no name that is a token")),
+            (At::TrailerValue, b'\r') => At::TrailerLf,
+            (At::TrailerValue, b'\n' | 0..=8 | 0x0b..=0x1f | 0x7f) => {
                 return Err(BadChunk("a trailer has a control character"));
             }
-            (At::TrailerLine, b'\r') => At::TrailerLf,
-            (At::Trailer | At::TrailerLine, _) => At::TrailerLine,
+            (At::TrailerValue, _) => At::TrailerValue,
             (At::TrailerLf, b'\n') => At::Trailer,
             (At::EndLf, b'\n') => At::Done,
             (At::SizeLf(_) | At::TrailerLf | At::EndLf, _) => return Err(BadChunk("a CR without its LF")),
@@ -173,6 +180,11 @@ mod tests {
             b"0\r\n\n",
             b"0\r\n x\r\n\r\n",
             b"0\r\na: b\n\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\nnocolon\r\n\r\n",
+            b"0\r\na : b\r\n\r\n",
+            b"0\r\na: b\r\n c\r\n\r\n",
+            b"0\r\na: \0\r\n\r\n",
             b"5;a\nb\r\n",
         ] {
             assert!(take(bytes).is_err(), "{}", bytes.escape_ascii());

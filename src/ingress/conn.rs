@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+use http::HeaderValue;
 
 use super::io::Transport;
 use crate::{config::model::ListenerTimeouts, decide::Now};
@@ -83,6 +84,8 @@ pub struct Conn {
     left_over: Mutex<Option<Transport>>,
     /// Requests under way on an h2 connection.
     streams: AtomicU32,
+    /// The caller's address as functions are told it: the same for every request.
+    ip_value: OnceLock<HeaderValue>,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
 }
@@ -104,6 +107,12 @@ impl Info {
     }
 }
 
+/// An address in a header field's form.
+pub fn ip_value(ip: IpAddr) -> HeaderValue {
+    // Digits, dots, letters and colons always are a valid value.
+    HeaderValue::try_from(ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
 /// A listener by the order in which names were first seen in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerKey(pub u32);
@@ -123,6 +132,7 @@ impl Conn {
             tunnel: AtomicBool::new(false),
             left_over: Mutex::new(None),
             streams: AtomicU32::new(0),
+            ip_value: OnceLock::new(),
             closing: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
@@ -165,6 +175,12 @@ impl Conn {
         self.ended.store(0, Relaxed);
     }
 
+    /// The request is answered: its function has no bounds any more.
+    pub fn request_ends(&self) {
+        self.bound_silence(None);
+        self.bound_total(None);
+    }
+
     pub fn phase(&self) -> Phase {
         Phase::of(self.phase.load(Relaxed))
     }
@@ -196,6 +212,11 @@ impl Conn {
             ENDED_UPSTREAM => Some(Ended::Upstream),
             n => Some(Ended::Overdue(Phase::of(n))),
         }
+    }
+
+    /// The caller's address, in a header field's form.
+    pub fn ip_value(&self) -> &HeaderValue {
+        self.ip_value.get_or_init(|| ip_value(self.info.ip()))
     }
 
     /// Of h2: a request begins; the connection is no longer idle.

@@ -1,17 +1,16 @@
 //! What a request becomes on its way to a function, and an answer on its way back.
 
-use std::net::IpAddr;
-
-use http::{HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::reply::X_REQUEST_ID;
-use crate::config::model::{Endpoint, Function, Route, Version as FunctionVersion};
+use super::reply::X_REQUEST_ID_NAME;
+use crate::config::model::{Endpoint, Route};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+// As they are written in HTTP/1. Names as text: pingora keeps the case of each, and takes that from here without a copy.
+const X_FORWARDED_FOR: &str = "X-Forwarded-For";
+const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
 /// Other ways of saying who called: nobody's word but gatepost's reaches a function.
 const SPOOFED: [&str; 6] =
     ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server", "x-client-ip", "true-client-ip"];
@@ -39,7 +38,8 @@ pub fn target(path: &str, raw_path: &str, query: Option<&str>, route: &Route, ur
 
 /// Who called, as a function is told.
 pub struct Caller<'r> {
-    pub ip: IpAddr,
+    /// The address.
+    pub ip: HeaderValue,
     /// The connection is from a trusted proxy: what it says of the scheme is believed.
     pub is_trusted: bool,
     pub tls: bool,
@@ -47,16 +47,40 @@ pub struct Caller<'r> {
     pub request_id: &'r HeaderValue,
 }
 
-/// Makes the request that a function gets. Hop-by-hop fields are gone already (pingora).
+/// What is in a request that has to go, found in one pass over its names.
+#[derive(Default)]
+struct Seen {
+    spoofed: bool,
+    cookie: bool,
+    proto: bool,
+    via: bool,
+}
+
+impl Seen {
+    fn of(request: &RequestHeader) -> Self {
+        let mut seen = Self::default();
+        for name in request.headers.keys() {
+            match name.as_str() {
+                "cookie" => seen.cookie = true,
+                "via" => seen.via = true,
+                "x-forwarded-proto" => seen.proto = true,
+                name => seen.spoofed |= SPOOFED.contains(&name),
+            }
+        }
+        seen
+    }
+}
+
+/// Makes the request that a function gets. Hop-by-hop fields are gone already (pingora). `own_host` is the function's;
+/// `None`: the caller's is kept.
 ///
 /// # Errors
 ///
 /// The target is no URI after all.
 pub fn edit(
     request: &mut RequestHeader,
-    caller: &Caller<'_>,
-    function: &Function,
-    version: &FunctionVersion,
+    caller: Caller<'_>,
+    own_host: Option<&HeaderValue>,
     target: Option<&str>,
 ) -> Result<()> {
     let came_by_h2 = request.uri.authority().is_some();
@@ -74,36 +98,45 @@ pub fn edit(
         }
         None => {}
     }
-    if !function.preserve_host || asked_host.is_none() {
-        let own = version.host.as_deref().unwrap_or(&version.url.authority);
-        request.insert_header(header::HOST, own)?;
-    } else if let Some(host) = asked_host.clone().filter(|_| came_by_h2) {
-        request.insert_header(header::HOST, host)?;
+    let seen = Seen::of(request);
+    match (own_host, &asked_host) {
+        (Some(own), _) => set(request, "Host", own.clone())?,
+        (None, Some(asked)) if came_by_h2 => set(request, "Host", asked.clone())?,
+        (None, _) => {}
     }
-
-    for name in SPOOFED {
-        if request.headers.contains_key(name) {
+    if seen.spoofed {
+        for name in SPOOFED {
             request.remove_header(name);
         }
     }
-    request.insert_header(X_FORWARDED_FOR, ip_value(caller.ip)?)?;
-    let believed = caller.is_trusted.then(|| request.headers.get(X_FORWARDED_PROTO)).flatten();
-    if !believed.is_some_and(|p| p == "https" || p == "http") {
-        request.insert_header(X_FORWARDED_PROTO, if caller.tls { "https" } else { "http" })?;
+    set(request, X_FORWARDED_FOR, caller.ip)?;
+    let believed = seen.proto && caller.is_trusted && {
+        request.headers.get("x-forwarded-proto").is_some_and(|p| p == "https" || p == "http")
+    };
+    if !believed {
+        set(request, X_FORWARDED_PROTO, HeaderValue::from_static(if caller.tls { "https" } else { "http" }))?;
     }
     match asked_host {
-        Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
-        None => drop(request.remove_header(&X_FORWARDED_HOST)),
+        Some(host) => set(request, X_FORWARDED_HOST, host)?,
+        None => drop(request.remove_header("x-forwarded-host")),
     }
-    request.insert_header(X_REQUEST_ID, caller.request_id.clone())?;
+    set(request, X_REQUEST_ID_NAME, caller.request_id.clone())?;
     // RFC 9110 §7.6.3: a gateway says that it was here.
-    let via = match caller.version {
+    let via = HeaderValue::from_static(match caller.version {
         Version::HTTP_2 => "2 gatepost",
         Version::HTTP_10 => "1.0 gatepost",
         _ => "1.1 gatepost",
-    };
-    request.append_header(header::VIA, via)?;
-    join_cookies(request)
+    });
+    if seen.via {
+        request.append_header("Via", via)?;
+    } else {
+        set(request, "Via", via)?;
+    }
+    if seen.cookie { join_cookies(request) } else { Ok(()) }
+}
+
+fn set(request: &mut RequestHeader, name: &'static str, value: HeaderValue) -> Result<()> {
+    request.insert_header(name, value)
 }
 
 /// RFC 9113 §8.2.3: cookies that h2 split into several fields are one field again for whoever reads HTTP/1.
@@ -119,44 +152,31 @@ fn join_cookies(request: &mut RequestHeader) -> Result<()> {
     request.insert_header(header::COOKIE, joined)
 }
 
-fn ip_value(ip: IpAddr) -> Result<HeaderValue> {
-    HeaderValue::try_from(ip.to_string()).or_err(ErrorType::InternalError, "an address")
-}
-
-/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1).
-///
-/// # Errors
-///
-/// Never, as far as known.
-pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<()> {
+/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), and what only
+/// gatepost may say.
+pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
     }
-    if response.headers.contains_key(header::CONNECTION) && response.status.as_u16() != 101 {
-        let named: Vec<HeaderName> = response
-            .headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            response.remove_header(&name);
-        }
-        response.remove_header(&header::CONNECTION);
-    }
-    if response.status.as_u16() != 101 && response.headers.contains_key(header::UPGRADE) {
-        response.remove_header(&header::UPGRADE);
-    }
-    for name in ["keep-alive", "proxy-connection"] {
-        if response.headers.contains_key(name) {
-            response.remove_header(name);
+    // Nearly all answers have nothing of all this: one pass over the names tells.
+    let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let goes = |name: &HeaderName| match name.as_str() {
+        "connection" | "upgrade" => !is_switching,
+        "keep-alive" | "proxy-connection" | "x-gatepost-reason" => true,
+        "transfer-encoding" => to_h2,
+        _ => false,
+    };
+    let mut going: Vec<HeaderName> = Vec::new();
+    for name in response.headers.keys().filter(|name| goes(name)) {
+        going.push(name.clone());
+        if name == header::CONNECTION {
+            let named =
+                response.headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+            going.extend(named.filter_map(|name| name.trim().parse().ok()));
         }
     }
-    if to_h2 && response.headers.contains_key(header::TRANSFER_ENCODING) {
-        response.remove_header(&header::TRANSFER_ENCODING);
+    for name in going {
+        response.remove_header(&name);
     }
-    Ok(())
 }

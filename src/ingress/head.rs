@@ -181,6 +181,10 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     if hosts == 0 && !request.is_1_0 {
         return Err(BadHead::new("Host is missing")); // RFC 9112 §3.2
     }
+    if memchr(b'@', host).is_some() {
+        // RFC 9110 §4.2.4; pingora refuses it too, without a hook. What else is no host is decided, and logged, later.
+        return Err(BadHead::new("Host has user information"));
+    }
     if chunked && length.is_some() {
         return Err(BadHead::new("both Transfer-Encoding and Content-Length")); // RFC 9112 §6.3, the way of smuggling
     }
@@ -301,7 +305,7 @@ fn content_length(value: &[u8]) -> Result<u64, BadHead> {
 }
 
 /// `tchar` of RFC 9110 §5.6.2.
-fn is_token(b: u8) -> bool {
+pub(super) fn is_token(b: u8) -> bool {
     const TABLE: [bool; 256] = {
         let mut table = [false; 256];
         let mut b = 0;

@@ -2,11 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::{Arc, LazyLock},
-    time::Instant,
+    sync::Arc,
 };
 
 use arc_swap::{ArcSwap, Cache};
+use http::HeaderValue;
 
 use super::conn::ListenerKey;
 use crate::{
@@ -22,6 +22,8 @@ pub struct Live {
     pub snapshot: Snapshot,
     /// By function, then version.
     pub targets: Vec<Box<[Arc<Target>]>>,
+    /// What each version is sent as Host.
+    pub hosts: Vec<Box<[HeaderValue]>>,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
@@ -32,16 +34,22 @@ impl Live {
         &self.targets[function.index()][version.index()]
     }
 
+    pub fn host(&self, function: FunctionId, version: VersionId) -> &HeaderValue {
+        &self.hosts[function.index()][version.index()]
+    }
+
     /// A listener that was removed keeps the connections that it has until they end: only routes for all listeners serve them.
     pub fn listener(&self, key: ListenerKey) -> ListenerId {
         self.listeners.get(key.0 as usize).copied().flatten().unwrap_or(ListenerId(u32::MAX))
     }
 }
 
-/// The time, for decisions and measurements.
+/// The time, for decisions and measurements: since boot, never backwards.
 pub fn now() -> Now {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    Now(u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    // Not `Instant`: this is asked for several times a request, and its arithmetic costs more than the clock.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    Now(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
 }
 
 /// What a worker's thread has for itself.

@@ -8,19 +8,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{Conn, Ended, Phase},
+    conn::{Conn, Ended, Phase, ip_value},
     forward,
     head::{self, BadHead},
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_GATEPOST_REASON, X_REQUEST_ID},
+    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
         split::StickyId,
     },
     observe::{Entry, unix_ms},
-    upstream::{Candidates, classify_error},
+    upstream::{Candidates, SHORTEST_IDLE, classify_error},
 };
 
 /// What pingora is given: one per worker.
@@ -157,6 +157,11 @@ impl Ingress {
         if ctx.is_h2 {
             conn.stream_begins();
         }
+        ctx.is_upgrade = Self::asks_for_websocket(session);
+        if session.req_header().version == Version::HTTP_10 {
+            // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
+            session.as_downstream_mut().set_ignore_info_resp(true);
+        }
         let request = session.req_header();
         let snapshot = &live.snapshot;
         let peer = conn.info.ip();
@@ -183,6 +188,13 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        if matches!(request.method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
+        }
         let decision = snapshot.decide(&facts, asker);
         ctx.client_ip = Some(decision.client_ip);
         ctx.client = decision.client;
@@ -193,7 +205,6 @@ impl Ingress {
             let function = &snapshot.config.functions[route.function.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
-            ctx.is_upgrade = !ctx.is_h2 && request.headers.contains_key(header::UPGRADE);
             ctx.picked = Some(Picked {
                 function: route.function,
                 version: pick.version,
@@ -217,6 +228,22 @@ impl Ingress {
         outcome.map(|_| ())
     }
 
+    /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
+    /// nothing behind reads the request as one that asks for it (RFC 9110 §7.8: it needs the connection option, and HTTP/1.1).
+    fn asks_for_websocket(session: &mut Session) -> bool {
+        let request = session.req_header();
+        let Some(upgrade) = request.headers.get(header::UPGRADE) else { return false };
+        let asks = request.version == Version::HTTP_11
+            && upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
+            && request.headers.get_all(header::CONNECTION).iter().any(|value| {
+                value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+            });
+        if !asks {
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        asks
+    }
+
     /// Answers with a refusal; the connection may be kept if the request was read to its end.
     async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
         let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
@@ -226,6 +253,10 @@ impl Ingress {
             _ => None,
         };
         let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if refusal.reason == Reason::BadRequest {
+            // Who sent one request that could be read in two ways is not asked for another.
+            session.set_keepalive(None);
+        }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         // A small body that is on its way is read, so that the connection can be kept.
         if !session.is_body_done() && Self::body_is_small(session) {
@@ -367,7 +398,8 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
         };
         let target = live.target(picked.function, picked.version);
-        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let timeouts = &function.timeouts;
         if ctx.candidates.is_none() {
             let mut candidates = target.candidates(ctx.started);
             if candidates.is_empty() {
@@ -388,17 +420,17 @@ impl ProxyHttp for Ingress {
         };
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        if ctx.is_upgrade {
-            // Silence is bounded in both directions together: see `Conn::moved`.
+        if !ctx.is_h2 {
+            // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more.
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
             let left = total.saturating_sub(since(ctx.started));
             peer.options.read_timeout = Some(peer.options.read_timeout.map_or(left, |t| t.min(left)));
         }
-        if ctx.wants_fresh {
+        if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
             peer.group_key = live::roll();
-            peer.options.idle_timeout = Some(Duration::ZERO);
+            peer.options.idle_timeout = Some(SHORTEST_IDLE);
         }
         ctx.attempt_started = live::now();
         Ok(peer)
@@ -421,17 +453,34 @@ impl ProxyHttp for Ingress {
         }
         let function = &live.snapshot.config.functions[picked.function.index()];
         let timeouts = &function.timeouts;
-        if !ctx.is_h2 && (ctx.is_upgrade || timeouts.first_byte < timeouts.idle) {
+        if !ctx.is_h2 {
             conn.bound_silence(Some(timeouts.first_byte));
         }
-        let from = forward::Caller {
-            ip: ctx.client_ip.unwrap_or(conn.info.ip()),
+        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let caller = forward::Caller {
+            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
             is_trusted: live.snapshot.config.server.trusted_proxies.contains(conn.info.ip()),
             tls: conn.info.tls,
             version: session.req_header().version,
             request_id: &ctx.request_id,
         };
-        forward::edit(request, &from, function, &function.versions[picked.version.index()], ctx.target.as_deref())
+        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
+        forward::edit(request, caller, own_host, ctx.target.as_deref())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<bytes::Bytes>,
+        end_of_stream: bool,
+        _ctx: &mut Ctx,
+    ) -> Result<()> {
+        if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
+            // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
+            // chunk once more: the function would take that for the next request.
+            *body = None;
+        }
+        Ok(())
     }
 
     async fn connected_to_upstream(
@@ -452,8 +501,12 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx. pingora forwards the others.
             return Ok(());
+        }
+        if status == 101 && !ctx.is_upgrade {
+            // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
+            ctx.refusal = Some((Reason::UpstreamReset, "the function switched protocols unasked".into()));
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
         if let Some(sent) = ctx.sent_at {
@@ -464,18 +517,20 @@ impl ProxyHttp for Ingress {
         };
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
         if !ctx.is_h2 {
+            conn.bound_silence(Some(timeouts.idle));
             if status == 101 {
                 conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
-                conn.bound_silence(Some(timeouts.idle));
-            } else if ctx.is_upgrade || timeouts.first_byte != timeouts.idle {
-                conn.bound_silence(Some(timeouts.idle));
             }
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2)?;
-        response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-        // A caller must be able to tell gatepost's answers by it.
-        response.remove_header(&X_GATEPOST_REASON);
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
+        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
+            response.remove_header(&header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

@@ -10,6 +10,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use crate::decide::{Reason, limit::Limiter, snapshot::Refusal};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// As it is written in HTTP/1.
+pub const X_REQUEST_ID_NAME: &str = "X-Request-Id";
 pub const X_GATEPOST_REASON: HeaderName = HeaderName::from_static("x-gatepost-reason");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -45,6 +47,9 @@ pub fn answer(
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
     if let Some(allow) = &refusal.allow {
         head.insert_header(header::ALLOW, allow.to_string())?;
+    } else if reason == Reason::MethodNotAllowed {
+        // RFC 9110 §15.5.6: a 405 says what is allowed. Here no route was asked: methods that no route can have are refused.
+        head.insert_header(header::ALLOW, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")?;
     }
     if let (Some(refused), Some(limiter)) = (&refusal.limit, limiter) {
         head.insert_header(header::RETRY_AFTER, refused.retry_after().to_string())?;

@@ -5,14 +5,14 @@
 use std::{
     future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
 };
 
 use bytes::{Buf, BytesMut};
 use pingora_core::{
-    apps::{HttpServerApp, ServerApp},
+    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
     protocols::http::ServerSession,
     server::ShutdownWatch,
 };
@@ -84,9 +84,8 @@ async fn set_up(
     }
     if let Some(tls) = &settings.tls {
         let accept = TlsAcceptor::from(tls.clone()).accept(wire);
-        let stream = match in_time(&conn, accept).await {
-            Some(Ok(stream)) => stream,
-            Some(Err(_)) | None => return Err(Refused::Handshake),
+        let Some(Ok(stream)) = in_time(&conn, accept).await else {
+            return Err(Refused::Handshake);
         };
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let transport = Transport::Tls(Box::new(stream));
@@ -161,7 +160,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
         match poll_fn(|cx| io.poll_head(cx, &limits)).await {
             Next::Head(head, _) => {
                 let session = session(io, head);
-                let Some(reused) = proxy.process_new_http(session, shutdown).await else {
+                let Some(reused) = process(proxy, session, shutdown).await else {
                     return linger(&conn).await;
                 };
                 match reused.consume().0.into_any().downcast::<Io>() {
@@ -169,6 +168,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
                     // pingora hands back what it was given.
                     Err(_) => return,
                 }
+                conn.request_ends();
                 if conn.closing.load(Relaxed) {
                     return Box::pin(goodbye(io)).await;
                 }
@@ -184,6 +184,16 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
             Next::Closed | Next::Drained | Next::Overdue(_) => return Box::pin(goodbye(io)).await,
         }
     }
+}
+
+/// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.
+#[inline(never)]
+fn process<'p>(
+    proxy: &'p Arc<Proxy>,
+    session: ServerSession,
+    shutdown: &'p ShutdownWatch,
+) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'p>> {
+    proxy.process_new_http(session, shutdown)
 }
 
 /// Not async: what it builds must not be kept in the connection's task.

@@ -39,15 +39,20 @@ use crate::{
     },
 };
 
+/// Called with where everything listens.
+pub type OnReady = Box<dyn FnOnce(&Ready) + Send>;
+/// Called with what a reload did.
+pub type OnReceipt = Box<dyn Fn(&Receipt) + Send + Sync>;
+
 /// What is served with.
 #[derive(Default)]
 pub struct Options {
     /// The main config file.
     pub config: PathBuf,
     /// Called once, when everything listens.
-    pub on_ready: Option<Box<dyn FnOnce(&Ready) + Send>>,
+    pub on_ready: Option<OnReady>,
     /// Called after each reload.
-    pub on_receipt: Option<Box<dyn Fn(&Receipt) + Send + Sync>>,
+    pub on_receipt: Option<OnReceipt>,
     /// Turns true to drain and stop, like SIGTERM; `None`: signals alone.
     pub stop: Option<channel::Receiver<bool>>,
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::{
     runtime::{self, Handle},
@@ -114,6 +115,7 @@ impl Service {
         let names = Names::default();
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
+            hosts: hosts(config),
             handles: handles.clone(),
             listeners: keys(&names, config),
             snapshot,
@@ -341,7 +343,8 @@ impl Service {
         let listeners = keys(&self.names, &config);
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
-        let next = Live { snapshot, targets: prepared.targets, handles: handles.clone(), listeners };
+        let next =
+            Live { snapshot, targets: prepared.targets, hosts: hosts(&config), handles: handles.clone(), listeners };
         self.board.live.store(Arc::new(next));
         self.board.metrics.install(handles, generation);
 
@@ -673,6 +676,16 @@ fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<V
         .collect()
 }
 
+/// What each version is sent as Host: prepared, since every request needs it.
+fn hosts(config: &Config) -> Vec<Box<[HeaderValue]>> {
+    let host = |v: &config::model::Version| {
+        let host = v.host.as_deref().unwrap_or(&v.url.authority);
+        // The config takes no other hosts than such as can be sent.
+        HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+    };
+    config.functions.iter().map(|f| f.versions.iter().map(host).collect()).collect()
+}
+
 fn roots_for(config: &Config) -> Roots {
     let needs = config.functions.iter().flat_map(|f| &f.versions).any(|v| v.url.tls && v.ca.is_none());
     if needs { Roots::System } else { Roots::None }
@@ -710,10 +723,9 @@ fn take_over(old: &mut HashMap<Name, Serving>, address: &ListenAddress) -> io::R
 /// The permissions may have changed while the socket stays.
 fn set_mode(listener: &Listener) {
     use std::os::unix::fs::PermissionsExt;
-    if let ListenAddress::Unix(path) = &listener.address {
-        if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(listener.mode)) {
-            tracing::warn!(listener = &*listener.name, %error, "cannot change the socket's mode");
-        }
+    let ListenAddress::Unix(path) = &listener.address else { return };
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(listener.mode)) {
+        tracing::warn!(listener = &*listener.name, %error, "cannot change the socket's mode");
     }
 }
 

@@ -12,4 +12,4 @@ pub mod target;
 pub use addresses::{Addresses, NotResolved};
 pub use classify::{Failure, Phase, classify_error};
 pub use resolve::Resolver;
-pub use target::{BadCa, Candidates, Target};
+pub use target::{BadCa, Candidates, SHORTEST_IDLE, Target};

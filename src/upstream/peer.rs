@@ -27,6 +27,9 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// Room for every stream's window: a caller that does not read never holds up another one on the same connection.
 const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_STREAMS;
 
+/// The shortest time that a connection may stay in the pool: it is closed at the timer's next turn.
+pub const SHORTEST_IDLE: Duration = Duration::from_millis(1);
+
 /// A certificate of a `ca` file that cannot be a trust anchor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCa {
@@ -66,7 +69,8 @@ pub(super) fn template(
     // pingora knows one time for every read of an attempt, the head's and the body's, and no hook to change it between them.
     options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
     options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(function.pool.idle);
+    // pingora's timer subtracts one from it, and panics in a debug build.
+    options.idle_timeout = Some(function.pool.idle.max(SHORTEST_IDLE));
     // Finds out that the other side is gone, by probes when idle and by the user timeout (RFC 5482) when something is under way. h2's own
     // pings stay off: servers that count them (gRPC's) close connections that ping more than every few minutes.
     options.tcp_keepalive = Some(TcpKeepalive {

@@ -19,7 +19,7 @@ use crate::{
     decide::Now,
 };
 
-pub use super::peer::BadCa;
+pub use super::peer::{BadCa, SHORTEST_IDLE};
 
 /// How long an address that failed goes last.
 pub const SHUNNED: Duration = Duration::from_secs(10);

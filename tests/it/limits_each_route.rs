@@ -74,10 +74,10 @@ async fn a_refused_caller_hears_why_and_when_to_come_again() {
     let mut connection = gateway.connect().await;
     let first = connection.send("/").await;
     assert_eq!(first.status, 200);
-    assert!(first.header("ratelimit-policy").is_some(), "{first:?}");
-    assert!(first.header("ratelimit").is_some(), "{first:?}");
     let refused = connection.send("/").await;
     refused.is_problem(429, "rate_limited");
+    assert!(refused.header("ratelimit-policy").is_some(), "{refused:?}");
+    assert!(refused.header("ratelimit").is_some(), "{refused:?}");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert_eq!(wait, 1);
     assert_eq!(function.requests(), 1);

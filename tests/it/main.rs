@@ -8,6 +8,7 @@ mod architecture;
 mod drains_on_stop;
 #[cfg(test)]
 mod explains_what_happens;
+mod every_key_acts;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

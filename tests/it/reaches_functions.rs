@@ -405,7 +405,6 @@ async fn answers_that_are_no_http_are_a_502() {
         "HTTP/1.1 abc OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
         "HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nbad name: x\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
@@ -419,6 +418,16 @@ async fn answers_that_are_no_http_are_a_502() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// RFC 9112 §6.3: the coding wins, and an intermediary that forwards such an answer removes the length first.
+#[tokio::test]
+async fn an_answer_with_a_coding_and_a_length_loses_its_length() {
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let (answer, _) = told(Reply::raw(both)).await;
+    let answer = answer.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    assert!(!answer.fields.has("content-length"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -108,9 +108,11 @@ async fn a_file_written_in_pieces_is_read_once_and_whole() {
     }
     drop(file);
     eventually("the whole file is served", async || when(gateway.get("/last").await.text() == "two")).await;
+    assert_eq!(gateway.receipt(0).await.result, "applied");
+    // One that is asked for finds nothing new, and was the second.
+    assert_eq!(gateway.hup().await.result, "unchanged");
     let receipts = gateway.receipts();
-    assert_eq!(receipts.len(), 1, "{receipts:?}");
-    assert_eq!(receipts[0].result, "applied");
+    assert_eq!(receipts.len(), 2, "{receipts:?}");
 }
 
 #[tokio::test]
@@ -284,8 +286,14 @@ async fn reloads_under_load_fail_nobody() {
 async fn the_applied_texts_and_their_history_are_kept() {
     let (gateway, _functions) = versioned("").await;
     gateway.swap(TO_ONE, TO_TWO).await;
-    let history = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2, "{history}");
-    assert_eq!(lines[1]["generation"], 2, "{history}");
+    // The effect doesn't wait for the disk.
+    let lines = eventually("the history has both", async || {
+        let history = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
+        let whole = history.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines: Vec<serde_json::Value> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
+        (lines.len() >= 2).then_some(lines)
+    })
+    .await;
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[1]["generation"], 2, "{lines:?}");
 }

@@ -80,8 +80,9 @@ async fn more_conditions_win_and_a_failed_one_disqualifies() {
     let (gateway, _functions) = routes(&[
         ("plain", "path = \"/a\""),
         ("posts", "path = \"/a\"\nmethods = [\"POST\"]"),
-        ("testers", "path = \"/a\"\nheaders = { x-tester = \"yes\" }"),
-        ("debug", "path = \"/a\"\nheaders = { x-tester = \"*\" }\nquery = { debug = \"1\" }"),
+        // GET alone: a POST with that header would otherwise meet one condition here and one above, which is a tie.
+        ("testers", "path = \"/a\"\nmethods = [\"GET\"]\nheaders = { x-tester = \"yes\" }"),
+        ("debug", "path = \"/a\"\nmethods = [\"GET\"]\nheaders = { x-tester = \"*\" }\nquery = { debug = \"1\" }"),
     ])
     .await;
     assert_eq!(gateway.get("/a").await.text(), "plain");

@@ -94,6 +94,7 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         from: options.from,
         client_ip,
         client: client.map(|id| config.clients[id.index()].name.to_string()),
+        owner: client.and_then(|id| config.clients[id.index()].owner.clone()),
         ..Told::default()
     };
     let host = match host::parse(&authority) {

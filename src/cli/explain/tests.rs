@@ -14,6 +14,7 @@ address = "127.0.0.1:8080"
 address = "127.0.0.1:8081"
 
 [client.office]
+owner = "Ada Wang, ext. 7"
 networks = ["192.0.2.0/24"]
 
 [function.orders]
@@ -118,7 +119,7 @@ fn a_refusal_says_why() {
 fn trusted_proxies_tell_who_calls() {
     let args = ["GET", "http://api.example.com/office", "--from", "10.0.0.1", "-H", "x-forwarded-for: 192.0.2.7"];
     let text = explained(&args);
-    assert!(text.contains("caller    192.0.2.7, told by 10.0.0.1, client office\n"), "{text}");
+    assert!(text.contains("caller    192.0.2.7, told by 10.0.0.1, client office (Ada Wang, ext. 7)\n"), "{text}");
     assert!(text.contains("version   v42 (pinned by the route)\n"), "{text}");
 }
 

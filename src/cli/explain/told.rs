@@ -29,6 +29,8 @@ pub(super) struct Told {
     /// The caller, as trusted proxies tell it.
     pub(super) client_ip: IpAddr,
     pub(super) client: Option<String>,
+    /// Who answers for the client: whom to ask.
+    pub(super) owner: Option<String>,
     pub(super) route: Option<String>,
     pub(super) others: Vec<Lost>,
     pub(super) refused: Option<Refused>,
@@ -56,6 +58,7 @@ impl Default for Told {
             from: nobody,
             client_ip: nobody,
             client: None,
+            owner: None,
             route: None,
             others: Vec::new(),
             refused: None,
@@ -117,7 +120,10 @@ impl Told {
         row(term, "listener", format_args!("{} ({})", self.listener, self.listener_address))?;
         let by_proxy = if self.from == self.client_ip { String::new() } else { format!(", told by {}", self.from) };
         match &self.client {
-            Some(client) => row(term, "caller", format_args!("{}{by_proxy}, client {client}", self.client_ip))?,
+            Some(client) => {
+                let owner = self.owner.as_ref().map_or_else(String::new, |owner| format!(" ({owner})"));
+                row(term, "caller", format_args!("{}{by_proxy}, client {client}{owner}", self.client_ip))?;
+            }
             None => row(term, "caller", format_args!("{}{by_proxy}", self.client_ip))?,
         }
         match &self.route {

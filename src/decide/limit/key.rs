@@ -31,7 +31,6 @@ pub struct KeyFacts<'r> {
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Kind {
-    Route,
     V4,
     V6,
     Client,
@@ -47,7 +46,8 @@ impl Limiter {
     /// percent-decoded (RFC 3986 §2.1). A key that is missing or empty counts by the caller's address.
     pub fn key(&self, facts: &KeyFacts) -> KeyHash {
         let key = match &self.limit.per {
-            LimitKey::Route => Some(hash(Kind::Route, [])),
+            // Its one bucket needs no key: see `Buckets::One`.
+            LimitKey::Route => return KeyHash::ANY,
             LimitKey::ClientIp => None,
             LimitKey::Client => facts.client.and_then(|name| present(Kind::Client, name.bytes())),
             LimitKey::Header(name) => {

@@ -78,6 +78,9 @@ pub(super) struct Table {
 pub struct KeyHash(u64);
 
 impl KeyHash {
+    /// For a limit with one bucket.
+    pub(super) const ANY: Self = Self(1);
+
     pub(super) fn new(hash: u64) -> Self {
         Self((hash >> 1).max(1))
     }

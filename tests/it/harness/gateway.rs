@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -128,10 +128,15 @@ fn gather(from: impl Read + Send + 'static) -> Gathered {
     let all = lines.clone();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            all.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            all_of(&all).push(line);
         }
     });
     lines
+}
+
+/// Its lines so far. A test that fails while it holds them must not make the gateway's `drop` fail as well.
+fn all_of(gathered: &Gathered) -> MutexGuard<'_, Vec<String>> {
+    gathered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A running gatepost; dropped, it is killed.
@@ -157,7 +162,7 @@ impl Gateway {
     async fn ready(&self) {
         let pid = self.process();
         eventually("gatepost is ready", async || {
-            let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+            let lines = all_of(&self.stderr);
             let dead = || fs::read_to_string(format!("/proc/{}/stat", pid.0)).map_or(true, |s| s.contains(") Z "));
             assert!(!dead(), "gatepost ended:\n{}", lines.join("\n"));
             when(lines.iter().any(|line| line.contains("ready generation=")))
@@ -184,11 +189,11 @@ impl Gateway {
     }
 
     pub(crate) fn try_address(&self, listener: &str) -> Option<SocketAddr> {
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = all_of(&self.stderr);
         lines
             .iter()
             .rev()
-            .filter(|line| line.contains("listening"))
+            .filter(|line| line.contains(" listening ") && !line.contains("no longer"))
             .find(|line| word(line, "listener").as_deref() == Some(listener))
             .and_then(|line| word(line, "address")?.parse().ok())
     }
@@ -199,17 +204,17 @@ impl Gateway {
 
     /// All it said on stderr.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+        all_of(&self.stderr).join("\n")
     }
 
     pub(crate) fn stdout_lines(&self) -> Vec<String> {
-        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        all_of(&self.stdout).clone()
     }
 
     /// Waits until stderr has a line with all these words.
     pub(crate) async fn says(&self, words: &[&str]) -> String {
         eventually(&format!("gatepost says {words:?}"), async || {
-            let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+            let lines = all_of(&self.stderr);
             lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
         })
         .await
@@ -296,7 +301,7 @@ impl Gateway {
 
     /// Every receipt so far.
     pub(crate) fn receipts(&self) -> Vec<Receipt> {
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = all_of(&self.stderr);
         lines
             .iter()
             .filter(|line| line.contains("reload"))

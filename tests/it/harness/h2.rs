@@ -181,6 +181,8 @@ impl Coming {
     pub(crate) async fn piece(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(frame) = self.body.frame().await {
             match frame.map_err(io::Error::other)?.into_data() {
+                // An end of its own is an empty frame (RFC 9113 §6.1).
+                Ok(piece) if piece.is_empty() => {}
                 Ok(piece) => return Ok(Some(piece)),
                 Err(other) => {
                     if let Ok(trailers) = other.into_trailers() {

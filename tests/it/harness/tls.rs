@@ -62,11 +62,23 @@ impl Authority {
         Leaf { cert, key, der, key_der }
     }
 
+    /// A further certificate for the key of `leaf`.
+    pub(crate) fn same_key(&self, leaf: &Leaf, names: &[&str]) -> Leaf {
+        let key = KeyPair::from_pem(&std::fs::read_to_string(&leaf.key).unwrap()).unwrap();
+        let (cert_pem, _, der, key_der) = self.issue_for(key, names);
+        let cert = self.dir.path().join(format!("{}.pem", names[0]));
+        std::fs::write(&cert, cert_pem).unwrap();
+        Leaf { cert, key: leaf.key.clone(), der, key_der }
+    }
+
     fn issue(&self, names: &[&str]) -> (String, String, CertificateDer<'static>, Vec<u8>) {
+        self.issue_for(KeyPair::generate().unwrap(), names)
+    }
+
+    fn issue_for(&self, key: KeyPair, names: &[&str]) -> (String, String, CertificateDer<'static>, Vec<u8>) {
         let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let chain = format!("{}{}", cert.pem(), self.pem);
         (chain, key.serialize_pem(), cert.der().clone(), key.serialize_der())
