@@ -214,6 +214,7 @@ async fn refusals() {
     for (from, asked, status) in [
         ("127.0.0.1", request("DELETE", "/kept/1"), 405),
         ("127.0.0.1", get("/nothing"), 404),
+        ("127.0.0.1", request("TRACE", "/dealt/x"), 405),
         ("127.0.0.1", get("/dealt/a%2Fb"), 400),
         ("127.0.0.1", get("/dealt/%00"), 400),
         ("127.0.0.1", get("/dealt/x").host("a..b"), 400),

@@ -6,9 +6,9 @@
 mod architecture;
 #[cfg(test)]
 mod drains_on_stop;
+mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
-mod every_key_acts;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

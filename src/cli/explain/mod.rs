@@ -35,6 +35,7 @@ pub(super) struct Options {
     /// The request's method.
     method: Method,
     /// Its URL: `https://api.example.com/orders/7`, or a path with `-H 'Host: …'`.
+    #[arg(value_parser = url)]
     url: Uri,
     /// A header of the request; may be given several times.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
@@ -53,6 +54,13 @@ pub(super) struct Options {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    text.parse().map_err(|error| match error {
+        _ if !text.starts_with('/') && !text.contains("://") => format!("write it whole: `http://{text}`"),
+        error => format!("{error}: what is no letter, digit or one of -._~/?&=:%+ must be percent-encoded"),
+    })
 }
 
 /// `name: value`, as curl takes it.
@@ -97,6 +105,11 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         owner: client.and_then(|id| config.clients[id.index()].owner.clone()),
         ..Told::default()
     };
+    // The gate's and `ingress`'s word, before any route is asked.
+    if matches!(options.method, Method::CONNECT | Method::TRACE) {
+        told.refuse(Reason::MethodNotAllowed, format!("{} is not served here", options.method));
+        return Ok(told);
+    }
     let host = match host::parse(&authority) {
         Ok(host) => host.name,
         Err(problem) => {
