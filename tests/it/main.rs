@@ -14,6 +14,8 @@ mod harness;
 #[cfg(test)]
 mod harness_holds;
 #[cfg(test)]
+mod in_front_of_a_real_nginx;
+#[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]
 mod limits_each_route;
