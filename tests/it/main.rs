@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod docs_tell_the_truth;
+#[cfg(test)]
 mod drains_on_stop;
 mod every_key_acts;
 #[cfg(test)]
