@@ -16,7 +16,7 @@ mod answer;
 mod server;
 mod status;
 
-pub use server::{Socket, serve};
+pub use server::{Listener, Socket, serve};
 pub use status::{ListenerStatus, Outcome, Receipt, Status};
 
 /// Where the answers come from.

@@ -37,27 +37,24 @@ pub enum Socket {
     Unix(unix::net::UnixListener),
 }
 
-enum Listener {
+/// The same, in the hands of tokio.
+#[derive(Debug)]
+pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// Answers calls until `shutdown`; then takes no more, finishes those under way (a minute at most) and returns.
-///
-/// # Errors
-///
-/// The socket can't be handed to tokio.
-pub async fn serve<B: Backend>(socket: Socket, backend: Arc<B>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    serve_within(BOUNDS, socket, backend, shutdown).await
+pub async fn serve<B: Backend>(listener: Listener, backend: Arc<B>, shutdown: impl Future<Output = ()>) {
+    serve_within(BOUNDS, listener, backend, shutdown).await;
 }
 
 pub(super) async fn serve_within<B: Backend>(
     bounds: Bounds,
-    socket: Socket,
+    listener: Listener,
     backend: Arc<B>,
     shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let listener = Listener::new(socket)?;
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut calls = JoinSet::new();
     pin!(shutdown);
@@ -94,7 +91,6 @@ pub(super) async fn serve_within<B: Backend>(
     }
     drop(listener);
     while calls.join_next().await.is_some() {}
-    Ok(())
 }
 
 async fn call<B: Backend>(bounds: Bounds, io: Box<dyn Io>, backend: Arc<B>) {
@@ -120,7 +116,12 @@ trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 impl Listener {
-    fn new(socket: Socket) -> io::Result<Self> {
+    /// For the runtime that this is called in.
+    ///
+    /// # Errors
+    ///
+    /// The socket can't be handed to tokio.
+    pub fn new(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
             Socket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;

@@ -102,14 +102,13 @@ fn run(socket: Socket, backend: Arc<Scripted>) -> (oneshot::Sender<()>, std::thr
     let (stop, stopped) = oneshot::channel();
     let bounds = Bounds { header: backend.header, call: LONG };
     let thread = std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(server::serve_within(bounds, socket, backend, async {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let listener = Listener::new(socket).unwrap();
+            let ended = async {
                 let _ = stopped.await;
-            }))
-            .unwrap();
+            };
+            server::serve_within(bounds, listener, backend, ended).await;
+        });
     });
     (stop, thread)
 }

@@ -35,6 +35,8 @@ pub enum Phase {
     Write = 5,
     /// The caller to close after a last answer.
     Linger = 6,
+    /// The first request.
+    First = 7,
 }
 
 impl Phase {
@@ -46,6 +48,7 @@ impl Phase {
             4 => Self::Body,
             5 => Self::Write,
             6 => Self::Linger,
+            7 => Self::First,
             _ => Self::None,
         }
     }
@@ -60,6 +63,8 @@ pub enum Ended {
     Upstream,
     /// gatepost stops, or the listener is gone, and no request is under way.
     Drained,
+    /// gatepost stops, and the time for what is under way is over.
+    Cut,
 }
 
 /// The shared part of a connection. Deadlines are set with relaxed stores and looked at by one sweeper per worker: no timer is
@@ -144,7 +149,7 @@ impl Conn {
         let time = match phase {
             Phase::None => None,
             Phase::Handshake => Some(self.timeouts.handshake),
-            Phase::Idle => Some(self.timeouts.idle),
+            Phase::Idle | Phase::First => Some(self.timeouts.idle),
             Phase::Header => Some(self.timeouts.header),
             Phase::Body | Phase::Write => Some(self.timeouts.body),
             Phase::Linger => Some(LINGER),
@@ -210,6 +215,7 @@ impl Conn {
             0 => None,
             ENDED_DRAINED => Some(Ended::Drained),
             ENDED_UPSTREAM => Some(Ended::Upstream),
+            ENDED_CUT => Some(Ended::Cut),
             n => Some(Ended::Overdue(Phase::of(n))),
         }
     }
@@ -252,19 +258,33 @@ impl Conn {
         self.waker.wake();
     }
 
-    /// No further request after the present one; a connection that waits for one ends now.
+    /// No further request after the present one; a connection that waits for one ends now. One that never had a request
+    /// is given a moment: its caller has just come, the request is on its way, and it would not expect to send it twice.
     pub fn drain(&self) {
         self.closing.store(true, Relaxed);
-        if self.phase() == Phase::Idle {
-            self.end(ENDED_DRAINED);
+        match self.phase() {
+            Phase::Idle => self.end(ENDED_DRAINED),
+            Phase::Handshake | Phase::First => self.hurry(),
+            _ => {}
+        }
+    }
+
+    /// Ends the present phase soon, if it would end later.
+    pub fn hurry(&self) {
+        let soon = after(FIRST);
+        if self.deadline.load(Relaxed) > soon {
+            self.deadline.store(soon, Relaxed);
         }
     }
 }
 
 const ENDED_DRAINED: u8 = 100;
 const ENDED_UPSTREAM: u8 = 101;
+const ENDED_CUT: u8 = 102;
 /// How long a caller may take to read a last answer and close.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a drain waits for a connection's first request.
+const FIRST: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at: deadlines are met up to two sweeps late, never early.
 pub const SWEEP: Duration = Duration::from_millis(250);
 
@@ -322,4 +342,14 @@ pub fn drain(listener: Option<ListenerKey>) {
     for conn in conns.iter().filter(|c| listener.is_none_or(|l| c.info.listener == l)) {
         conn.drain();
     }
+}
+
+/// Ends all of this worker's connections, with the requests on them: each still tells its end. `false`: there are none.
+pub fn cut() -> bool {
+    let conns: Vec<_> = SWEEPER.with_borrow(|s| s.conns.iter().filter_map(Weak::upgrade).collect());
+    for conn in &conns {
+        conn.closing.store(true, Relaxed);
+        conn.end(ENDED_CUT);
+    }
+    !conns.is_empty()
 }

@@ -1,19 +1,30 @@
 //! What a request becomes on its way to a function, and an answer on its way back.
 
-use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
-use pingora_error::{Error, ErrorType, OrErr, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header, request::Parts};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::reply::X_REQUEST_ID_NAME;
+use super::reply::X_REQUEST_ID;
 use crate::config::model::{Endpoint, Route};
 
-// As they are written in HTTP/1. Names as text: pingora keeps the case of each, and takes that from here without a copy.
-const X_FORWARDED_FOR: &str = "X-Forwarded-For";
-const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
-const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Other ways of saying who called: nobody's word but gatepost's reaches a function.
 const SPOOFED: [&str; 6] =
     ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server", "x-client-ip", "true-client-ip"];
+/// Fields between the caller and gatepost alone (RFC 9110 §7.6.1), whether Connection names them or not.
+/// `Transfer-Encoding` is pingora's: it frames the body anew.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
+    "http2-settings",
+];
 
 /// The target for the function: base path, then the normalised path less `strip_prefix`, then the query as it came.
 /// `None`: what came is right as it is.
@@ -47,80 +58,103 @@ pub struct Caller<'r> {
     pub request_id: &'r HeaderValue,
 }
 
-/// What is in a request that has to go, found in one pass over its names.
+/// What is in a request that needs a closer look, found in one pass over its names.
 #[derive(Default)]
 struct Seen {
     spoofed: bool,
+    hop_by_hop: bool,
     cookie: bool,
     proto: bool,
     via: bool,
 }
 
 impl Seen {
-    fn of(request: &RequestHeader) -> Self {
+    fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
-        for name in request.headers.keys() {
+        for name in headers.keys() {
             match name.as_str() {
+                "host" | "accept" | "user-agent" | "content-length" | "content-type" => {}
                 "cookie" => seen.cookie = true,
                 "via" => seen.via = true,
                 "x-forwarded-proto" => seen.proto = true,
-                name => seen.spoofed |= SPOOFED.contains(&name),
+                name => {
+                    seen.spoofed |= SPOOFED.contains(&name);
+                    seen.hop_by_hop |= HOP_BY_HOP.contains(&name);
+                }
             }
         }
         seen
     }
 }
 
-/// Makes the request that a function gets. Hop-by-hop fields are gone already (pingora). `own_host` is the function's;
-/// `None`: the caller's is kept.
+/// Makes the request that a function gets, out of the one that came. `own_host` is the function's; `None`: the caller's
+/// is kept.
+///
+/// Its names lose their case (RFC 9110 §5.1: it has no meaning): pingora's second map for that would cost as much as all
+/// the rest here.
 ///
 /// # Errors
 ///
-/// The target is no URI after all.
+/// What is wrong with the request's Connection field, or its target, for the caller.
 pub fn edit(
     request: &mut RequestHeader,
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
-) -> Result<()> {
-    let came_by_h2 = request.uri.authority().is_some();
-    let asked_host = match request.uri.authority() {
+) -> Result<(), &'static str> {
+    let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts = Parts::from(std::mem::replace(request, nothing));
+    let done = edit_parts(&mut parts, caller, own_host, target);
+    *request = RequestHeader::from(parts);
+    done
+}
+
+fn edit_parts(
+    parts: &mut Parts,
+    caller: Caller<'_>,
+    own_host: Option<&HeaderValue>,
+    target: Option<&str>,
+) -> Result<(), &'static str> {
+    const BAD_TARGET: &str = "the request target is no URI";
+    let asked_host = match parts.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => request.headers.get(header::HOST).cloned(),
+        None => parts.headers.get(header::HOST).cloned(),
     };
     match target {
-        Some(target) => request.set_uri(target.parse::<Uri>().or_err(ErrorType::InvalidHTTPHeader, "target")?),
+        Some(target) => parts.uri = target.parse().map_err(|_| BAD_TARGET)?,
         // Origin-form: the authority is in Host from here on.
-        None if came_by_h2 => {
-            let path = request.uri.path_and_query().cloned();
+        None if caller.version == Version::HTTP_2 => {
+            let path = parts.uri.path_and_query().cloned();
             let uri = path.map_or_else(|| Ok(Uri::from_static("/")), |p| Uri::builder().path_and_query(p).build());
-            request.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "target")?);
+            parts.uri = uri.map_err(|_| BAD_TARGET)?;
         }
         None => {}
     }
-    let seen = Seen::of(request);
+    let headers = &mut parts.headers;
+    let seen = Seen::of(headers);
+    if seen.hop_by_hop {
+        strip_hop_by_hop(headers, caller.version)?;
+    }
     match (own_host, &asked_host) {
-        (Some(own), _) => set(request, "Host", own.clone())?,
-        (None, Some(asked)) if came_by_h2 => set(request, "Host", asked.clone())?,
-        (None, _) => {}
+        (Some(host), _) | (None, Some(host)) => drop(headers.insert(header::HOST, host.clone())),
+        (None, None) => {}
     }
     if seen.spoofed {
         for name in SPOOFED {
-            request.remove_header(name);
+            headers.remove(name);
         }
     }
-    set(request, X_FORWARDED_FOR, caller.ip)?;
-    let believed = seen.proto && caller.is_trusted && {
-        request.headers.get("x-forwarded-proto").is_some_and(|p| p == "https" || p == "http")
-    };
+    headers.insert(X_FORWARDED_FOR, caller.ip);
+    let believed =
+        seen.proto && caller.is_trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|p| p == "https" || p == "http");
     if !believed {
-        set(request, X_FORWARDED_PROTO, HeaderValue::from_static(if caller.tls { "https" } else { "http" }))?;
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if caller.tls { "https" } else { "http" }));
     }
     match asked_host {
-        Some(host) => set(request, X_FORWARDED_HOST, host)?,
-        None => drop(request.remove_header("x-forwarded-host")),
-    }
-    set(request, X_REQUEST_ID_NAME, caller.request_id.clone())?;
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+    headers.insert(X_REQUEST_ID, caller.request_id.clone());
     // RFC 9110 §7.6.3: a gateway says that it was here.
     let via = HeaderValue::from_static(match caller.version {
         Version::HTTP_2 => "2 gatepost",
@@ -128,28 +162,69 @@ pub fn edit(
         _ => "1.1 gatepost",
     });
     if seen.via {
-        request.append_header("Via", via)?;
+        headers.append(header::VIA, via);
     } else {
-        set(request, "Via", via)?;
+        headers.insert(header::VIA, via);
     }
-    if seen.cookie { join_cookies(request) } else { Ok(()) }
+    if seen.cookie {
+        join_cookies(headers)?;
+    }
+    Ok(())
 }
 
-fn set(request: &mut RequestHeader, name: &'static str, value: HeaderValue) -> Result<()> {
-    request.insert_header(name, value)
+/// Takes out what is between the caller and gatepost alone, and puts in again what a WebSocket or gRPC needs.
+fn strip_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<(), &'static str> {
+    /// More are nobody's need, and each costs a look-up.
+    const MOST: usize = 10;
+    let mut named = Vec::new();
+    let mut wants_upgrade = false;
+    for token in headers.get_all(header::CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')) {
+        let token = token.trim_ascii();
+        if token.is_empty() {
+            continue;
+        }
+        wants_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+        let name = HeaderName::from_bytes(token).map_err(|_| "Connection names what is no header field")?;
+        // A caller that could take these away would choose what a function believes.
+        if name == header::HOST || name.as_str().starts_with("x-forwarded-") || name == header::CONTENT_LENGTH {
+            return Err("Connection names a field that is not the connection's");
+        }
+        if named.len() == MOST {
+            return Err("Connection names too many fields");
+        }
+        named.push(name);
+    }
+    let is_websocket = wants_upgrade
+        && version == Version::HTTP_11
+        && headers.get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    // RFC 9113 §8.2.2: the one value that h2 allows; gRPC asks for it.
+    let trailers = version == Version::HTTP_2 && headers.get(header::TE).is_some_and(|te| te == "trailers");
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if is_websocket {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
 }
 
 /// RFC 9113 §8.2.3: cookies that h2 split into several fields are one field again for whoever reads HTTP/1.
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let mut crumbs = request.headers.get_all(header::COOKIE).iter();
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return Ok(());
     }
-    let joined =
-        request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
-        .map_err(|e| Error::because(ErrorType::InvalidHTTPHeader, "cookie", e))?;
-    request.insert_header(header::COOKIE, joined)
+    let joined = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)).map_err(|_| "a cookie is malformed")?;
+    headers.insert(header::COOKIE, joined);
+    Ok(())
 }
 
 /// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), and what only
@@ -159,24 +234,35 @@ pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
     }
-    // Nearly all answers have nothing of all this: one pass over the names tells.
+    // Nearly all answers have nothing of all this but a plain Connection, which pingora replaces: one pass tells.
     let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    let goes = |name: &HeaderName| match name.as_str() {
-        "connection" | "upgrade" => !is_switching,
+    let goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
+        "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
+        "upgrade" => !is_switching,
         "keep-alive" | "proxy-connection" | "x-gatepost-reason" => true,
         "transfer-encoding" => to_h2,
         _ => false,
     };
+    if response.headers.iter().any(goes) {
+        strip(response, is_switching, to_h2);
+    }
+}
+
+#[cold]
+fn strip(response: &mut ResponseHeader, is_switching: bool, to_h2: bool) {
     let mut going: Vec<HeaderName> = Vec::new();
-    for name in response.headers.keys().filter(|name| goes(name)) {
-        going.push(name.clone());
-        if name == header::CONNECTION {
-            let named =
-                response.headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-            going.extend(named.filter_map(|name| name.trim().parse().ok()));
-        }
+    if !is_switching {
+        let named = response.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+        going.extend(named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()));
+        going.extend([header::CONNECTION, header::UPGRADE]);
+    }
+    if to_h2 {
+        going.push(header::TRANSFER_ENCODING);
     }
     for name in going {
         response.remove_header(&name);
+    }
+    for name in ["keep-alive", "proxy-connection", "x-gatepost-reason"] {
+        response.remove_header(name);
     }
 }

@@ -10,6 +10,9 @@ use memchr::memchr;
 
 use crate::decide::Reason;
 
+/// The longest registered one has 17 letters.
+const LONGEST_METHOD: usize = 64;
+
 /// Bounds of a head, in bytes and lines.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
@@ -235,8 +238,8 @@ struct RequestLine<'l> {
 fn request_line<'l>(line: &'l [u8], limits: &HeadLimits) -> Result<RequestLine<'l>, BadHead> {
     let method_end = memchr(b' ', line).ok_or(BadHead::new("the request line has no target"))?;
     let method = &line[..method_end];
-    if method.is_empty() || !method.iter().all(|&b| is_token(b)) {
-        return Err(BadHead::new("the method is not a token"));
+    if method.is_empty() || method.len() > LONGEST_METHOD || !method.iter().all(|&b| is_token(b)) {
+        return Err(BadHead::new("the method is not a token, or longer than 64 letters"));
     }
     let rest = &line[method_end + 1..];
     let target_end = memchr(b' ', rest).ok_or(BadHead::new("the request line has no version"))?;

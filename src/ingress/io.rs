@@ -125,6 +125,8 @@ pub struct Io {
     searched: usize,
     /// To be written.
     outbox: BytesMut,
+    /// What waits in `outbox` waited already when the task last came to rest.
+    is_overdue: bool,
     saw_end: bool,
     /// Something was written since the present request's head.
     answered: bool,
@@ -156,6 +158,7 @@ impl Io {
             inbox: BytesMut::new(),
             searched: 0,
             outbox: BytesMut::new(),
+            is_overdue: false,
             saw_end: false,
             answered: false,
             bytes_in: 0,
@@ -207,11 +210,15 @@ impl Io {
                         }
                     }
                 }
-            } else if self.conn.phase() != Phase::Idle {
-                self.conn.begin(Phase::Idle);
+            } else if !matches!(self.conn.phase(), Phase::Idle | Phase::First) {
+                let first = self.conn.phase() == Phase::Handshake;
+                self.conn.begin(if first { Phase::First } else { Phase::Idle });
                 // `drain` may have run while this connection was busy.
                 if self.conn.closing.load(Relaxed) {
-                    return Poll::Ready(Next::Drained);
+                    if !first {
+                        return Poll::Ready(Next::Drained);
+                    }
+                    self.conn.hurry();
                 }
             }
             if self.saw_end {
@@ -324,6 +331,7 @@ impl Io {
             }
             if self.inbox.len() >= pool::SIZE / 2 {
                 self.conn.register(cx.waker());
+                self.poll_rest(cx)?;
                 return Poll::Pending;
             }
             // Almost always nothing comes: no buffer is taken for that.
@@ -332,6 +340,7 @@ impl Io {
             let read = self.transport.poll_read(cx, &mut buf);
             if read.is_pending() {
                 self.conn.register(cx.waker());
+                self.poll_rest(cx)?;
             }
             ready!(read)?;
             if buf.filled().is_empty() {
@@ -362,7 +371,24 @@ impl Io {
             }
         }
         pool::give(&mut self.outbox);
+        self.is_overdue = false;
         Poll::Ready(Ok(()))
+    }
+
+    /// The task waits for the caller, and so for the function as well: what it gathered goes out, for pingora flushes a body
+    /// with a length at its end only. Not at the first wait: most often the rest of the answer is here a moment later.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.is_overdue, true) {
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
+        match self.poll_outbox(cx) {
+            Poll::Ready(done) => done,
+            Poll::Pending => Ok(()),
+        }
     }
 
     fn write_waits<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -377,8 +403,8 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // An answer went out before the request was read to its end: see `linger`.
-        if self.answered && !self.request_is_read() && !self.saw_end {
+        // An answer went out, and not all that the caller sent was read: see `linger`.
+        if self.answered && !self.saw_end && !(self.request_is_read() && self.inbox.is_empty()) {
             self.keep_for_linger();
         }
     }
@@ -425,6 +451,7 @@ impl AsyncRead for Io {
                 this.conn.register(cx.waker());
                 if this.gate != Gate::Open {
                     this.conn.waits(Phase::Body);
+                    this.poll_rest(cx)?;
                 }
                 return Poll::Pending;
             }

@@ -47,6 +47,8 @@ pub struct Ctx {
     live: Option<Arc<Live>>,
     conn: Option<Arc<Conn>>,
     is_h2: bool,
+    /// The Host as it came: what goes on is another.
+    asked_host: Option<HeaderValue>,
     request_id: HeaderValue,
     client_ip: Option<IpAddr>,
     client: Option<crate::config::model::ClientId>,
@@ -62,6 +64,8 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     wants_fresh: bool,
     is_upgrade: bool,
+    /// pingora was given the whole answer.
+    is_whole: bool,
     attempts: u32,
     attempt_started: Now,
     connect: Option<Duration>,
@@ -89,6 +93,7 @@ impl Ctx {
             live: None,
             conn: None,
             is_h2: false,
+            asked_host: None,
             request_id: HeaderValue::from_static("-"),
             client_ip: None,
             client: None,
@@ -101,6 +106,7 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            is_whole: false,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -156,6 +162,8 @@ impl Ingress {
         ctx.is_h2 = session.is_http2();
         if ctx.is_h2 {
             conn.stream_begins();
+            // HTTP/1 callers have the sweeper.
+            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
         ctx.is_upgrade = Self::asks_for_websocket(session);
         if session.req_header().version == Version::HTTP_10 {
@@ -217,15 +225,43 @@ impl Ingress {
                 conn.bound_total(function.timeouts.total);
             }
         }
-        if decision.path != facts.path {
+        if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
         }
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
+        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
         ctx.live = Some(live);
         ctx.conn = Some(conn);
-        outcome.map(|_| ())
+        outcome
+    }
+
+    /// Makes the request what the function gets: once, before any attempt copies it.
+    fn edit(
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+        live: &Live,
+        conn: &Conn,
+        from_trusted: bool,
+    ) -> Result<(), Refusal> {
+        let Some(picked) = ctx.picked else { return Ok(()) };
+        ctx.asked_host = match request.uri.authority() {
+            Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+            None => request.headers.get(header::HOST).cloned(),
+        };
+        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let caller = forward::Caller {
+            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
+            is_trusted: from_trusted,
+            tls: conn.info.tls,
+            version: request.version,
+            request_id: &ctx.request_id,
+        };
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
+        forward::edit(request, caller, own_host, ctx.target.as_deref())
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
     }
 
     /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
@@ -259,8 +295,14 @@ impl Ingress {
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         // A small body that is on its way is read, so that the connection can be kept.
-        if !session.is_body_done() && Self::body_is_small(session) {
-            session.drain_request_body().await?;
+        // Not one that has come to its end already: it is what the refusal is about.
+        let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
+        if !is_over
+            && !session.is_body_done()
+            && Self::body_is_small(session)
+            && session.drain_request_body().await.is_err()
+        {
+            session.set_keepalive(None);
         }
         let is_end = answer.body.is_empty();
         session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
@@ -311,9 +353,10 @@ impl Ingress {
 
         let config = &live.snapshot.config;
         let request = session.req_header();
-        let host = match request.uri.authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
+        let host = match (&ctx.asked_host, request.uri.authority()) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Some(authority)) => authority.as_str().as_bytes(),
+            (None, None) => request.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes()),
         };
         let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
         let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
@@ -361,7 +404,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
             _ => Class::Refused,
         };
     }
-    match (ctx.upstream_status.or(status), error) {
+    // Whoever is answered early may keep the rest of its request.
+    let is_early = |e: &&Error| ctx.is_whole && *e.esource() == ErrorSource::Downstream && !is_of_writing(e.etype());
+    match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
         (Some(429), _) => Class::Throttled,
@@ -369,6 +414,10 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
         (Some(400..), _) => Class::ClientError,
         _ => Class::Ok,
     }
+}
+
+fn is_of_writing(etype: &ErrorType) -> bool {
+    matches!(etype, ErrorType::WriteError | ErrorType::WriteTimedout)
 }
 
 #[async_trait]
@@ -392,7 +441,7 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -420,12 +469,16 @@ impl ProxyHttp for Ingress {
         };
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        if !ctx.is_h2 {
-            // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more.
+        // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
+        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
+        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
             let left = total.saturating_sub(since(ctx.started));
-            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(left, |t| t.min(left)));
+            for bound in [&mut peer.options.read_timeout, &mut peer.options.write_timeout] {
+                *bound = Some(bound.map_or(left, |t| t.min(left)));
+            }
         }
         if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
@@ -434,38 +487,6 @@ impl ProxyHttp for Ingress {
         }
         ctx.attempt_started = live::now();
         Ok(peer)
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Error::e_explain(ErrorType::InternalError, "no version was picked");
-        };
-        let now = live::now();
-        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
-        ctx.sent_at = Some(now);
-        if let Some(address) = ctx.address {
-            live.target(picked.function, picked.version).succeeded(address);
-        }
-        let function = &live.snapshot.config.functions[picked.function.index()];
-        let timeouts = &function.timeouts;
-        if !ctx.is_h2 {
-            conn.bound_silence(Some(timeouts.first_byte));
-        }
-        let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
-        let caller = forward::Caller {
-            ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
-            is_trusted: live.snapshot.config.server.trusted_proxies.contains(conn.info.ip()),
-            tls: conn.info.tls,
-            version: session.req_header().version,
-            request_id: &ctx.request_id,
-        };
-        let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
-        forward::edit(request, caller, own_host, ctx.target.as_deref())
     }
 
     async fn request_body_filter(
@@ -492,9 +513,20 @@ impl ProxyHttp for Ingress {
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
-            live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
+            return Ok(());
+        };
+        let now = live::now();
+        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
+        ctx.sent_at = Some(now);
+        if let Some(address) = ctx.address {
+            live.target(picked.function, picked.version).succeeded(address);
         }
+        if !ctx.is_h2 {
+            let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+            conn.bound_silence(Some(timeouts.first_byte));
+        }
+        live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
         Ok(())
     }
 
@@ -544,9 +576,10 @@ impl ProxyHttp for Ingress {
         &self,
         _session: &mut Session,
         _body: &mut Option<bytes::Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        ctx.is_whole = end_of_stream;
         if ctx.total.is_some_and(|total| since(ctx.started) > total) {
             return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
         }

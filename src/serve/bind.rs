@@ -6,14 +6,14 @@ use std::{
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
-            fs::{FileTypeExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::model::ListenAddress;
 
@@ -63,22 +63,41 @@ impl Listening {
     }
 }
 
-/// Binds and listens.
+/// Binds and listens. `leaving` are sockets of ours that will close soon and don't stand in the way until then:
+/// `0.0.0.0:443` moves to `127.0.0.1:443` without a moment in which nobody listens.
 ///
 /// # Errors
 ///
 /// What the kernel says: the address is in use, not this machine's, not allowed.
-pub fn bind(address: &ListenAddress, mode: u32) -> io::Result<Listening> {
+pub fn bind(address: &ListenAddress, mode: u32, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
     match address {
-        ListenAddress::Tcp(address) => tcp(*address).map(Listening::Tcp),
+        ListenAddress::Tcp(address) => match tcp(*address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => beside(*address, leaving),
+            done => done,
+        },
         ListenAddress::Unix(path) => unix(path, mode).map(Listening::Unix),
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// Linux lets sockets of one user share a port where each agrees, at the moment of binding (`SO_REUSEPORT`, socket(7)). Ours
+/// agree for that moment alone: later, a second gatepost would take every other connection.
+fn beside(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
+    let agree = |yes| leaving.iter().try_for_each(|fd| SockRef::from(fd).set_reuse_port(yes));
+    let bound = agree(true).and_then(|()| tcp(address, true));
+    agree(false)?;
+    if let Ok(listening) = &bound {
+        SockRef::from(listening).set_reuse_port(false)?;
+    }
+    bound
+}
+
+fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor may linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         // `[::]:443` and `0.0.0.0:443` are two listeners: each says what it takes.
         socket.set_only_v6(true)?;
@@ -88,7 +107,34 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Listening::Tcp(socket.into()))
+}
+
+/// The file of a unix socket, as it was when we made it.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// `None` for TCP.
+    pub fn of(address: &ListenAddress) -> Option<Self> {
+        let ListenAddress::Unix(path) = address else { return None };
+        let about = fs::symlink_metadata(path).ok()?;
+        Some(Self { path: path.clone(), device: about.dev(), inode: about.ino() })
+    }
+
+    /// Removes it, unless it is another one by now: a successor's.
+    pub fn remove(&self) {
+        let ours = |about: fs::Metadata| about.dev() == self.device && about.ino() == self.inode;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket's file");
+        }
+    }
 }
 
 fn unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -115,21 +161,62 @@ mod tests {
     #[test]
     fn port_0_is_told_and_a_taken_port_is_an_error() {
         let any = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let first = bind(&any, 0).unwrap();
+        let first = bind(&any, 0, &[]).unwrap();
         let told = first.local_address(&any);
         assert_ne!(told, any);
-        assert_eq!(bind(&told, 0).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&told, 0, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_left_over_socket_file_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let address = ListenAddress::Unix(dir.path().join("s"));
-        drop(bind(&address, 0o600).unwrap());
-        let live = bind(&address, 0o640).unwrap();
+        drop(bind(&address, 0o600, &[]).unwrap());
+        let live = bind(&address, 0o640, &[]).unwrap();
         let mode = fs::metadata(dir.path().join("s")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert_eq!(bind(&address, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&address, 0o600, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // The one caller was the look whether it lives.
+        live.accept().unwrap();
         assert_eq!(live.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_socket_that_leaves_does_not_stand_in_the_way_and_nobody_else_gets_in() {
+        let tcp = |address: String| ListenAddress::Tcp(address.parse().unwrap());
+        let any = tcp("0.0.0.0:0".to_owned());
+        let wide = bind(&any, 0, &[]).unwrap();
+        let ListenAddress::Tcp(bound) = wide.local_address(&any) else { panic!("not TCP") };
+        let narrow = tcp(format!("127.0.0.1:{}", bound.port()));
+        assert_eq!(bind(&narrow, 0, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let beside = bind(&narrow, 0, &[wide.as_fd()]).unwrap();
+        // Both listen, until the old one closes.
+        let _caller = std::net::TcpStream::connect(("127.0.0.1", bound.port())).unwrap();
+        let taken = rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&beside, rustix::event::PollFlags::IN)],
+            Some(&rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 }),
+        );
+        assert_eq!(taken, Ok(1), "the narrower socket is not the one that is called");
+        beside.accept().unwrap();
+        assert_eq!(bind(&narrow, 0, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(wide);
+        assert_eq!(bind(&narrow, 0, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(beside);
+        bind(&narrow, 0, &[]).unwrap();
+    }
+
+    #[test]
+    fn a_socket_file_that_is_a_successors_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = ListenAddress::Unix(dir.path().join("s"));
+        let _ours = bind(&address, 0o600, &[]).unwrap();
+        let file = SocketFile::of(&address).unwrap();
+        // A rename, so that the kernel can't give out the same inode again.
+        fs::rename(dir.path().join("s"), dir.path().join("old")).unwrap();
+        let _theirs = bind(&address, 0o600, &[]).unwrap();
+        file.remove();
+        assert!(dir.path().join("s").exists());
+        SocketFile::of(&address).unwrap().remove();
+        assert!(!dir.path().join("s").exists());
     }
 }

@@ -49,7 +49,8 @@ pub struct Accepted {
 pub async fn serve(accepted: Accepted) {
     let Accepted { socket, peer, listener, settings, proxy, shutdown, counted } = accepted;
     // The set-up's state is large, and gone before the first request: in a box of its own.
-    let ready = Box::pin(set_up(socket, peer, listener, &settings)).await;
+    let ending = *shutdown.borrow();
+    let ready = Box::pin(set_up(socket, peer, listener, &settings, ending)).await;
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
@@ -69,17 +70,25 @@ async fn set_up(
     peer: Option<SocketAddr>,
     listener: ListenerKey,
     settings: &Settings,
+    ending: bool,
 ) -> Result<Ready, Refused> {
     let info = Info { listener, peer, tls: settings.tls.is_some() };
-    let mut conn = Conn::new(info, settings.timeouts);
-    conn.begin(Phase::Handshake);
+    let begin = |info| {
+        let conn = Conn::new(info, settings.timeouts);
+        conn.begin(Phase::Handshake);
+        if ending {
+            // The last from the kernel's queue: the drain may have looked before this one was there.
+            conn.drain();
+        }
+        conn
+    };
+    let mut conn = begin(info);
     let mut wire = Wire::new(socket);
     let peer_ip = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |p| p.ip());
     if settings.proxy_protocol.as_ref().is_some_and(|from| from.contains(peer_ip)) {
         let told = in_time(&conn, proxy_header(&mut wire)).await.ok_or(Refused::ProxyHeader)??;
         if told.is_some() {
-            conn = Conn::new(Info { peer: told, ..info }, settings.timeouts);
-            conn.begin(Phase::Handshake);
+            conn = begin(Info { peer: told, ..info });
         }
     }
     if let Some(tls) = &settings.tls {

@@ -1,14 +1,14 @@
-//! A listener while it lives: its socket, its settings of the present config, and the task that accepts.
+//! One listener while it lives: its socket, the task that accepts, and the role and settings that the present config gives it.
 
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Handle,
     sync::watch,
+    task::JoinHandle,
 };
 
 use super::{
@@ -24,8 +25,8 @@ use super::{
     workers::{Worker, Workers},
 };
 use crate::{
-    config::model::{ListenerTimeouts, Name, Networks},
-    ingress::{conn::ListenerKey, wire::Socket},
+    config::model::{Listener, ListenerTimeouts, Name, Networks},
+    ingress::{conn::ListenerKey, wire},
     observe::metrics::{ConnectionResult, ListenerCounts},
 };
 
@@ -40,6 +41,27 @@ pub struct Settings {
     pub counts: Arc<ListenerCounts>,
 }
 
+impl Settings {
+    pub fn of(listener: &Listener, tls: Option<Arc<rustls::ServerConfig>>, counts: Arc<ListenerCounts>) -> Self {
+        Self {
+            tls,
+            proxy_protocol: listener.proxy_protocol.clone(),
+            h2c: listener.h2c,
+            max_connections: listener.max_connections.map(|n| n.get() as usize),
+            timeouts: listener.timeouts,
+            counts,
+        }
+    }
+
+    /// Whether a connection that was accepted by these settings would come in by `listener`'s the same way. Else it may
+    /// hold what is no longer allowed: plain text, or an address that a peer told who may not.
+    pub fn same_ways(&self, listener: &Listener) -> bool {
+        self.tls.is_some() != listener.tls.is_empty()
+            && self.proxy_protocol == listener.proxy_protocol
+            && (self.h2c == listener.h2c || self.tls.is_some())
+    }
+}
+
 /// Why a connection came to nothing before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -47,15 +69,30 @@ pub enum Refused {
     Handshake,
 }
 
-/// What a listener's accept task and its connections share.
+/// What the connections of a listener share, from the first to the last that came by the same ways. A listener that gets
+/// another name, another socket or TLS is another one from then on.
 #[derive(Debug)]
 pub struct Shared {
     pub name: Name,
     pub key: ListenerKey,
     pub settings: ArcSwap<Settings>,
     open: AtomicUsize,
-    /// Turns true when the listener's connections are to end.
-    pub ending: watch::Sender<bool>,
+    /// Turns true when these connections are to end.
+    ending: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub fn new(name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
+        let ending = watch::Sender::new(false);
+        Self { name, key, settings: ArcSwap::from(settings), open: AtomicUsize::new(0), ending }
+    }
+
+    /// Lets its connections end: idle ones now, others after their request.
+    pub fn end_connections(&self, workers: &Workers) {
+        // First: one that is accepted just now sees it, or is seen by the drain.
+        self.ending.send_replace(true);
+        workers.drain(Some(self.key));
+    }
 }
 
 /// Connections of the whole process.
@@ -105,77 +142,65 @@ impl Drop for Counted {
     }
 }
 
-/// A listener that accepts. Dropping it closes the socket, once what the kernel had accepted is taken.
+/// A listening socket that a runtime watches.
+pub type Socket = Arc<AsyncFd<Listening>>;
+
+/// A socket that is accepted from, in the role of a listener.
 pub struct Open {
-    pub shared: Arc<Shared>,
+    role: Arc<ArcSwap<Shared>>,
+    socket: Socket,
     stop: watch::Sender<bool>,
-    /// A second handle of the socket, for a listener of another name.
-    socket: OwnedFd,
-    is_unix: bool,
-    pub stopped: tokio::task::JoinHandle<()>,
+    stopped: JoinHandle<()>,
 }
 
 impl Open {
-    /// Begins to accept on `listening`; `accepts` is the runtime for that.
-    ///
-    /// # Errors
-    ///
-    /// The kernel has no room to watch the socket.
+    /// Begins to accept; `accepts` is the runtime that watches the socket.
     pub fn start(
-        name: Name,
-        key: ListenerKey,
-        listening: Listening,
-        settings: Arc<Settings>,
+        socket: Socket,
+        shared: Arc<Shared>,
         accepts: &Handle,
         workers: &Arc<Workers>,
         total: &Arc<Total>,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            name,
-            key,
-            settings: ArcSwap::from(settings),
-            open: AtomicUsize::new(0),
-            ending: watch::Sender::new(false),
-        });
+    ) -> Self {
+        let role = Arc::new(ArcSwap::from(shared));
         let (stop, stopping) = watch::channel(false);
-        let task = Accept { shared: shared.clone(), workers: workers.clone(), total: total.clone() };
-        let (socket, is_unix) = (listening.as_fd().try_clone_to_owned()?, matches!(listening, Listening::Unix(_)));
-        let guard = accepts.enter();
-        let listening = watched(listening)?;
-        drop(guard);
-        let stopped = accepts.spawn(task.run(listening, stopping));
-        Ok(Self { shared, stop, socket, is_unix, stopped })
+        let task = Accept { role: role.clone(), workers: workers.clone(), total: total.clone() };
+        let stopped = accepts.spawn(task.run(socket.clone(), stopping));
+        Self { role, socket, stop, stopped }
     }
 
-    /// The same socket once more.
-    ///
-    /// # Errors
-    ///
-    /// Out of file descriptors.
-    pub fn duplicate(&self) -> io::Result<Listening> {
-        let socket = self.socket.try_clone()?;
-        Ok(if self.is_unix { Listening::Unix(socket.into()) } else { Listening::Tcp(socket.into()) })
+    pub fn present(&self) -> Arc<Shared> {
+        self.role.load_full()
     }
 
-    /// No further connections; those that wait in the kernel's queue are still taken.
-    pub fn stop_accepting(&self) {
+    /// Further connections come in as this listener's; returns whose they were.
+    pub fn turn_into(&self, shared: Arc<Shared>) -> Arc<Shared> {
+        self.role.swap(shared)
+    }
+
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
+    /// No further connections: those that wait in the kernel's queue are still taken, then the socket closes and what is
+    /// returned ends.
+    pub fn stop(self) -> JoinHandle<()> {
         self.stop.send_replace(true);
-    }
-
-    /// Lets its connections end: idle ones now, others after their request.
-    pub fn end_connections(&self, workers: &Workers) {
-        self.shared.ending.send_replace(true);
-        workers.drain(Some(self.shared.key));
+        self.stopped
     }
 }
 
 /// Registers the socket with the runtime that is entered.
+///
+/// # Errors
+///
+/// The kernel has no room to watch the socket.
 #[expect(
     deprecated,
     reason = "its successor is `unsafe`, for types that lie about their descriptor; `Listening` owns std's sockets"
 )]
-fn watched(listening: Listening) -> io::Result<AsyncFd<Listening>> {
-    AsyncFd::with_interest(listening, Interest::READABLE)
+pub fn watched(listening: Listening) -> io::Result<Socket> {
+    AsyncFd::with_interest(listening, Interest::READABLE).map(Arc::new)
 }
 
 impl AsRawFd for Listening {
@@ -185,16 +210,19 @@ impl AsRawFd for Listening {
 }
 
 struct Accept {
-    shared: Arc<Shared>,
+    role: Arc<ArcSwap<Shared>>,
     workers: Arc<Workers>,
     total: Arc<Total>,
 }
 
 /// How long to wait for file descriptors or memory to come free.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often that is said.
+const TELL: Duration = Duration::from_secs(10);
 
 impl Accept {
-    async fn run(self, listening: AsyncFd<Listening>, mut stopping: watch::Receiver<bool>) {
+    async fn run(self, listening: Socket, mut stopping: watch::Receiver<bool>) {
+        let mut told = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -206,8 +234,13 @@ impl Accept {
                 // The caller went away while it waited.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
-                    self.shared.settings.load().counts.count(ConnectionResult::AcceptFailed);
-                    tracing::warn!(listener = &*self.shared.name, error = %e, "cannot accept a connection");
+                    let shared = self.role.load_full();
+                    shared.settings.load().counts.count(ConnectionResult::AcceptFailed);
+                    // Out of descriptors, it fails twenty times a second until some come free: told once in ten seconds.
+                    if told.is_none_or(|at: Instant| at.elapsed() > TELL) {
+                        told = Some(Instant::now());
+                        tracing::warn!(listener = %shared.name, error = %e, "cannot accept a connection");
+                    }
                     tokio::time::sleep(BREATH).await;
                 }
             }
@@ -218,14 +251,15 @@ impl Accept {
     }
 
     fn dispatch(&self, fd: OwnedFd, peer: Option<SocketAddr>) {
-        let settings = self.shared.settings.load_full();
+        let shared = self.role.load_full();
+        let settings = shared.settings.load_full();
         let worker = self.workers.least_busy().clone();
         settings.counts.opened();
         worker.open.fetch_add(1, Relaxed);
-        let here = self.shared.open.fetch_add(1, Relaxed) + 1;
+        let here = shared.open.fetch_add(1, Relaxed) + 1;
         let all = self.total.open.fetch_add(1, Relaxed) + 1;
         let counted = Counted {
-            listener: self.shared.clone(),
+            listener: shared.clone(),
             total: self.total.clone(),
             worker: worker.clone(),
             counts: settings.counts.clone(),
@@ -238,10 +272,10 @@ impl Accept {
             return;
         }
         settings.counts.count(ConnectionResult::Accepted);
-        let listener = self.shared.key;
-        let shutdown = self.shared.ending.subscribe();
+        let listener = shared.key;
+        let shutdown = shared.ending.subscribe();
         worker.spawn(async move {
-            let (Some(proxy), Ok(socket)) = (super::workers::proxy(), socket(fd, peer.is_none())) else { return };
+            let (Some(proxy), Ok(socket)) = (super::workers::proxy(), stream(fd, peer.is_none())) else { return };
             connection::serve(Accepted { socket, peer, listener, settings, proxy, shutdown, counted }).await;
         });
     }
@@ -256,10 +290,10 @@ fn turn_away(fd: &OwnedFd) {
     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
 }
 
-fn socket(fd: OwnedFd, is_unix: bool) -> io::Result<Socket> {
+fn stream(fd: OwnedFd, is_unix: bool) -> io::Result<wire::Socket> {
     Ok(if is_unix {
-        Socket::Unix(tokio::net::UnixStream::from_std(fd.into())?)
+        wire::Socket::Unix(tokio::net::UnixStream::from_std(fd.into())?)
     } else {
-        Socket::Tcp(tokio::net::TcpStream::from_std(fd.into())?)
+        wire::Socket::Tcp(tokio::net::TcpStream::from_std(fd.into())?)
     })
 }

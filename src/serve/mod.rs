@@ -9,6 +9,7 @@ mod board;
 mod connection;
 pub mod generations;
 mod listener;
+mod listeners;
 pub mod notify;
 pub mod receipt;
 pub mod requests;
@@ -17,7 +18,7 @@ mod tls;
 pub mod watch;
 mod workers;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -186,6 +187,3 @@ impl Stop {
         }
     }
 }
-
-/// The numbered names of listeners: a connection keeps its number over reloads.
-type Names = Arc<std::sync::Mutex<Vec<Name>>>;

@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     future::Future,
     io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,16 +15,17 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::{
-    runtime::{self, Handle},
-    sync::{mpsc, oneshot, watch as channel},
+    runtime::Handle,
+    sync::{mpsc, oneshot},
 };
 
 use super::{
-    Names, Order, Ready, Receipt, ReloadResult,
-    bind::{Listening, bind},
+    Order, Ready, Receipt, ReloadResult,
+    bind::{Listening, SocketFile, bind},
     board::{Board, told},
     generations::{Author, Generations, StateError},
-    listener::{Open, Settings, Total},
+    listener::Total,
+    listeners::{Listeners, Plan},
     notify, requests, tls,
     watch::WatchSet,
     workers::{Roots, Running, Workers},
@@ -33,32 +35,31 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Change, changes},
-        model::{ListenAddress, Listener, ListenerId, Name},
+        model::{ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile},
-    ingress::{
-        conn::ListenerKey,
-        live::{self, Live},
-    },
+    ingress::live::{self, Live},
     observe::{AccessLog, Metrics, Sink},
     upstream::{Resolver, Target},
 };
-
-/// A listener of ours that accepts.
-struct Serving {
-    /// As the config says it.
-    address: ListenAddress,
-    /// As it is.
-    bound: ListenAddress,
-    open: Open,
-}
 
 /// The admin server.
 struct AdminServing {
     address: ListenAddress,
     bound: ListenAddress,
+    /// A second handle of its socket: see [`bind`].
+    held: OwnedFd,
+    file: Option<SocketFile>,
     /// Dropped to end it.
     _stop: oneshot::Sender<()>,
+}
+
+/// The admin's socket, before it serves.
+struct AdminSocket {
+    bound: ListenAddress,
+    held: OwnedFd,
+    file: Option<SocketFile>,
+    listener: admin::Listener,
 }
 
 pub struct Service {
@@ -71,11 +72,7 @@ pub struct Service {
     generations: Generations,
     workers: Arc<Workers>,
     running: Running,
-    /// The thread that accepts, where there are several workers.
-    accepting: Option<Accepting>,
-    listeners: HashMap<Name, Serving>,
-    names: Names,
-    total: Arc<Total>,
+    listeners: Listeners,
     admin: AdminServing,
     roots: Roots,
     /// What a failed load wants watched as well.
@@ -89,11 +86,9 @@ pub struct Service {
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
     tls: Vec<Option<Arc<rustls::ServerConfig>>>,
-    /// New sockets, by the listener's place in the config.
-    bound: HashMap<usize, Listening>,
+    plan: Plan,
     sink: Option<Sink>,
-    admin: Option<Listening>,
-    roots: Roots,
+    admin: Option<AdminSocket>,
 }
 
 impl Service {
@@ -112,23 +107,22 @@ impl Service {
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
         let snapshot = compile(config.clone(), generation, hash, count, None, live::now());
-        let names = Names::default();
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             handles: handles.clone(),
-            listeners: keys(&names, config),
+            listeners: Listeners::first_keys(config),
             snapshot,
         };
         metrics.install(handles, generation);
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
         let roots = roots_for(config);
-        let accepting = if count > 1 { Some(Accepting::start()?) } else { None };
         let board = Arc::new(Board::new(live, metrics, count, orders));
-        let admin_socket = bind(&config.admin.address, ADMIN_MODE)
-            .with_context(|| format!("admin: cannot listen on {}", config.admin.address))?;
+        let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
+        let listeners = Listeners::new(workers.clone(), Arc::new(Total::new(max_connections(config))))
+            .context("cannot start the thread that accepts")?;
 
         let mut service = Self {
             path,
@@ -138,10 +132,7 @@ impl Service {
             generations,
             workers,
             running,
-            accepting,
-            listeners: HashMap::new(),
-            names,
-            total: Arc::new(Total::new(max_connections(config))),
+            listeners,
             admin,
             roots,
             also_watched: Vec::new(),
@@ -151,8 +142,10 @@ impl Service {
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
         let tls = service.tls_configs(&service.loaded).map_err(|e| anyhow!(e))?;
-        let bound = service.bind_new(&service.loaded.config.clone()).await.map_err(|e| anyhow!(e))?;
-        service.listen(tls, bound)?;
+        let config = &service.loaded.config;
+        let plan = service.listeners.plan(config, None).map_err(|e| anyhow!(e))?;
+        let keys = service.listeners.keys(config, &plan);
+        service.listeners.apply(config, plan, &keys, tls, &service.board.live.load().handles);
         service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
         service.show();
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
@@ -164,7 +157,7 @@ impl Service {
     pub fn ready(&self) -> Ready {
         Ready {
             generation: self.board.live.load().snapshot.generation,
-            listeners: self.listeners.iter().map(|(name, l)| (name.clone(), l.bound.clone())).collect(),
+            listeners: self.listeners.bound().map(|(name, at)| (name.clone(), at.clone())).collect(),
             admin: self.admin.bound.clone(),
         }
     }
@@ -228,22 +221,17 @@ impl Service {
             return Some(self.receipt(ReloadResult::Unchanged, Vec::new(), None, started));
         }
         notify::reloading();
-        let outcome = match self.prepare(&loaded).await {
+        let receipt = match self.prepare(&loaded) {
             Ok(prepared) => {
                 warn_of(&loaded);
-                self.apply(loaded, prepared).await
-            }
-            Err(why) => Err(format!("error: {why}\n")),
-        };
-        let receipt = match outcome {
-            Ok(changes) => {
+                let changes = self.apply(loaded, prepared);
                 self.refused = None;
                 let receipt = self.receipt(ReloadResult::Applied, changes, None, started);
                 // Behind the effect: it waits for the disk.
                 self.record(&receipt.changes, author);
                 receipt
             }
-            Err(report) => self.rejected(report, started),
+            Err(why) => self.rejected(format!("error: {why}\n"), started),
         };
         notify::ready(&self.summary());
         Some(receipt)
@@ -303,7 +291,7 @@ impl Service {
     }
 
     /// Everything that can fail, before anything changes.
-    async fn prepare(&mut self, loaded: &Loaded) -> Result<Prepared, String> {
+    fn prepare(&mut self, loaded: &Loaded) -> Result<Prepared, String> {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
@@ -313,23 +301,23 @@ impl Service {
         } else {
             Some(AccessLog::prepare(&config.log).map_err(|e| format!("log.access: {e}"))?)
         };
-        let admin = if config.admin.address == self.admin.address {
-            None
-        } else {
-            let address = &config.admin.address;
-            Some(bind(address, ADMIN_MODE).map_err(|e| format!("admin: cannot listen on {address}: {e}"))?)
-        };
+        let admin_moves = config.admin.address != self.admin.address;
+        let plan = self.listeners.plan(config, admin_moves.then(|| self.admin.held.as_fd()))?;
+        let admin =
+            if admin_moves { Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()))?) } else { None };
         let roots = roots_for(config);
         if roots == Roots::System && self.roots == Roots::None {
+            // Proxies that trust more than they need harm nobody, should this reload fail; nor later, and their pools are
+            // worth more than new ones.
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        let bound = self.bind_new(config).await?;
-        Ok(Prepared { targets, tls, bound, sink, admin, roots })
+        Ok(Prepared { targets, tls, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
-    async fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Result<Vec<Change>, String> {
+    fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
+        let Prepared { targets, tls, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -340,160 +328,30 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
-        let listeners = keys(&self.names, &config);
+        let keys = self.listeners.keys(&config, &plan);
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
-        let next =
-            Live { snapshot, targets: prepared.targets, hosts: hosts(&config), handles: handles.clone(), listeners };
+        let listeners = keys.table.clone();
+        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
         self.board.live.store(Arc::new(next));
-        self.board.metrics.install(handles, generation);
+        self.board.metrics.install(handles.clone(), generation);
 
-        self.total.set_max(max_connections(&config));
+        self.listeners.total().set_max(max_connections(&config));
         self.resolver.use_servers(&config.server.dns);
-        if let Some(sink) = prepared.sink {
+        if let Some(sink) = sink {
             self.log.switch(sink);
         }
-        if let Some(socket) = prepared.admin {
-            self.admin = serve_admin(&self.board, &config.admin.address, socket);
+        if let Some(socket) = admin {
+            let moved = serve_admin(&self.board, &config.admin.address, socket);
+            let gone = std::mem::replace(&mut self.admin, moved);
+            if let Some(file) = gone.file {
+                file.remove();
+            }
         }
-        if prepared.roots == Roots::None {
-            // Proxies that trust more than they need stay: their pools are worth more.
-            self.roots = self.roots.max(prepared.roots);
-        }
+        self.listeners.apply(&config, plan, &keys, tls, &handles);
         self.loaded = Loaded { config, ..loaded };
-        self.listen(prepared.tls, prepared.bound).map_err(|e| format!("{e:#}"))?;
         self.show();
-        Ok(changes)
-    }
-
-    /// Binds what the config asks for and is not bound yet. By place in the config.
-    async fn bind_new(&mut self, config: &Config) -> Result<HashMap<usize, Listening>, String> {
-        let mut bound = HashMap::new();
-        for (place, listener) in config.listeners.iter().enumerate() {
-            if self.listeners.get(&listener.name).is_some_and(|l| l.address == listener.address) {
-                continue;
-            }
-            // The same address under another name keeps its socket: see `listen`.
-            if self.listeners.values().any(|l| l.address == listener.address) && !has_port_0(&listener.address) {
-                continue;
-            }
-            match self.bind_one(listener, config).await {
-                Ok(listening) => drop(bound.insert(place, listening)),
-                Err(error) => {
-                    return Err(format!("listener {}: cannot listen on {}: {error}", listener.name, listener.address));
-                }
-            }
-        }
-        Ok(bound)
-    }
-
-    async fn bind_one(&mut self, listener: &Listener, config: &Config) -> io::Result<Listening> {
-        let first = match bind(&listener.address, listener.mode) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
-            done => return done,
-        };
-        // Perhaps a listener of ours has the port and is to leave it: `0.0.0.0:80` moves to `127.0.0.1:80`.
-        let ListenAddress::Tcp(wanted) = listener.address else { return Err(first) };
-        let in_the_way = self.listeners.iter().find(|(name, serving)| {
-            let stays = config.listeners.iter().any(|l| l.name == **name && l.address == serving.address);
-            !stays && matches!(serving.bound, ListenAddress::Tcp(a) if a.port() == wanted.port())
-        });
-        let Some(name) = in_the_way.map(|(name, _)| name.clone()) else { return Err(first) };
-        let Some(mut leaving) = self.listeners.remove(&name) else { return Err(first) };
-        leaving.open.stop_accepting();
-        // What the kernel had accepted is taken first.
-        let _ = (&mut leaving.open.stopped).await;
-        match bind(&listener.address, listener.mode) {
-            Ok(listening) => {
-                leaving.open.end_connections(&self.workers);
-                Ok(listening)
-            }
-            Err(error) => {
-                // Back to how it was.
-                if let Ok(again) = bind(&leaving.address, 0) {
-                    let settings = leaving.open.shared.settings.load_full();
-                    let key = leaving.open.shared.key;
-                    if let Ok(open) = self.open(name.clone(), key, again, settings) {
-                        self.listeners.insert(name, Serving { open, ..leaving });
-                    }
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn open(&self, name: Name, key: ListenerKey, socket: Listening, settings: Arc<Settings>) -> io::Result<Open> {
-        let accepts = match (&self.accepting, self.workers.only()) {
-            (Some(accepting), _) => &accepting.handle,
-            (None, Some(only)) => only,
-            (None, None) => return Err(io::Error::other("no runtime accepts")),
-        };
-        Open::start(name, key, socket, settings, accepts, &self.workers, &self.total)
-    }
-
-    /// Makes the listeners as the present config says: new settings, new sockets, and an end to those that are gone.
-    fn listen(
-        &mut self,
-        tls: Vec<Option<Arc<rustls::ServerConfig>>>,
-        mut bound: HashMap<usize, Listening>,
-    ) -> Result<()> {
-        let live = self.board.live.load_full();
-        let mut old = std::mem::take(&mut self.listeners);
-        let listeners = self.loaded.config.listeners.clone();
-        for ((place, listener), tls) in listeners.iter().enumerate().zip(tls) {
-            let id = ListenerId(u32::try_from(place).unwrap_or(u32::MAX));
-            let settings = Arc::new(Settings {
-                tls,
-                proxy_protocol: listener.proxy_protocol.clone(),
-                h2c: listener.h2c,
-                max_connections: listener.max_connections.map(|n| n.get() as usize),
-                timeouts: listener.timeouts,
-                counts: live.handles.listener(id).clone(),
-            });
-            let name = listener.name.clone();
-            if let Some(kept) = old.remove(&name) {
-                if kept.address == listener.address && !bound.contains_key(&place) {
-                    set_mode(listener);
-                    kept.open.shared.settings.store(settings);
-                    self.listeners.insert(name, kept);
-                    continue;
-                }
-                old.insert(name.clone(), kept);
-            }
-            let socket = match bound.remove(&place) {
-                Some(socket) => socket,
-                // Under another name until now: a listener of the same socket takes over.
-                None => take_over(&mut old, &listener.address)
-                    .with_context(|| format!("listener {name}: cannot take over {}", listener.address))?,
-            };
-            let address = socket.local_address(&listener.address);
-            let key = key_of(&self.names, &name);
-            let open = self.open(name.clone(), key, socket, settings)?;
-            tracing::info!(listener = %name, address = %address, "listening");
-            self.listeners.insert(name, Serving { address: listener.address.clone(), bound: address, open });
-        }
-        for (name, gone) in old {
-            tracing::info!(listener = %name, address = %gone.bound, "no longer listening");
-            self.close(gone);
-        }
-        Ok(())
-    }
-
-    /// Ends a listener: its queue is still taken, its requests end well, its idle connections close.
-    fn close(&self, gone: Serving) {
-        gone.open.stop_accepting();
-        let workers = self.workers.clone();
-        let still_used = self.listeners.values().any(|l| l.address == gone.address);
-        tokio::spawn(async move {
-            let Serving { address, mut open, .. } = gone;
-            // It ends when it is told to, or panicked, which the log has.
-            let _ = (&mut open.stopped).await;
-            open.end_connections(&workers);
-            if let (ListenAddress::Unix(path), false) = (&address, still_used) {
-                // Somebody may have been faster.
-                let _ = std::fs::remove_file(path);
-            }
-        });
+        changes
     }
 
     fn tls_configs(&self, loaded: &Loaded) -> Result<Vec<Option<Arc<rustls::ServerConfig>>>, String> {
@@ -540,9 +398,9 @@ impl Service {
             .iter()
             .zip(0..)
             .filter_map(|(l, place)| {
-                let serving = self.listeners.get(&l.name)?;
+                let bound = self.listeners.bound_of(&l.name)?;
                 let counts = live.handles.listener(ListenerId(place)).clone();
-                Some((l.name.clone(), serving.bound.clone(), !l.tls.is_empty(), counts))
+                Some((l.name.clone(), bound.clone(), !l.tls.is_empty(), counts))
             })
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
@@ -555,20 +413,14 @@ impl Service {
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
         let drain = self.loaded.config.server.drain;
         self.board.draining.store(true, Relaxed);
-        tracing::info!(connections = self.total.open(), drain_ms = drain.as_millis(), "draining");
-        for (_, mut serving) in std::mem::take(&mut self.listeners) {
-            serving.open.stop_accepting();
-            let _ = (&mut serving.open.stopped).await;
-            serving.open.end_connections(&self.workers);
-            if let ListenAddress::Unix(path) = &serving.address {
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        let total = self.listeners.total().clone();
+        tracing::info!(connections = total.open(), drain_ms = drain.as_millis(), "draining");
         let all_done = async {
+            self.listeners.close_all().await;
             loop {
                 // A request that began just now may have left its connection idle.
                 self.workers.drain(None);
-                if self.total.open() == 0 {
+                if total.open() == 0 {
                     return;
                 }
                 tokio::time::sleep(LOOK).await;
@@ -578,12 +430,15 @@ impl Service {
             () = all_done => {}
             () = hurry => tracing::warn!("stopping at once"),
             () = tokio::time::sleep(drain) => {
-                tracing::warn!(connections = self.total.open(), "server.drain is over; cutting what is left");
+                tracing::warn!(connections = total.open(), "server.drain is over; cutting what is left");
             }
         }
-        let left = self.total.open();
+        let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, log, .. } = self;
+        let Self { running, log, admin, .. } = self;
+        if let Some(file) = admin.file {
+            file.remove();
+        }
         running.stop();
         log.close(Duration::from_secs(2));
         tracing::info!(cut = left, "stopped");
@@ -595,44 +450,34 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Permissions of the admin's unix socket.
 const ADMIN_MODE: u32 = 0o660;
 
-/// A runtime on a thread of its own.
-struct Accepting {
-    handle: Handle,
-    _stop: channel::Sender<()>,
-}
-
-impl Accepting {
-    fn start() -> Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (stop, mut stopping) = channel::channel(());
-        std::thread::Builder::new().name("accept".to_owned()).spawn(move || {
-            // Ends when the sender is gone.
-            runtime.block_on(async { while stopping.changed().await.is_ok() {} });
+/// `moves`: the admin's present socket, where it is to have another address.
+fn bind_admin(address: &ListenAddress, moves: Option<BorrowedFd<'_>>) -> Result<AdminSocket, String> {
+    let bound = || -> io::Result<AdminSocket> {
+        let listening = bind(address, ADMIN_MODE, moves.as_slice())?;
+        let held = listening.as_fd().try_clone_to_owned()?;
+        let (bound, file) = (listening.local_address(address), SocketFile::of(address));
+        let listener = admin::Listener::new(match listening {
+            Listening::Tcp(l) => admin::Socket::Tcp(l),
+            Listening::Unix(l) => admin::Socket::Unix(l),
         })?;
-        Ok(Self { handle, _stop: stop })
-    }
+        Ok(AdminSocket { bound, held, file, listener })
+    };
+    bound().map_err(|e| format!("admin: cannot listen on {address}: {e}"))
 }
 
-fn serve_admin(board: &Arc<Board>, address: &ListenAddress, listening: Listening) -> AdminServing {
-    let bound = listening.local_address(address);
+fn serve_admin(board: &Arc<Board>, address: &ListenAddress, socket: AdminSocket) -> AdminServing {
+    let AdminSocket { bound, held, file, listener } = socket;
     let (stop, stopped) = oneshot::channel::<()>();
-    let socket = match listening {
-        Listening::Tcp(l) => admin::Socket::Tcp(l),
-        Listening::Unix(l) => admin::Socket::Unix(l),
-    };
     let board = board.clone();
     tokio::spawn(async move {
         let ended = async {
             // Its sender is dropped to end it.
             let _ = stopped.await;
         };
-        if let Err(error) = admin::serve(socket, board, ended).await {
-            tracing::error!(%error, "the admin server ended");
-        }
+        admin::serve(listener, board, ended).await;
     });
     tracing::info!(listener = %"admin", address = %bound, "listening");
-    AdminServing { address: address.clone(), bound, _stop: stop }
+    AdminServing { address: address.clone(), bound, held, file, _stop: stop }
 }
 
 fn open_state(config: &Config) -> Result<Generations> {
@@ -689,44 +534,6 @@ fn hosts(config: &Config) -> Vec<Box<[HeaderValue]>> {
 fn roots_for(config: &Config) -> Roots {
     let needs = config.functions.iter().flat_map(|f| &f.versions).any(|v| v.url.tls && v.ca.is_none());
     if needs { Roots::System } else { Roots::None }
-}
-
-fn key_of(names: &Names, name: &Name) -> ListenerKey {
-    let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
-    let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
-        names.push(name.clone());
-        names.len() - 1
-    });
-    ListenerKey(u32::try_from(at).unwrap_or(u32::MAX))
-}
-
-fn keys(names: &Names, config: &Config) -> Vec<Option<ListenerId>> {
-    let mut by_key = Vec::new();
-    for (listener, place) in config.listeners.iter().zip(0..) {
-        let key = key_of(names, &listener.name).0 as usize;
-        by_key.resize(by_key.len().max(key + 1), None);
-        by_key[key] = Some(ListenerId(place));
-    }
-    by_key
-}
-
-fn has_port_0(address: &ListenAddress) -> bool {
-    matches!(address, ListenAddress::Tcp(a) if a.port() == 0)
-}
-
-/// A second handle of a socket whose listener gets another name.
-fn take_over(old: &mut HashMap<Name, Serving>, address: &ListenAddress) -> io::Result<Listening> {
-    let serving = old.values().find(|l| l.address == *address).ok_or(io::ErrorKind::NotFound)?;
-    serving.open.duplicate()
-}
-
-/// The permissions may have changed while the socket stays.
-fn set_mode(listener: &Listener) {
-    use std::os::unix::fs::PermissionsExt;
-    let ListenAddress::Unix(path) = &listener.address else { return };
-    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(listener.mode)) {
-        tracing::warn!(listener = &*listener.name, %error, "cannot change the socket's mode");
-    }
 }
 
 fn cores() -> usize {

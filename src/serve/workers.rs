@@ -12,10 +12,11 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use pingora_core::server::configuration::ServerConf;
+use pingora_core::{apps::HttpServerOptions, server::configuration::ServerConf};
 use pingora_proxy::http_proxy;
 use tokio::{runtime, sync::watch};
 
@@ -31,6 +32,10 @@ use crate::{
 
 /// Idle connections to functions that a worker keeps, all functions together.
 const POOL: usize = 4096;
+
+/// How long requests have to notice that they are cut: 500 ms in all.
+const CUT: Duration = Duration::from_millis(10);
+const CUTS: usize = 50;
 
 /// One worker, as others see it.
 #[derive(Debug)]
@@ -101,9 +106,16 @@ impl Workers {
                     let mut tick = tokio::time::interval(SWEEP);
                     loop {
                         tokio::select! {
-                            _ = stopping.wait_for(|stop| *stop) => return,
+                            _ = stopping.wait_for(|stop| *stop) => break,
                             _ = tick.tick() => conn::sweep(live::now()),
                         }
+                    }
+                    // What is cut still has its line in the log.
+                    for _ in 0..CUTS {
+                        if !conn::cut() {
+                            break;
+                        }
+                        tokio::time::sleep(CUT).await;
                     }
                 });
             })?);
@@ -187,6 +199,10 @@ fn new_proxy(roots: Roots) -> Proxy {
     };
     let mut proxy = http_proxy(&Arc::new(conf), Ingress);
     proxy.h2_options = Some(h2_options());
+    let mut options = HttpServerOptions::default();
+    // Not to proxy them: pingora would answer 405 before any hook, and nobody would know.
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
     proxy
 }
 

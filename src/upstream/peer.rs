@@ -9,7 +9,7 @@ use std::{
 
 use pingora_core::{
     protocols::{ALPN, TcpKeepalive},
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
     utils::tls::{WrappedX509, parse_x509},
 };
 use rustls_pki_types::CertificateDer;
@@ -80,6 +80,8 @@ pub(super) fn template(
         user_timeout: timeouts.write.max(Duration::from_secs(30)),
     });
     options.h2_ping_interval = None;
+    // Hop-by-hop fields are gone already: see `ingress::forward`.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     options.max_h2_streams = H2_STREAMS as usize;
     options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
     options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);

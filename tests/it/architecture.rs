@@ -94,7 +94,7 @@ fn the_test_itself_sees_a_wrong_use() {
     assert!(!names("let mytokio = 1;", "tokio") && !names("let a = \"pingora=off\";", "pingora"));
     let code = |text: &str| {
         let source = Source { room: "x".into(), path: "x".into(), text: text.into() };
-        source.code().into_iter().map(|(_, line)| line.to_owned()).collect::<Vec<_>>()
+        source.code().into_iter().map(|(_, line)| line).collect::<Vec<_>>()
     };
     assert_eq!(code("a; // tokio\n//! pingora\nb\n#[cfg(test)]\nmod tests {\n  use tokio;\n}\n"), ["a; ", "b"]);
     assert_eq!(code("use crate::{\n    serve::x,\n};\n"), ["use crate::{ serve::x, };"]);

@@ -146,3 +146,55 @@ async fn readiness_goes_before_the_process_does() {
     assert!(download.piece().await.unwrap().is_none());
     assert!(gateway.exit().await.success());
 }
+
+#[tokio::test]
+async fn an_idle_h2_caller_is_told_to_go_away() {
+    let (mut gateway, _function) = draining("30s", origin().start().await).await;
+    let mut caller = gateway.connect().await;
+    // The preface, and empty settings (RFC 9113 §3.4).
+    caller.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    // A request: HEADERS, the end of both headers and stream; static table: GET, http, /, and `:authority: a`.
+    caller.write(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a").await;
+    gateway.log(1).await;
+    let asked = Instant::now();
+    gateway.terminate();
+    let (bytes, closed) = caller.wire.rest(Duration::from_secs(10)).await;
+    assert!(closed, "still open");
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((head, behind)) = rest.split_at_checked(9) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        frames.push(head[3]);
+        rest = &behind[length.min(behind.len())..];
+    }
+    assert!(frames.contains(&7), "no GOAWAY among frames {frames:?}");
+    gateway.exit().await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let function = origin().reply(Reply::websocket()).start().await;
+    let (mut gateway, _function) = draining("60s", function).await;
+    let address = gateway.address("in");
+    let _socket = WebSocket::open(gateway.connect().await, "/").await;
+    gateway.terminate();
+    eventually("new callers are refused", async || when(Connection::try_open(address).await.is_err())).await;
+    let asked = Instant::now();
+    gateway.terminate();
+    assert!(gateway.exit().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    gateway.says(&["stopped", "cut=1"]).await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_on_its_way_is_still_answered() {
+    let (mut gateway, _function) = draining("30s", origin().start().await).await;
+    let address = gateway.address("in");
+    let mut waiting = gateway.connect().await;
+    gateway.terminate();
+    eventually("new callers are refused", async || when(Connection::try_open(address).await.is_err())).await;
+    let answer = waiting.send("/").await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(gateway.exit().await.success());
+}

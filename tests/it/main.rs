@@ -3,11 +3,19 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod a_demo_shows_the_main_job;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
 mod drains_on_stop;
+mod changes_listeners_live;
+#[cfg(test)]
+mod drains_on_stop;
+#[cfg(test)]
+mod ends_every_request_once;
+#[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
@@ -17,6 +25,7 @@ mod harness;
 mod harness_holds;
 #[cfg(test)]
 mod in_front_of_a_real_nginx;
+mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]

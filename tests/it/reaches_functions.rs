@@ -544,3 +544,20 @@ async fn of_two_addresses_the_dead_one_costs_nobody_a_502() {
     assert!(tried_twice <= 4, "{tried_twice} of 40 tried the dead address first");
     assert!(two.requests() >= 39);
 }
+
+#[tokio::test]
+async fn a_function_that_stops_taking_a_large_body_is_given_up() {
+    for times in ["write = \"400ms\", first_byte = \"1s\", idle = \"1s\"", "total = \"1s\""] {
+        // It takes connections, and reads nothing.
+        let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", deaf.local_addr().unwrap());
+        let gateway = in_front_of(&url, &format!("timeouts = {{ {times} }}"), "").await;
+        let mut caller = gateway.connect().await;
+        // More than the kernel's buffers hold.
+        let large = post("/").body(vec![0; 48 * 1024 * 1024]);
+        let caller = tokio::spawn(async move { caller.try_send(large).await.map(|answer| answer.status) });
+        assert_eq!(gateway.log_line().await["class"], "timeout", "{times}");
+        // The answer, or no more than a connection that ends: it was still sending.
+        assert!(matches!(caller.await.unwrap(), Ok(504) | Err(_)), "{times}");
+    }
+}

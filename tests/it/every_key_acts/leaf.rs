@@ -222,7 +222,9 @@ impl Pair {
                 let text = fill_in(&self.texts[1], one.dir(), 1);
                 let receipt = one.edit(|_| text).await;
                 assert_eq!(receipt.result, "rejected", "{}: {}", self.leaf.name, one.stderr());
-                one.says(words).await;
+                for word in words {
+                    one.says(&[word]).await;
+                }
                 one.stderr()
             }
         };

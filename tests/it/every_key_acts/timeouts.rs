@@ -17,10 +17,11 @@ pub(super) fn proofs() -> Vec<Proof> {
     ]
 }
 
-async fn hasty(leaf: &Leaf, url: &str) -> [Gateway; 2] {
+/// With these other times.
+async fn hasty(leaf: &Leaf, url: &str, others: &str) -> [Gateway; 2] {
     let config = format!(
         "[listener.in]\naddress = \"127.0.0.1:0\"\nh2c = true\n\
-         [function.f]\nversions = {{ v1 = \"{url}\" }}\ntimeouts = {{ LEAF }}\n[route.f]\nfunction = \"f\"\n"
+         [function.f]\nversions = {{ v1 = \"{url}\" }}\ntimeouts = {{ {others}LEAF }}\n[route.f]\nfunction = \"f\"\n"
     );
     let key = leaf.key();
     leaf.pair(&config, &format!("{key} = \"400ms\""), &format!("{key} = \"50s\"")).start().await
@@ -46,7 +47,7 @@ async fn send_h2(both: &[Gateway; 2]) -> Vec<JoinHandle<()>> {
 /// Somebody who takes connections and never says a word: TLS with it comes to no end.
 async fn connect(leaf: Leaf) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let both = hasty(&leaf, &format!("https://{}", silent.local_addr().unwrap())).await;
+    let both = hasty(&leaf, &format!("https://{}", silent.local_addr().unwrap()), "").await;
     let mut patient = both[1].connect().await;
     patient.write(get("/").bytes()).await;
     let answer = both[0].get("/").await;
@@ -59,7 +60,7 @@ async fn connect(leaf: Leaf) {
 async fn first_byte(leaf: Leaf) {
     let never = gate();
     let f = origin().reply(Reply::text("late").after(&never)).start().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "").await;
     let mut patient = both[1].connect().await;
     patient.write(get("/").bytes()).await;
     both[0].get("/").await.is_problem(504, "upstream_timeout");
@@ -67,17 +68,18 @@ async fn first_byte(leaf: Leaf) {
     never.open();
     assert_eq!(patient.answer().await.text(), "late");
 
+    // Over h2 an attempt has one time for every read, the longer of this and `idle`.
     let never = gate();
     let f = origin().reply(Reply::text("late").after(&never)).start().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "idle = \"100ms\", ").await;
     let _callers = send_h2(&both).await;
     gives_up(&both, "timeout").await;
 }
 
 async fn idle(leaf: Leaf) {
-    let stalls = || origin().reply(Reply::made(100).cut(50, crate::harness::reply::Cut::Hang)).start();
+    let stalls = || origin().reply(Reply::chunks(&["one", "two"]).cut(4, crate::harness::reply::Cut::Hang)).start();
     let f = stalls().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "").await;
     let (mut hasty_one, mut patient) = (both[0].connect().await, both[1].connect().await);
     patient.begin("/").await;
     hasty_one.begin("/").await;
@@ -87,15 +89,16 @@ async fn idle(leaf: Leaf) {
     gives_up(&both, "timeout").await;
 
     let f = stalls().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "first_byte = \"100ms\", ").await;
     let _callers = send_h2(&both).await;
     gives_up(&both, "timeout").await;
 }
 
-/// A function that takes the connection and reads nothing.
+/// A function that takes the connection and reads nothing. It may have answered even so: that is waited for before the caller is told.
 async fn write(leaf: Leaf) {
+    const OTHERS: &str = "first_byte = \"1s\", idle = \"1s\", ";
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let both = hasty(&leaf, &format!("http://{}", deaf.local_addr().unwrap())).await;
+    let both = hasty(&leaf, &format!("http://{}", deaf.local_addr().unwrap()), OTHERS).await;
     let mut callers = Vec::new();
     for gateway in both.iter().rev() {
         let mut caller = gateway.connect().await;
@@ -133,7 +136,7 @@ async fn total(leaf: Leaf) {
         (f, feeder)
     };
     let (f, _feeder) = trickle().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "").await;
     let (mut hasty_one, mut patient) = (both[0].connect().await, both[1].connect().await);
     patient.begin("/").await;
     hasty_one.begin("/").await;
@@ -143,7 +146,7 @@ async fn total(leaf: Leaf) {
     gives_up(&both, "timeout").await;
 
     let (f, _feeder) = trickle().await;
-    let both = hasty(&leaf, &f.url()).await;
+    let both = hasty(&leaf, &f.url(), "").await;
     let _callers = send_h2(&both).await;
     gives_up(&both, "timeout").await;
 }

@@ -121,9 +121,9 @@ pub(crate) fn fill_in(text: &str, dir: &Path, workers: usize) -> String {
     (lines.join("\n") + "\n").replace("@DIR@", &dir.display().to_string())
 }
 
-type Gathered = Arc<Mutex<Vec<String>>>;
+pub(crate) type Gathered = Arc<Mutex<Vec<String>>>;
 
-fn gather(from: impl Read + Send + 'static) -> Gathered {
+pub(crate) fn gather(from: impl Read + Send + 'static) -> Gathered {
     let lines = Gathered::default();
     let all = lines.clone();
     thread::spawn(move || {

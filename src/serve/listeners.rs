@@ -1,0 +1,283 @@
+//! All listeners: which sockets a new config needs, and how those that are there get their new roles.
+//!
+//! A socket lives as long as some listener has its address, whatever that listener is called: a rename, a swap of two
+//! names, new certificates or TLS where there was none close no socket. [`Listeners::plan`] does all that can fail;
+//! [`Listeners::apply`] can't.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::BorrowedFd,
+    os::unix::fs::PermissionsExt,
+    sync::Arc,
+};
+
+use tokio::{runtime, runtime::Handle, sync::watch};
+
+use super::{
+    bind::{SocketFile, bind},
+    listener::{Open, Settings, Shared, Socket, Total, watched},
+    workers::Workers,
+};
+use crate::{
+    config::{
+        Config,
+        model::{ListenAddress, Listener, ListenerId, Name},
+    },
+    ingress::conn::ListenerKey,
+    observe::metrics::Handles,
+};
+
+/// A listener that accepts.
+struct Serving {
+    /// As the config says it.
+    address: ListenAddress,
+    /// As it is.
+    bound: ListenAddress,
+    file: Option<SocketFile>,
+    open: Open,
+}
+
+/// What becomes of a listener of the new config.
+enum Step {
+    /// Its socket and its connections stay; settings change.
+    Keep,
+    /// Its socket stays, but what was accepted so far came by other ways (without TLS, say) and ends.
+    Renew,
+    /// It had another name until now.
+    TakeOver,
+    New(Fresh),
+}
+
+/// A socket that listens and is not accepted from yet.
+struct Fresh {
+    socket: Socket,
+    bound: ListenAddress,
+    file: Option<SocketFile>,
+}
+
+/// What [`Listeners::plan`] found and got; dropped, it changed nothing.
+pub struct Plan(Vec<Step>);
+
+/// Which listener of a config has which key.
+pub struct Keys {
+    /// By the listener's place in the config.
+    of: Vec<ListenerKey>,
+    /// By key; `None`: not in this config.
+    pub table: Vec<Option<ListenerId>>,
+}
+
+pub struct Listeners {
+    serving: HashMap<Name, Serving>,
+    /// The name of every key that was ever given: a connection keeps its key over reloads.
+    names: Vec<Name>,
+    accepting: Accepting,
+    workers: Arc<Workers>,
+    total: Arc<Total>,
+}
+
+impl Listeners {
+    /// # Errors
+    ///
+    /// The system has no room for a thread or its poller.
+    pub fn new(workers: Arc<Workers>, total: Arc<Total>) -> io::Result<Self> {
+        let accepting = match workers.only() {
+            Some(worker) => Accepting { handle: worker.clone(), _stop: None },
+            None => Accepting::start()?,
+        };
+        Ok(Self { serving: HashMap::new(), names: Vec::new(), accepting, workers, total })
+    }
+
+    /// The keys of the first config, as [`keys`](Self::keys) will give them.
+    pub fn first_keys(config: &Config) -> Vec<Option<ListenerId>> {
+        (0..).map(ListenerId).map(Some).take(config.listeners.len()).collect()
+    }
+
+    pub fn total(&self) -> &Arc<Total> {
+        &self.total
+    }
+
+    /// Where each listens.
+    pub fn bound(&self) -> impl Iterator<Item = (&Name, &ListenAddress)> {
+        self.serving.iter().map(|(name, serving)| (name, &serving.bound))
+    }
+
+    pub fn bound_of(&self, name: &Name) -> Option<&ListenAddress> {
+        self.serving.get(name).map(|serving| &serving.bound)
+    }
+
+    /// Binds what `config` needs and is not bound yet; `admin` is the admin's socket, where that moves away.
+    ///
+    /// # Errors
+    ///
+    /// Which listener can't be had, and why. Everything is as before then.
+    pub fn plan(&self, config: &Config, admin: Option<BorrowedFd<'_>>) -> Result<Plan, String> {
+        let has_port_0 = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(a) if a.port() == 0);
+        let wanted: HashSet<&ListenAddress> =
+            config.listeners.iter().map(|l| &l.address).filter(|a| !has_port_0(a)).collect();
+        let stays = |name: &Name, serving: &Serving| {
+            wanted.contains(&serving.address)
+                || config.listeners.iter().any(|l| l.name == *name && l.address == serving.address)
+        };
+        let leaving: Vec<BorrowedFd<'_>> = self
+            .serving
+            .iter()
+            .filter(|(name, serving)| !stays(name, serving))
+            .map(|(_, serving)| serving.open.descriptor())
+            .chain(admin)
+            .collect();
+        let held: HashSet<&ListenAddress> = self.serving.values().map(|s| &s.address).collect();
+        let step = |listener: &Listener| {
+            if let Some(serving) = self.serving.get(&listener.name).filter(|s| s.address == listener.address) {
+                let same = serving.open.present().settings.load().same_ways(listener);
+                return Ok(if same { Step::Keep } else { Step::Renew });
+            }
+            if wanted.contains(&listener.address) && held.contains(&listener.address) {
+                return Ok(Step::TakeOver);
+            }
+            let fresh = self.bind(listener, &leaving);
+            fresh
+                .map(Step::New)
+                .map_err(|error| format!("listener {}: cannot listen on {}: {error}", listener.name, listener.address))
+        };
+        config.listeners.iter().map(step).collect::<Result<_, _>>().map(Plan)
+    }
+
+    fn bind(&self, listener: &Listener, leaving: &[BorrowedFd<'_>]) -> io::Result<Fresh> {
+        let listening = bind(&listener.address, listener.mode, leaving)?;
+        let bound = listening.local_address(&listener.address);
+        let file = SocketFile::of(&listener.address);
+        let _entered = self.accepting.handle.enter();
+        Ok(Fresh { socket: watched(listening)?, bound, file })
+    }
+
+    /// Gives new keys to what is new. The table must be in force before [`apply`](Self::apply).
+    pub fn keys(&mut self, config: &Config, plan: &Plan) -> Keys {
+        let of = config.listeners.iter().zip(&plan.0).map(|(listener, step)| {
+            match (step, self.serving.get(&listener.name)) {
+                (Step::Keep, Some(serving)) => serving.open.present().key,
+                _ => {
+                    self.names.push(listener.name.clone());
+                    ListenerKey(u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX))
+                }
+            }
+        });
+        let of = of.collect();
+        let ids: HashMap<&Name, u32> = config.listeners.iter().map(|l| &l.name).zip(0..).collect();
+        Keys { of, table: self.names.iter().map(|name| ids.get(name).copied().map(ListenerId)).collect() }
+    }
+
+    /// Makes the listeners as `config` says. Nothing here fails.
+    pub fn apply(
+        &mut self,
+        config: &Config,
+        plan: Plan,
+        keys: &Keys,
+        mut tls: Vec<Option<Arc<rustls::ServerConfig>>>,
+        handles: &Handles,
+    ) {
+        let mut old = std::mem::take(&mut self.serving);
+        tls.resize(config.listeners.len(), None);
+        let ids = (0..).map(ListenerId);
+        for ((((listener, step), &key), tls), id) in config.listeners.iter().zip(plan.0).zip(&keys.of).zip(tls).zip(ids)
+        {
+            let name = &listener.name;
+            let settings = Arc::new(Settings::of(listener, tls, handles.listener(id).clone()));
+            let shared = || Arc::new(Shared::new(name.clone(), key, settings.clone()));
+            let held = match &step {
+                Step::Keep | Step::Renew => old.remove(name),
+                Step::TakeOver => {
+                    let donor = old.iter().find(|(_, s)| s.address == listener.address).map(|(name, _)| name.clone());
+                    donor.and_then(|donor| old.remove(&donor))
+                }
+                Step::New(_) => None,
+            };
+            let serving = match (step, held) {
+                (Step::New(fresh), _) => {
+                    let Fresh { socket, bound, file } = fresh;
+                    let open = Open::start(socket, shared(), &self.accepting.handle, &self.workers, &self.total);
+                    tracing::info!(listener = %name, address = %bound, "listening");
+                    Serving { address: listener.address.clone(), bound, file, open }
+                }
+                (step, Some(held)) => {
+                    set_mode(listener);
+                    match step {
+                        Step::Keep => held.open.present().settings.store(settings),
+                        _ => {
+                            let before = held.open.turn_into(shared());
+                            if before.name != *name {
+                                tracing::info!(listener = %name, address = %held.bound, before = %before.name, "listening");
+                            }
+                            before.end_connections(&self.workers);
+                        }
+                    }
+                    held
+                }
+                // A plan is made of what is there.
+                (_, None) => continue,
+            };
+            self.serving.insert(name.clone(), serving);
+        }
+        for (name, gone) in old {
+            tracing::info!(listener = %name, address = %gone.bound, "no longer listening");
+            self.close(gone);
+        }
+    }
+
+    /// Ends a listener: its queue is still taken, its requests end well, its idle connections close.
+    fn close(&self, gone: Serving) {
+        let ended = close(gone, self.workers.clone());
+        tokio::spawn(ended);
+    }
+
+    /// Ends all of them, and returns when nobody is accepted any more.
+    pub async fn close_all(&mut self) {
+        let all: Vec<_> = self.serving.drain().map(|(_, serving)| close(serving, self.workers.clone())).collect();
+        for closing in all {
+            closing.await;
+        }
+    }
+}
+
+fn close(gone: Serving, workers: Arc<Workers>) -> impl Future<Output = ()> + Send + 'static {
+    if let Some(file) = &gone.file {
+        // Before anybody else may want the path.
+        file.remove();
+    }
+    let shared = gone.open.present();
+    let stopped = gone.open.stop();
+    async move {
+        // It ends when it is told to, or panicked, which the log has.
+        let _ = stopped.await;
+        shared.end_connections(&workers);
+    }
+}
+
+/// The permissions may have changed while the socket stays.
+fn set_mode(listener: &Listener) {
+    if let ListenAddress::Unix(path) = &listener.address
+        && let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(listener.mode))
+    {
+        let path = path.display();
+        tracing::warn!(listener = %listener.name, %path, %error, "cannot set the socket's mode; callers may not reach it");
+    }
+}
+
+/// The runtime that accepts: with one worker, its own; else one on a thread of its own.
+struct Accepting {
+    handle: Handle,
+    _stop: Option<watch::Sender<()>>,
+}
+
+impl Accepting {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, mut stopping) = watch::channel(());
+        std::thread::Builder::new().name("accept".to_owned()).spawn(move || {
+            // Ends when the sender is gone.
+            runtime.block_on(async { while stopping.changed().await.is_ok() {} });
+        })?;
+        Ok(Self { handle, _stop: Some(stop) })
+    }
+}
