@@ -6,11 +6,11 @@
 mod a_demo_shows_the_main_job;
 #[cfg(test)]
 mod architecture;
+mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
 mod drains_on_stop;
-mod changes_listeners_live;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
