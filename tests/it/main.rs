@@ -6,11 +6,10 @@
 mod a_demo_shows_the_main_job;
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;
-#[cfg(test)]
-mod drains_on_stop;
 #[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
@@ -25,6 +24,7 @@ mod harness;
 mod harness_holds;
 #[cfg(test)]
 mod in_front_of_a_real_nginx;
+#[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod knows_who_is_calling;
