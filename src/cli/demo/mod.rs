@@ -207,8 +207,11 @@ fn tell(term: &mut Terminal, receipt: &Receipt) -> Outcome {
         ReloadResult::Rejected => Ink::Red,
         ReloadResult::Unchanged => Ink::Dim,
     };
-    // The receipt says in its first line what came of the change.
-    let text = format!("{receipt:#}");
+    // A receipt begins by saying what came of the change; a report begins with the mistake.
+    let text = match receipt.result {
+        ReloadResult::Rejected => format!("{}: {receipt:#}", receipt.result.as_str()),
+        ReloadResult::Applied | ReloadResult::Unchanged => format!("{receipt:#}"),
+    };
     let (first, rest) = text.split_at(text.find('\n').unwrap_or(text.len()));
     term.line(format_args!("{}{rest}", term.ink(ink, first)))?;
     Ok(())
