@@ -56,7 +56,7 @@ impl Place {
         });
         Self {
             // A relative one starts from the folder of the file.
-            state_dir: config.parent().unwrap_or(Path::new("")).join(state_dir.as_deref().unwrap_or(STATE_DIR)),
+            state_dir: config.parent().unwrap_or_else(|| Path::new("")).join(state_dir.as_deref().unwrap_or(STATE_DIR)),
             admin: admin.unwrap_or(ListenAddress::Tcp(ADMIN)),
             doubt,
         }
