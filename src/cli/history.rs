@@ -1,11 +1,14 @@
 //! `gatepost history`
 
+use std::io;
+
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 
 use super::{
     ConfigFile,
-    failure::Outcome,
+    failure::{Failure, Outcome},
     place::Place,
     term::{Ink, Terminal},
 };
@@ -27,6 +30,13 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let place = Place::of(&options.file.config);
     if let Some(doubt) = place.doubt {
         term.warn(doubt);
+    }
+    // Said apart from a history that is empty: it is the wrong folder, most likely.
+    if place.state_dir.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(Failure::Failed(anyhow!(
+            "{} is not there: no gatepost has run with this server.state_dir; name its config with --config",
+            place.state_dir.display()
+        )));
     }
     let entries = generations::history(&place.state_dir)?;
     let newest = &entries[entries.len().saturating_sub(options.last)..];
@@ -86,5 +96,22 @@ mod tests {
         assert!(all.contains("ff  by ann: canary looks good\n    function orders: v42 5 % → 10 %\n"), "{all}");
         assert!(told(&["-n", "1"]).starts_with("2  "));
         assert_eq!(told(&["--json"]).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_not_an_empty_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("gatepost.toml");
+        std::fs::write(&config, "[server]\nstate_dir = \"state\"\n").unwrap();
+        let history = || {
+            let line = CommandLine::try_parse_from(["gatepost", "history", "--config", config.to_str().unwrap()]);
+            let Command::History(options) = line.unwrap().command else { panic!("not history") };
+            let (mut term, out, _) = Terminal::on_pads();
+            run(&options, &mut term).map(|()| out.text())
+        };
+        let Err(Failure::Failed(error)) = history() else { panic!("no folder, and no error") };
+        assert!(error.to_string().contains("state is not there"), "{error}");
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        assert!(history().unwrap().starts_with("no config has been applied yet"));
     }
 }

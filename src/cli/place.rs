@@ -55,7 +55,8 @@ impl Place {
             )
         });
         Self {
-            state_dir: state_dir.map_or_else(|| PathBuf::from(STATE_DIR), PathBuf::from),
+            // A relative one starts from the folder of the file.
+            state_dir: config.parent().unwrap_or_else(|| Path::new("")).join(state_dir.as_deref().unwrap_or(STATE_DIR)),
             admin: admin.unwrap_or(ListenAddress::Tcp(ADMIN)),
             doubt,
         }
@@ -93,6 +94,12 @@ mod tests {
         assert_eq!(place.state_dir, Path::new("/var/lib/gatepost"));
         assert_eq!(place.admin.to_string(), "127.0.0.1:9901");
         assert_eq!(place.doubt, None);
+    }
+
+    #[test]
+    fn a_relative_folder_starts_from_the_files_own() {
+        let place = Place::of_text("[server]\nstate_dir = \"state\"\n", Path::new("/srv/gp/gatepost.toml"));
+        assert_eq!(place.state_dir, Path::new("/srv/gp/state"));
     }
 
     #[test]

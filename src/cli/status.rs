@@ -54,36 +54,55 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     if options.json {
         term.json(&status)?;
     } else {
+        if status.pointer("/last_reload/result").and_then(Value::as_str) == Some("rejected") {
+            let generation = table::cell(&status["generation"]);
+            term.warn(format_args!("the last change was refused; generation {generation} goes on serving"));
+        }
         tell(&status, 0, term)?;
     }
     Ok(())
 }
 
-/// Scalars as `key  value`, lists of objects as tables, objects indented under their key: whatever the admin comes to
-/// say is shown without a change here.
+/// Scalars as `key  value` first, then lists of objects as tables, objects and texts of several lines indented under
+/// their key: whatever the admin comes to say is shown without a change here.
 fn tell(value: &Value, depth: usize, term: &mut Terminal) -> Outcome {
     let pad = "  ".repeat(depth);
     let Value::Object(fields) = value else {
         term.line(format_args!("{pad}{}", table::cell(value)))?;
         return Ok(());
     };
-    let width = fields.keys().map(String::len).max().unwrap_or(0);
-    for (key, value) in fields {
+    let (blocks, scalars): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_block(value));
+    let width = scalars.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    for (key, value) in scalars {
+        term.line(format_args!("{pad}{:<width$}  {}", term.ink(Ink::Bold, key), table::cell(value)))?;
+    }
+    for (key, value) in blocks {
+        term.line(format_args!("{pad}{}", term.ink(Ink::Bold, key)))?;
         match value {
-            Value::Array(rows) if rows.iter().any(Value::is_object) => {
-                term.line(format_args!("{pad}{}", term.ink(Ink::Bold, key)))?;
+            Value::Array(rows) => {
                 for line in table::of(rows) {
                     term.line(format_args!("{pad}  {line}"))?;
                 }
             }
-            Value::Object(inner) if !inner.is_empty() => {
-                term.line(format_args!("{pad}{}", term.ink(Ink::Bold, key)))?;
-                tell(value, depth + 1, term)?;
+            Value::String(text) => {
+                for line in text.trim_end().lines() {
+                    term.line(format_args!("{pad}  {line}").to_string().trim_end())?;
+                }
             }
-            _ => term.line(format_args!("{pad}{:<width$}  {}", term.ink(Ink::Bold, key), table::cell(value)))?,
+            _ => tell(value, depth + 1, term)?,
         }
     }
     Ok(())
+}
+
+/// What does not fit on a line behind its key.
+fn is_block(value: &Value) -> bool {
+    match value {
+        Value::Array(rows) => rows.iter().any(Value::is_object),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => text.contains('\n'),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +116,7 @@ mod tests {
         let (mut term, out, _) = Terminal::on_pads();
         let status = json!({
             "generation": 3,
-            "config": { "path": "/etc/gatepost/gatepost.toml", "error": null },
+            "config": { "path": "/etc/gatepost/gatepost.toml", "error": "error: no\n\nsecond\n" },
             "listeners": [
                 { "name": "public", "address": "0.0.0.0:443" },
                 { "name": "in", "address": "10.0.0.1:80", "connections": 7 },
@@ -106,7 +125,7 @@ mod tests {
         tell(&status, 0, &mut term).unwrap();
         assert_eq!(
             out.text(),
-            "config\n  error  -\n  path   /etc/gatepost/gatepost.toml\ngeneration  3\nlisteners\n  \
+            "generation  3\nconfig\n  path  /etc/gatepost/gatepost.toml\n  error\n    error: no\n\n    second\nlisteners\n  \
              address      name    connections\n  0.0.0.0:443  public  -\n  10.0.0.1:80  in      7\n"
         );
     }

@@ -9,15 +9,21 @@ mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
+mod docs_tell_the_truth;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
 #[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]
+mod explains_what_happens;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
+#[cfg(test)]
+mod in_front_of_a_real_nginx;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
@@ -40,6 +46,8 @@ mod routes_by_host_and_path;
 mod says_why_it_does_not_start;
 #[cfg(test)]
 mod shipped_configs;
+#[cfg(test)]
+mod shows_itself_in_a_demo;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]

@@ -176,7 +176,7 @@ fn interrupts(events: Sender<Event>) -> anyhow::Result<()> {
 }
 
 fn welcome(term: &mut Terminal, listen: SocketAddr, file: &Path, took: Duration) -> Outcome {
-    let (url, file) = (format!("http://{listen}"), file.display());
+    let (url, file) = (format!("http://{listen}"), shell_word(file));
     let head = |term: &Terminal, text: &str| term.ink(Ink::Bold, text.to_owned()).to_string();
     let title = head(term, "gatepost demo");
     term.line(format_args!("{title}: a function in two versions, and a gatepost in front of it"))?;
@@ -190,7 +190,8 @@ fn welcome(term: &mut Terminal, listen: SocketAddr, file: &Path, took: Duration)
         format!("for i in $(seq 20); do curl -s {url}/version; done | sort | uniq -c"),
         format!("curl -s -H 'x-tester: yes' {url}/version"),
         format!("for i in $(seq 8); do curl -s -o /dev/null -w '%{{http_code}}\\n' {url}/limited/; done | uniq -c"),
-        format!("sed -i 's/^v2 = [0-9]*/v2 = 50/' {file}"),
+        // At least one digit: the version's URL begins with `v2 = ` too.
+        format!("sed -i 's/^v2 = [0-9][0-9]*/v2 = 50/' {file}"),
     ] {
         term.line(format_args!("      {line}"))?;
     }
@@ -206,9 +207,23 @@ fn tell(term: &mut Terminal, receipt: &Receipt) -> Outcome {
         ReloadResult::Rejected => Ink::Red,
         ReloadResult::Unchanged => Ink::Dim,
     };
-    let mark = term.ink(ink, receipt.result.as_str()).to_string();
-    term.line(format_args!("{mark}: {receipt:#}"))?;
+    // A receipt begins by saying what came of the change; a report begins with the mistake.
+    let text = match receipt.result {
+        ReloadResult::Rejected => format!("{}: {receipt:#}", receipt.result.as_str()),
+        ReloadResult::Applied | ReloadResult::Unchanged => format!("{receipt:#}"),
+    };
+    let (first, rest) = text.split_at(text.find('\n').unwrap_or(text.len()));
+    term.line(format_args!("{}{rest}", term.ink(ink, first)))?;
     Ok(())
+}
+
+/// A path as a shell takes it.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,=@%".contains(c)) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// What the versions have served since it was last told.

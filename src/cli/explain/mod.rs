@@ -23,7 +23,7 @@ use crate::{
     decide::{
         Facts, PickedBy, Reason,
         client::{self, Clients},
-        cookie, host, path,
+        cookie, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -35,6 +35,7 @@ pub(super) struct Options {
     /// The request's method.
     method: Method,
     /// Its URL: `https://api.example.com/orders/7`, or a path with `-H 'Host: …'`.
+    #[arg(value_parser = url)]
     url: Uri,
     /// A header of the request; may be given several times.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
@@ -53,6 +54,13 @@ pub(super) struct Options {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    text.parse().map_err(|error| match error {
+        _ if !text.starts_with('/') && !text.contains("://") => format!("write it whole: `http://{text}`"),
+        error => format!("{error}: what is no letter, digit or one of -._~/?&=:%+ must be percent-encoded"),
+    })
 }
 
 /// `name: value`, as curl takes it.
@@ -97,6 +105,11 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         owner: client.and_then(|id| config.clients[id.index()].owner.clone()),
         ..Told::default()
     };
+    // The gate's and `ingress`'s word, before any route is asked.
+    if matches!(options.method, Method::CONNECT | Method::TRACE) {
+        told.refuse(Reason::MethodNotAllowed, format!("{} is not served here", options.method));
+        return Ok(told);
+    }
     let host = match host::parse(&authority) {
         Ok(host) => host.name,
         Err(problem) => {
@@ -105,6 +118,7 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         }
     };
     told.host = host.to_string();
+    told.authority = authority.clone();
     let normal = match path::normalise(options.url.path()) {
         Ok(normal) => normal,
         Err(problem) => {
@@ -235,7 +249,7 @@ fn limits(config: &Config, route: &Route, facts: &Facts<'_>, told: &Told) -> Vec
 
 /// What a request is counted by, for people; a missing key counts by the address, as in `decide::limit`.
 fn limit_key(per: &LimitKey, facts: &Facts<'_>, told: &Told) -> String {
-    let by_address = || match told.client_ip.to_canonical() {
+    let address = match told.client_ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => {
             let net = ipnet::Ipv6Net::new(ip, 64).map(|net| net.trunc().to_string());
@@ -244,21 +258,18 @@ fn limit_key(per: &LimitKey, facts: &Facts<'_>, told: &Told) -> String {
     };
     let found = match per {
         LimitKey::Route => return "all callers".to_owned(),
-        LimitKey::ClientIp => None,
+        LimitKey::ClientIp => return address,
         LimitKey::Client => told.client.clone(),
         LimitKey::Header(name) => {
             facts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         }
         LimitKey::Cookie(name) => cookie::value(facts.headers, name).map(str::to_owned),
-        LimitKey::Query(name) => facts.query.and_then(|query| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.to_owned())
-        }),
+        LimitKey::Query(name) => facts
+            .query
+            .and_then(|query| limit::parameter(query, name))
+            .map(|value| String::from_utf8_lossy(&value.collect::<Vec<_>>()).into_owned()),
     };
-    found.filter(|key| !key.is_empty()).unwrap_or_else(by_address)
+    found.filter(|key| !key.is_empty()).unwrap_or_else(|| format!("its address {address}, for want of that key"))
 }
 
 /// What of the URL goes on to a version: the path behind `strip_prefix`, and the query.
@@ -299,7 +310,7 @@ fn release(told: &mut Told, function: &Function, facts: &PickFacts<'_>, path: &s
         .map(|(id, version)| {
             let scheme = if version.url.tls { "https" } else { "http" };
             let host = match (&version.host, function.preserve_host) {
-                (_, true) => told.host.clone(),
+                (_, true) => told.authority.clone(),
                 (Some(host), false) => host.clone(),
                 (None, false) => version.url.authority.clone(),
             };

@@ -113,6 +113,14 @@ fn a_refusal_says_why() {
     assert!(text.contains("404 no_route") && text.contains("orders: another path"), "{text}");
     let text = explained(&["GET", "http://api.example.com/orders/a%2fb"]);
     assert!(text.contains("400 bad_request"), "{text}");
+    let text = explained(&["CONNECT", "api.example.com:443"]);
+    assert!(text.contains("405 method_not_allowed: CONNECT is not served here"), "{text}");
+}
+
+#[test]
+fn a_url_that_is_none_is_told_how_to_be_one() {
+    assert_eq!(url("localhost/orders").unwrap_err(), "write it whole: `http://localhost/orders`");
+    assert!(url("http://x/a b").unwrap_err().contains("must be percent-encoded"));
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::{
 pub(super) struct Told {
     pub(super) method: String,
     pub(super) host: String,
+    /// The host as the caller wrote it, port and all.
+    #[serde(skip)]
+    pub(super) authority: String,
     /// Normalised, as routes and functions see it.
     pub(super) path: String,
     pub(super) listener: String,
@@ -48,6 +51,7 @@ impl Default for Told {
         Self {
             method: String::new(),
             host: String::new(),
+            authority: String::new(),
             path: String::new(),
             listener: String::new(),
             listener_address: String::new(),

@@ -85,8 +85,8 @@ fn hash(kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
     KeyHash::new(hasher.finish())
 }
 
-/// The decoded value of the first parameter of this name.
-fn parameter<'q>(query: &'q str, name: &str) -> Option<Decoded<'q>> {
+/// The percent-decoded value of the query's first parameter of this name.
+pub fn parameter<'q>(query: &'q str, name: &str) -> Option<impl Iterator<Item = u8> + use<'q>> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -23,7 +23,7 @@ use super::Now;
 use crate::config::model::{Limit, LimitKey, Name};
 
 use gcra::{Pace, Wait};
-pub use key::KeyFacts;
+pub use key::{KeyFacts, parameter};
 pub use table::KeyHash;
 use table::{Table, Taken, take_plain};
 
