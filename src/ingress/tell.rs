@@ -90,7 +90,8 @@ fn write(
         bytes_in,
         bytes_out,
         total,
-        queue: None,
+        // Nobody queues yet.
+        queue: ctx.picked.map(|_| Duration::ZERO),
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,
