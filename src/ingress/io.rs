@@ -128,6 +128,8 @@ pub struct Io {
     /// What waits in `outbox` waited already when the task last came to rest.
     is_overdue: bool,
     saw_end: bool,
+    /// The last read found nothing.
+    is_dry: bool,
     /// Something was written since the present request's head.
     answered: bool,
     /// Of the present request's body and head, as they came.
@@ -160,6 +162,7 @@ impl Io {
             outbox: BytesMut::new(),
             is_overdue: false,
             saw_end: false,
+            is_dry: false,
             answered: false,
             bytes_in: 0,
         })
@@ -250,6 +253,7 @@ impl Io {
             self.inbox = pool::take();
         }
         let read = self.transport.poll_read_buf(cx, &mut self.inbox);
+        self.is_dry = read.is_pending();
         if read.is_pending() {
             self.conn.register(cx.waker());
             if self.inbox.is_empty() {
@@ -337,11 +341,19 @@ impl Io {
                 self.conn.register(cx.waker());
                 return Poll::Pending;
             }
+            // A TLS stream that was read dry has nothing before its socket has: asking it costs more than the rest here.
+            if let (true, Transport::Tls(tls)) = (self.is_dry, &self.transport)
+                && tls.get_ref().0.is_quiet(cx)
+            {
+                self.conn.register(cx.waker());
+                return Poll::Pending;
+            }
             // Almost always nothing comes: no buffer is taken for that.
             let mut little = [0; 512];
             let mut buf = ReadBuf::new(&mut little);
             let read = self.transport.poll_read(cx, &mut buf);
-            if read.is_pending() {
+            self.is_dry = read.is_pending();
+            if self.is_dry {
                 self.conn.register(cx.waker());
             }
             ready!(read)?;
@@ -447,7 +459,9 @@ impl AsyncRead for Io {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match this.transport.poll_read(cx, buf) {
+        let read = this.transport.poll_read(cx, buf);
+        this.is_dry = read.is_pending();
+        match read {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
             Poll::Pending => {

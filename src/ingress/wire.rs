@@ -41,6 +41,11 @@ impl Wire {
         Self { socket, ahead: BytesMut::new() }
     }
 
+    /// Whether a read would have nothing to take now; if so, the task is woken when that changes.
+    pub fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
+        self.ahead.is_empty() && socket!(&self.socket, s => s.poll_read_ready(cx)).is_pending()
+    }
+
     /// Puts bytes back that were read too far.
     pub fn unread(&mut self, bytes: BytesMut) {
         self.ahead = bytes;

@@ -39,6 +39,7 @@ pub async fn serve(io: Box<Io>, proxy: &Arc<Proxy>, mut shutdown: ShutdownWatch)
         h2.graceful_shutdown();
     }
     let mut malformed = 0;
+    let mut streams = Vec::new();
     loop {
         let next = tokio::select! {
             biased;
@@ -52,7 +53,8 @@ pub async fn serve(io: Box<Io>, proxy: &Arc<Proxy>, mut shutdown: ShutdownWatch)
         };
         match next {
             Ok(Some(H2Accept::Session(session))) => {
-                tokio::spawn(request(session, conn.stream(), proxy.clone(), shutdown.clone()));
+                let bounds = free(&mut streams, &conn);
+                tokio::spawn(request(session, bounds, proxy.clone(), shutdown.clone()));
             }
             Ok(Some(H2Accept::Rejected)) => {
                 refuse_stream(&conn);
@@ -64,6 +66,18 @@ pub async fn serve(io: Box<Io>, proxy: &Arc<Proxy>, mut shutdown: ShutdownWatch)
             Ok(None) | Err(_) => return,
         }
     }
+}
+
+/// The bounds of a request that is over, for the next one: the sweeper has each on its list only once. As many are made
+/// as there are requests at a time.
+fn free(streams: &mut Vec<Arc<Conn>>, conn: &Conn) -> Arc<Conn> {
+    if let Some(over) = streams.iter().find(|stream| Arc::strong_count(stream) == 1) {
+        over.request_begins();
+        return over.clone();
+    }
+    let fresh = conn.stream();
+    streams.push(fresh.clone());
+    fresh
 }
 
 /// One request. Past its bounds it is dropped, which resets its stream: pingora can't be told in time.
