@@ -9,10 +9,22 @@ use crate::config::model::{Endpoint, Route};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Other ways of saying who called: nobody's word but gatepost's reaches a function. And `Proxy`, which a function that reads
-/// its headers as CGI variables takes for its own `HTTP_PROXY` (CVE-2016-5385).
-const SPOOFED: [&str; 7] =
-    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server", "x-client-ip", "true-client-ip", "proxy"];
+/// Other ways of saying who called: nobody's word but gatepost's reaches a function.
+const SPOOFED: [&str; 9] = [
+    "forwarded",
+    "x-real-ip",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-client-ip",
+    "true-client-ip",
+    // RFC 9440 §2.4: whoever could send these would choose who it is.
+    "client-cert",
+    "client-cert-chain",
+    // A function that reads its headers as CGI variables takes it for its own `HTTP_PROXY` (CVE-2016-5385).
+    "proxy",
+];
+/// RFC 9440.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 /// Fields between the caller and gatepost alone (RFC 9110 §7.6.1), whether Connection names them or not.
 /// `Transfer-Encoding` is pingora's: it frames the body anew.
 const HOP_BY_HOP: [&str; 9] = [
@@ -61,6 +73,8 @@ pub struct Caller<'r> {
     /// What [`asks_for_websocket`] said.
     pub is_websocket: bool,
     pub request_id: &'r HeaderValue,
+    /// What it proved by TLS, where the route tells its function.
+    pub certificate: Option<&'r HeaderValue>,
 }
 
 /// What is in a request that needs a closer look, found in one pass over its names.
@@ -163,6 +177,9 @@ fn edit_parts(
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(X_REQUEST_ID, caller.request_id.clone());
+    if let Some(certificate) = caller.certificate {
+        headers.insert(CLIENT_CERT, certificate.clone());
+    }
     // RFC 9110 §7.6.3: a gateway says that it was here.
     let via = HeaderValue::from_static(match caller.version {
         Version::HTTP_2 => "2 gatepost",
