@@ -15,8 +15,8 @@ use super::{
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef,
-        PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip, Text, Weight,
+        Access, ByteRate, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer,
+        NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -53,6 +53,10 @@ table! {
         trusted_proxies: Networks,
         /// Connections in all. Default: (file limit − 1,024) / 2.
         max_connections: Connections,
+        /// Requests under way in all, shared evenly among the workers. Default: as many as `max_connections`.
+        max_requests: Connections,
+        /// Resident memory; above 90 % of it new work is answered with 503. Default: the control group's limit.
+        max_memory: Size,
         /// Name servers for the functions' names. Default: those of /etc/resolv.conf.
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
@@ -100,6 +104,10 @@ table! {
         h2c: bool,
         /// Connections on this listener. Default: only the total counts.
         max_connections: Connections,
+        /// Connections from one address (IPv6: from one /64). Default: any number.
+        max_connections_per_ip: Connections,
+        /// What a body must come at, or an answer be taken at, while the caller is waited for; `off`: at whatever it likes. Default `500B/s`.
+        min_body_rate: ByteRate,
         /// How long callers may take.
         timeouts: ListenerTimeouts,
         /// Permission bits of a unix socket. Default `0660`.

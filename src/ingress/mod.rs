@@ -7,6 +7,7 @@ pub mod forward;
 pub mod head;
 pub mod io;
 pub mod live;
+mod pace;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;

@@ -107,6 +107,13 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
         }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(Reason::Overloaded.into());
+        }
         let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
         if request.method == Method::OPTIONS && is_last() {
             ctx.is_asked_itself = true;
