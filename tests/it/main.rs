@@ -3,8 +3,6 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
-mod a_demo_shows_the_main_job;
-#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
