@@ -312,10 +312,9 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 20] = [
+const LATER: [&str; 16] = [
     "api_key",
     "compression",
-    "respond",
     "alarm",
     "basic",
     "client_ca",
@@ -329,9 +328,6 @@ const LATER: [&str; 20] = [
     "mtls",
     "platform",
     "ramp",
-    "redirect",
-    "request_headers",
-    "response_headers",
     "retries",
 ];
 

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod a_demo_shows_the_main_job;
 #[cfg(test)]
+mod answers_itself;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
