@@ -109,6 +109,7 @@ fn route(i: usize) -> Route {
         limits: Vec::new(),
         handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
+        forward_client_cert: false,
     }
 }
 

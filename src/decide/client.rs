@@ -272,6 +272,7 @@ mod tests {
             limits: vec![],
             handling: Handling::default(),
             encoded_slash: EncodedSlash::default(),
+            forward_client_cert: false,
         }
     }
 

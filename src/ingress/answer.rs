@@ -194,5 +194,7 @@ fn is_requests_own(name: &str) -> bool {
             | "x-forwarded-for"
             | "x-forwarded-proto"
             | "x-forwarded-host"
+            | "client-cert"
+            | "client-cert-chain"
     )
 }

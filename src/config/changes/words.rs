@@ -113,6 +113,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         name: _,
         address,
         tls,
+        tls_profile,
+        client_auth,
         proxy_protocol,
         h2c,
         max_connections,
@@ -124,6 +126,22 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
+        Leaf::one(
+            "tls_profile",
+            match tls_profile {
+                TlsProfile::Modern => "modern",
+                TlsProfile::Intermediate => "intermediate",
+            },
+        ),
+        Leaf::option("client_ca", "none", client_auth.as_ref().map(|auth| auth.ca.display())),
+        Leaf::one(
+            "client_auth",
+            match client_auth.as_ref().map(|auth| auth.need) {
+                None => "off",
+                Some(ClientAuthNeed::Required) => "required",
+                Some(ClientAuthNeed::Optional) => "optional",
+            },
+        ),
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
@@ -263,6 +281,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         limits: _,
         encoded_slash,
         handling,
+        forward_client_cert,
     } = route;
     let listeners =
         listeners.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.listeners, id.index()).to_owned()));
@@ -293,6 +312,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         networks_or("allow", "anyone", allow.as_ref()),
         Leaf::list("deny", "nobody", deny.as_slice()),
         Leaf::one("encoded_slash", encoded_slash),
+        Leaf::one("forward_client_cert", forward_client_cert),
     ];
     leaves.extend(serves_leaves(config, serves));
     leaves.extend(handling_leaves(handling));

@@ -48,9 +48,10 @@ fn untouchable(name: &str, way: Way) -> Option<&'static str> {
         }
         ("expect", Way::Request) => "gatepost answers it itself",
         ("host", Way::Request) => "a version has `host = \"…\"`, and a function `preserve_host`",
-        ("x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host", Way::Request) => {
-            "it is gatepost's word on who called"
-        }
+        (
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "client-cert" | "client-cert-chain",
+            Way::Request,
+        ) => "it is gatepost's word on who called",
         ("x-request-id", _) => "it is what answers and log lines are found by",
         ("x-gatepost-reason", _) => "it is gatepost's own word",
         _ => return None,
@@ -108,6 +109,7 @@ impl Scope<'_> {
             ("add_prefix", raw.add_prefix.as_ref().map(|at| at.span)),
             ("rewrite", raw.rewrite.as_ref().map(|at| at.span)),
             ("request_headers", raw.request_headers.as_ref().map(|at| at.span)),
+            ("forward_client_cert", raw.forward_client_cert.as_ref().map(|at| at.span)),
         ];
         if raw.redirect.is_none() && raw.respond.is_none() {
             return;

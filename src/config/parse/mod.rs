@@ -28,6 +28,8 @@ pub(super) struct Pointers {
     pub(super) authorities: Vec<At<PathBuf>>,
     /// Bodies of answers.
     pub(super) contents: Vec<At<PathBuf>>,
+    /// Of callers' certificates.
+    pub(super) client_authorities: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
 }
 
