@@ -52,8 +52,6 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
-    /// An OPTIONS that gatepost answers.
-    pub(super) is_asked_itself: bool,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -102,7 +100,6 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
-            is_asked_itself: false,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),

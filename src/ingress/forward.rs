@@ -4,7 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::reply::X_REQUEST_ID;
-use crate::config::model::{Endpoint, Route};
+use crate::{
+    config::model::{Endpoint, Route},
+    decide::fill,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -39,20 +42,16 @@ const HOP_BY_HOP: [&str; 9] = [
     "http2-settings",
 ];
 
-/// The target for the function: base path, then the normalised path less `strip_prefix`, then the query as it came.
+/// The target for the function: base path, then the normalised path as the route edits it, then the query as it came.
 /// `None`: what came is right as it is.
 pub fn target(path: &str, raw_path: &str, query: Option<&str>, route: &Route, url: &Endpoint) -> Option<Box<str>> {
-    let stripped = route.strip_prefix.as_deref().and_then(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
-    if url.base_path.is_empty() && stripped == raw_path {
+    let seen = fill::function_path(route, path);
+    if url.base_path.is_empty() && seen == raw_path {
         return None;
     }
-    let mut out = String::with_capacity(url.base_path.len() + path.len() + query.map_or(0, str::len) + 2);
+    let mut out = String::with_capacity(url.base_path.len() + seen.len() + query.map_or(0, str::len) + 2);
     out.push_str(&url.base_path);
-    // What is left empty becomes `/`.
-    if !stripped.starts_with('/') {
-        out.push('/');
-    }
-    out.push_str(stripped);
+    out.push_str(&seen);
     if let Some(query) = query {
         out.push('?');
         out.push_str(query);

@@ -10,19 +10,21 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
+    answer,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
 };
 use crate::{
+    config::model::Serves,
     decide::{
         Reason,
-        snapshot::{Asker, Refusal, Request},
+        snapshot::{Asker, Goes, Refusal, Request},
     },
     upstream::{SHORTEST_IDLE, classify_error},
 };
@@ -47,8 +49,8 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
 }
 
 impl Ingress {
-    /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
@@ -116,11 +118,10 @@ impl Ingress {
         }
         let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
         if request.method == Method::OPTIONS && is_last() {
-            ctx.is_asked_itself = true;
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Ok(());
+            return Ok(None);
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -131,19 +132,21 @@ impl Ingress {
         ctx.client = decision.client;
         ctx.route = decision.route;
         let outcome = decision.outcome;
-        if let (Ok(pick), Some(route)) = (&outcome, decision.route) {
-            let route = &snapshot.config.routes[route.index()];
-            let function = &snapshot.config.functions[route.function.index()];
+        if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
+            && let route = &snapshot.config.routes[route.index()]
+            && let Some(id) = route.function()
+        {
+            let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
             ctx.picked = Some(Picked {
-                function: route.function,
+                function: id,
                 version: pick.version,
                 picked_by: pick.picked_by,
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
-            live.handles.enter(worker, route.function, pick.version);
+            live.handles.enter(worker, id, pick.version);
             ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
@@ -152,7 +155,10 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
-        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
+        let outcome = outcome.and_then(|goes| {
+            Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            Ok(Some(goes))
+        });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
@@ -187,7 +193,10 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
+        edits
+            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
     }
 
     /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
@@ -208,7 +217,7 @@ impl Ingress {
         })
     }
 
-    /// Answers with a refusal; the connection may be kept if the request was read to its end.
+    /// Answers with a refusal.
     async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
         let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
             (Some(live), Some(route), Some(refused)) => {
@@ -216,12 +225,53 @@ impl Ingress {
             }
             _ => None,
         };
-        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if refusal.reason == Reason::Maintenance
+            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
+            && let Some(maintenance) = live.snapshot.maintenance(route)
+        {
+            answer::maintenance(&mut answer, maintenance, session.req_header())?;
+        }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
+        Self::send(session, ctx, answer).await
+    }
+
+    /// Answers in a function's place: the route redirects, or has an answer of its own.
+    async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
+        let live = ctx.live()?.clone();
+        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
+        let method = &session.req_header().method;
+        let answer = match (goes, &route.serves) {
+            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
+                answer::redirect(&to, redirect.status, &ctx.request_id)?
+            }
+            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
+            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
+        };
+        Self::send(session, ctx, answer).await
+    }
+
+    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
+    fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
+        let config = &live.snapshot.config;
+        let handling = &config.routes[route.index()].handling;
+        if handling.response_headers.is_none() && handling.security_headers.is_none() {
+            return Ok(());
+        }
+        let is_secure = conn.info.tls
+            || (config.server.trusted_proxies.contains(conn.info.ip())
+                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
+        answer::dress(head, handling, is_secure)
+    }
+
+    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
+        Self::dress(session, ctx, &mut answer.header)?;
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
@@ -283,14 +333,13 @@ impl ProxyHttp for Ingress {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Err(refusal) = Self::decide(session, ctx) else {
-            if ctx.is_asked_itself {
-                Box::pin(Self::answer_options(session, ctx)).await?;
-            }
-            return Ok(ctx.is_asked_itself);
-        };
-        // Large, and not for ordinary requests: in a box of its own.
-        Box::pin(Self::refuse(session, ctx, refusal)).await?;
+        // Answers of our own are large, and not for ordinary requests: in a box each.
+        match Self::decide(session, ctx) {
+            Ok(Some(Goes::Function(_))) => return Ok(false),
+            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+        }
         Ok(true)
     }
 
@@ -419,6 +468,7 @@ impl ProxyHttp for Ingress {
             session.set_keepalive(None);
         }
         response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

@@ -126,7 +126,8 @@ fn grpc_status(reason: Reason) -> &'static str {
         | Reason::UpstreamReset
         | Reason::NameNotResolved
         | Reason::Overloaded
-        | Reason::NoVersion => "14", // UNAVAILABLE
+        | Reason::NoVersion
+        | Reason::Maintenance => "14", // UNAVAILABLE
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod answers_itself;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;

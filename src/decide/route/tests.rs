@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern, ListenAddress, ListenerId,
-        Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern, ListenAddress,
+        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server, Serves,
     },
     decide::Facts,
 };
@@ -27,13 +27,13 @@ fn route(name: &str) -> Route {
         headers: Vec::new(),
         query: Vec::new(),
         priority: 0,
-        function: FunctionId(0),
+        serves: Serves::Function(FunctionId(0)),
         version: None,
         clients: None,
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        strip_prefix: None,
+        handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }
@@ -112,6 +112,7 @@ fn config(routes: Vec<Route>) -> Config {
             max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            maintenance: None,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
