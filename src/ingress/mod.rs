@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod conn;
 mod ctx;
 pub mod forward;
+pub mod frames;
 pub mod head;
 pub mod io;
 pub mod live;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+pub mod stream;
 mod tell;
 pub mod wire;
 
