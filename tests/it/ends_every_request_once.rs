@@ -121,7 +121,7 @@ async fn an_h2_answer_that_breaks_off_is_reset_with_a_code() {
         let (gateway, _function) = in_front(function, "timeouts = { idle = \"1s\" }").await;
         let mut caller = Raw::with(gateway.address("in"), &setting(4, 1 << 20)).await;
         caller.say([window(0, 1 << 20), frames::get(1)].concat()).await;
-        assert_eq!(caller.status().await, 200);
+        // Its head may be lost with it.
         assert_eq!(caller.hear(RST_STREAM).await.code(), INTERNAL_ERROR, "{class}");
         let lines = all_told(&gateway, 1).await;
         assert_eq!((&lines[0]["class"], &lines[0]["status"]), (&class.into(), &200.into()), "{}", lines[0]);
