@@ -479,17 +479,24 @@ async fn a_function_that_hangs_keeps_no_caller_that_closed_its_side() {
 async fn a_function_that_takes_no_more_of_a_body_is_let_go() {
     let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", deaf.local_addr().unwrap());
-    let gateway = gateway(format!(
-        "[function.f]\nversions = {{ v1 = \"{url}\" }}\ntimeouts = {{ write = \"1s\" }}\n[route.f]\nfunction = \"f\"\n"
-    ))
-    .start()
-    .await;
-    let mut connection = gateway.connect().await;
-    let start = Instant::now();
-    let _ = connection.try_send(post("/").body(vec![0; 48 << 20])).await;
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
-    let lines = gateway.all_told(1).await;
-    assert_eq!(lines[0]["class"], "timeout", "{}", lines[0]);
+    for h2 in [false, true] {
+        let gateway = gateway(format!(
+            "[listener.in]\naddress = \"127.0.0.1:0\"\nh2c = true\n[function.f]\nversions = {{ v1 = \"{url}\" }}\n\
+             timeouts = {{ write = \"1s\" }}\n[route.f]\nfunction = \"f\"\n"
+        ))
+        .start()
+        .await;
+        let start = Instant::now();
+        let request = post("/").body(vec![0; 48 << 20]);
+        if h2 {
+            let _ = H2::plain(gateway.address("in")).await.try_send(request).await;
+        } else {
+            let _ = gateway.connect().await.try_send(request).await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(6), "h2 {h2}: {:?}", start.elapsed());
+        let lines = gateway.all_told(1).await;
+        assert_eq!(lines[0]["class"], "timeout", "h2 {h2}: {}", lines[0]);
+    }
 }
 
 // Stale connections.
