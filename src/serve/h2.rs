@@ -58,8 +58,8 @@ pub fn options() -> H2Options {
         .reset_stream_duration(Duration::from_secs(1))
         // Frames that make us reset their stream, for a connection's whole life.
         .max_local_error_reset_streams(Some(256))
-        // Small pieces of bodies that nobody has taken yet, by what each costs in memory.
-        .data_frame_budget(128 * 1024);
+        // Small pieces of bodies that nobody has taken yet, by what each costs in memory: 4,000 of one byte.
+        .data_frame_budget(1024 * 1024);
     options
 }
 

@@ -117,6 +117,29 @@ async fn empty_pieces_of_a_body_are_soon_too_many() {
 }
 
 #[tokio::test]
+async fn a_body_in_single_bytes_that_nobody_takes_is_too_much() {
+    // It never answers the TLS handshake: for a while nobody reads the body.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = gateway(format!(
+        "[listener.in]\naddress = \"127.0.0.1:0\"\nh2c = true\n[function.f]\nversions = {{ v1 = \"https://{}\" }}\n\
+         timeouts = {{ connect = \"10s\" }}\n[route.f]\nfunction = \"f\"\n",
+        silent.local_addr().unwrap()
+    ))
+    .workers(1)
+    .start()
+    .await;
+    let before = gateway.process().rss();
+    let mut caller = Raw::open(gateway.address("in")).await;
+    caller.say(post(1, &[])).await;
+    caller.flood(&frame(DATA, 0, 1, b"x").repeat(100), 1000).await;
+    assert_eq!(caller.goaway().await, ENHANCE_YOUR_CALM);
+    let grown = gateway.process().rss().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes");
+    let lines = gateway.all_told(1).await;
+    assert_eq!(lines[0]["class"], "aborted", "{}", lines[0]);
+}
+
+#[tokio::test]
 async fn an_honest_caller_may_ask_and_open_windows_as_bytes_move() {
     let stand = Stand::of(origin().reply(Reply::made(4 << 20)).start().await, "").await;
     let mut caller = stand.caller().await;
