@@ -113,6 +113,11 @@ impl Ctx {
         }
     }
 
+    /// What bounds this request: of h2 its own, of HTTP/1 its connection's.
+    pub(super) fn bounds(&self) -> Option<&Conn> {
+        self.stream.as_deref().or(self.conn.as_deref())
+    }
+
     pub(super) fn live(&self) -> Result<&Arc<Live>> {
         self.live.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "a request outside of a worker"))
     }

@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod conn;
 mod ctx;
 pub mod forward;
+pub mod frames;
 pub mod head;
 pub mod io;
 pub mod live;
@@ -14,6 +15,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+pub mod stream;
 mod tell;
 pub mod wire;
 

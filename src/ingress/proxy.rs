@@ -14,6 +14,7 @@ use super::{
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
+    head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
     reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
@@ -48,6 +49,15 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
+/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
+fn too_large(request: &RequestHeader) -> Option<Reason> {
+    let limits = HeadLimits::default();
+    if request.headers.len() > limits.fields {
+        return Some(Reason::HeadersTooLarge);
+    }
+    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+}
+
 impl Ingress {
     /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
     fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
@@ -55,12 +65,10 @@ impl Ingress {
             return Err(Reason::Overloaded.into());
         };
         ctx.worker = worker;
-        ctx.is_h2 = session.is_http2();
+        ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
             conn.stream_begins();
             ctx.stream = conn::present_stream();
-            // HTTP/1 callers have the sweeper.
-            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
         ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
         if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
@@ -102,6 +110,12 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(reason.into());
+        }
         if matches!(request.method, Method::TRACE | Method::CONNECT) {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             ctx.client_ip = Some(peer);
@@ -147,7 +161,7 @@ impl Ingress {
                 cookie: pick.issue_cookie,
             });
             live.handles.enter(worker, id, pick.version);
-            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
+            ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -274,7 +288,7 @@ impl Ingress {
         Self::dress(session, ctx, &mut answer.header)?;
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
-        let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
+        let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());
         if !is_over
             && !session.is_body_done()
             && Self::body_is_small(session)
@@ -306,7 +320,7 @@ impl Ingress {
         if let Some(what) = io_of(session).and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
-        match ctx.conn.as_ref().and_then(|c| c.ended()) {
+        match ctx.bounds().and_then(Conn::ended) {
             Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
@@ -372,8 +386,8 @@ impl ProxyHttp for Ingress {
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
         // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
-        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
-        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        // caller's IO, which nobody polls while a large body waits for the function to take it.
+        let is_swept = ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session);
         if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
@@ -396,11 +410,8 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        ctx: &mut Ctx,
+        _ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(stream) = &ctx.stream {
-            stream.moved();
-        }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -428,12 +439,30 @@ impl ProxyHttp for Ingress {
             live.target(picked.function, picked.version).succeeded(address);
         }
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if io_of(session).is_some_and(|io| !io.request_is_read()) {
-            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        let bounds = ctx.stream.as_ref().unwrap_or(conn);
+        let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
+        if is_read {
+            bounds.bound_silence(Some(timeouts.first_byte));
         } else {
-            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
+            bounds.bound_upload(timeouts.write, Some(timeouts.first_byte));
         }
         live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut Ctx,
+    ) -> Result<()> {
+        // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
+        if request.version == Version::HTTP_2
+            && let Some(te) = session.req_header().headers.get(header::TE)
+        {
+            let te = te.clone();
+            request.insert_header(header::TE, te)?;
+        }
         Ok(())
     }
 
@@ -530,7 +559,7 @@ impl ProxyHttp for Ingress {
         let is_safe = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
-            && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());
+            && ctx.bounds().is_none_or(|c| c.ended().is_none());
         if is_safe {
             error.retry.decide_reuse(client_reused);
             ctx.wants_fresh = true;

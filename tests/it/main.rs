@@ -39,6 +39,8 @@ mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
 #[cfg(test)]
+mod refuses_bad_h2_requests;
+#[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
@@ -56,5 +58,7 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
+mod survives_hostile_h2;
 #[cfg(test)]
 mod tells_what_it_did;
