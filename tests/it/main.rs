@@ -51,4 +51,6 @@ mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
 #[cfg(test)]
+mod survives_faults;
+#[cfg(test)]
 mod tells_what_it_did;
