@@ -108,6 +108,7 @@ fn route(i: usize) -> Route {
         limits: Vec::new(),
         strip_prefix: None,
         encoded_slash: EncodedSlash::Refuse,
+        forward_client_cert: false,
     }
 }
 

@@ -348,13 +348,12 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "api_key",
     "compression",
     "respond",
     "alarm",
     "basic",
-    "client_ca",
     "concurrency",
     "cors",
     "credential",

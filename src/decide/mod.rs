@@ -11,7 +11,7 @@ pub mod snapshot;
 pub mod split;
 pub mod verdict;
 
-pub use facts::Facts;
+pub use facts::{ClientCertificate, Facts, San};
 pub use snapshot::{Snapshot, compile};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 

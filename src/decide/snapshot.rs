@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method};
 
 use super::{
-    Facts, Now, Reason,
+    ClientCertificate, Facts, Now, Reason,
     client::{self, Clients},
     host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
@@ -129,6 +129,8 @@ pub struct Request<'r> {
     pub listener: ListenerId,
     /// Who the connection is from (PROXY header, or the socket).
     pub peer: IpAddr,
+    /// What the caller proved by TLS; `None`: it showed no certificate, or the listener asks for none.
+    pub certificate: Option<&'r ClientCertificate>,
     pub method: &'r Method,
     /// Host or `:authority`, as sent; `None` only in HTTP/1.0.
     pub authority: Option<&'r str>,

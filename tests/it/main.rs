@@ -47,6 +47,8 @@ mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
 #[cfg(test)]
+mod speaks_tls_as_told;
+#[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
