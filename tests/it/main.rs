@@ -31,6 +31,8 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod outlives_slow_callers;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
