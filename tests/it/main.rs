@@ -34,6 +34,7 @@ mod limits_each_route;
 mod listens_where_it_is_told;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
+mod outlives_slow_callers;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
@@ -60,5 +61,6 @@ mod splits_traffic_between_versions;
 mod streams_large_bodies;
 #[cfg(test)]
 mod survives_hostile_h2;
+mod survives_faults;
 #[cfg(test)]
 mod tells_what_it_did;
