@@ -32,9 +32,9 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+mod outlives_slow_callers;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
-mod outlives_slow_callers;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
@@ -59,8 +59,8 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
-mod survives_faults;
 #[cfg(test)]
 mod tells_what_it_did;

@@ -3,11 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
-<<<<<<< HEAD
-pub(crate) mod frames;
-=======
 pub(crate) mod faulty;
->>>>>>> p3/faults
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod load;
