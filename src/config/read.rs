@@ -348,7 +348,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 15] = [
+const LATER: [&str; 14] = [
     "api_key",
     "compression",
     "alarm",
@@ -359,7 +359,6 @@ const LATER: [&str; 15] = [
     "egress",
     "guard",
     "jwt",
-    "max_body",
     "mtls",
     "platform",
     "ramp",

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header};
 
 use super::{
     ClientCertificate, Facts, Now, Reason,
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::config::{
     Config,
+    changes::size,
     model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route, RouteId, Serves},
 };
 
@@ -183,6 +184,11 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
+    /// The body has more than `bound` bytes, or says so.
+    pub fn too_large(bound: u64) -> Self {
+        Self { detail: format!("at most {} are taken here", size(bound)).into(), ..Reason::BodyTooLarge.into() }
+    }
+
     fn bad(detail: impl ToString) -> Self {
         Self { detail: Cow::Owned(detail.to_string()), ..Reason::BadRequest.into() }
     }
@@ -249,6 +255,13 @@ impl Snapshot {
         decision.client = self.clients.identify(decision.client_ip);
         client::admit(route, decision.client_ip, decision.client)?;
 
+        if route.function().is_some()
+            && let Some(bound) = self.config.body_bound(route)
+            && declared_length(request.headers).is_some_and(|length| length > bound)
+        {
+            return Err(Refusal::too_large(bound));
+        }
+
         self.take_limits(id, request, decision)
             .map_or(Ok(()), |asks| asks.take(asker.now))
             .map_err(|refused| Refusal { limit: Some(refused), ..Reason::RateLimited.into() })?;
@@ -303,6 +316,10 @@ impl Snapshot {
         }
         Some(Asks::Few(few, limiters.len()))
     }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// So many limits of one route cost no allocation.

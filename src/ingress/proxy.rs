@@ -125,6 +125,8 @@ impl Ingress {
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
+            // What a tunnel carries is nobody's body.
+            ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
             ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
@@ -335,6 +337,10 @@ impl ProxyHttp for Ingress {
             ctx.candidates = Some(candidates);
         }
         ctx.attempts += 1;
+        if let Some((bound, left)) = &mut ctx.body_left {
+            // Each attempt sends the body from its start.
+            *left = *bound;
+        }
         // A fresh connection after a stale one goes where the stale one went.
         let address = if ctx.wants_fresh { ctx.address } else { None };
         let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
@@ -374,6 +380,17 @@ impl ProxyHttp for Ingress {
     ) -> Result<()> {
         if let Some(stream) = &ctx.stream {
             stream.moved();
+        }
+        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
+            match left.checked_sub(body.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    let refusal = Refusal::too_large(*bound);
+                    ctx.refusal = Some((refusal.reason, refusal.detail));
+                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
+                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
+                }
+            }
         }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
@@ -502,6 +519,7 @@ impl ProxyHttp for Ingress {
     ) -> Box<Error> {
         // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
         let is_safe = session.req_header().method.is_idempotent()
+            && ctx.refusal.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
             && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());

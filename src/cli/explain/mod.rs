@@ -162,6 +162,14 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         told.refuse(reason, format!("{client_ip} is not let in by {}", barrier(route, reason)));
         return Ok(told);
     }
+    if let Some(bound) = config.body_bound(route).filter(|_| route.function().is_some()) {
+        told.body = Some(changes::size(bound));
+        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > bound) {
+            told.refuse(Reason::BodyTooLarge, format!("at most {} are taken here", changes::size(bound)));
+            return Ok(told);
+        }
+    }
     told.limits = limits(config, route, &facts, &told);
     told.edits = edits::told(route);
     let maintenance = route.handling.maintenance.as_ref().or(config.server.maintenance.as_ref());

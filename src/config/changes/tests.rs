@@ -111,6 +111,7 @@ fn base() -> Config {
             dns: vec![],
             drain: secs(30),
             maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -370,6 +371,9 @@ fn every_leaf_shows_on_one_line() {
                 content: None,
                 allow: nets(&["10.0.0.0/8"]),
             });
+        }),
+        ("route orders: max_body the server's → 6MiB", |c| {
+            c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;

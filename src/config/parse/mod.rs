@@ -9,7 +9,9 @@ mod tables;
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
-    model::{AccessSink, Admin, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit},
+    model::{
+        AccessSink, Admin, BodyBound, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit,
+    },
     model::{LimitKey, Networks, SharedLimitId},
     raw::{self, Tables},
     read::Map,
@@ -143,6 +145,7 @@ impl<'s> Scope<'s> {
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
+            max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }
 

@@ -63,6 +63,7 @@ impl Scope<'_> {
                 response_headers: response_headers?,
                 security_headers: Self::security(raw.security_headers.as_ref()),
                 maintenance: maintenance?,
+                max_body: raw.max_body.as_ref().map(|at| at.value),
             },
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })

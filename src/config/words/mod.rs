@@ -4,6 +4,7 @@ mod handling;
 mod http_words;
 mod net;
 mod path;
+mod size;
 mod time;
 
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};

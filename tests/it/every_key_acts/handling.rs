@@ -35,6 +35,8 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("route.*.maintenance.file", maintenance_file),
         ("route.*.maintenance.content_type", maintenance_type),
         ("route.*.maintenance.allow", maintenance_allow),
+        ("route.*.max_body", max_body),
+        ("server.max_body", max_body),
         ("server.maintenance", maintenance),
         ("server.maintenance.status", maintenance_status),
         ("server.maintenance.retry_after", maintenance_retry_after),
@@ -251,4 +253,13 @@ async fn maintenance_allow(leaf: Leaf) {
     let both = closed(&leaf, "maintenance = { LEAF }", "allow = [\"127.0.0.1\"]", "allow = [\"127.0.0.2\"]").await;
     assert_eq!(both[0].get("/").await.text(), "open");
     both[1].get("/").await.is_problem(503, "maintenance");
+}
+
+async fn max_body(leaf: Leaf) {
+    let f = named("f").await;
+    let [server, route] = if leaf.name.starts_with("server") { ["LEAF", ""] } else { ["", "LEAF"] };
+    let config = format!("[server]\n{server}\n{}", one_function(&f.url(), route));
+    let both = leaf.pair(&config, "max_body = \"4B\"", "max_body = \"none\"").start().await;
+    both[0].post("/", "hello").await.is_problem(413, "body_too_large");
+    assert_eq!(both[1].post("/", "hello").await.status, 200);
 }
