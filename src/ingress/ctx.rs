@@ -54,6 +54,8 @@ pub struct Ctx {
     pub(super) is_upgrade: bool,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
+    /// An OPTIONS that gatepost answers.
+    pub(super) is_asked_itself: bool,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -101,6 +103,7 @@ impl Ctx {
             wants_fresh: false,
             is_upgrade: false,
             body_left: None,
+            is_asked_itself: false,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),

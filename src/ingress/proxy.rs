@@ -62,7 +62,14 @@ impl Ingress {
             // HTTP/1 callers have the sweeper.
             session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
-        ctx.is_upgrade = Self::asks_for_websocket(session);
+        ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
+        if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
+            // Nothing behind reads the request as one that asks for a tunnel.
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        if io_of(session).is_some_and(|io| io.closes) {
+            session.set_keepalive(None);
+        }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
             session.as_downstream_mut().set_ignore_info_resp(true);
@@ -101,6 +108,14 @@ impl Ingress {
             ctx.live = Some(live);
             ctx.conn = Some(conn);
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
+        }
+        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
+        if request.method == Method::OPTIONS && is_last() {
+            ctx.is_asked_itself = true;
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Ok(Goes::Respond);
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -166,6 +181,8 @@ impl Ingress {
             is_trusted: from_trusted,
             tls: conn.info.tls,
             version: request.version,
+            host: ctx.asked_host.clone(),
+            is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
@@ -178,20 +195,22 @@ impl Ingress {
             .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
     }
 
-    /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
-    /// nothing behind reads the request as one that asks for it (RFC 9110 §7.8: it needs the connection option, and HTTP/1.1).
-    fn asks_for_websocket(session: &mut Session) -> bool {
-        let request = session.req_header();
-        let Some(upgrade) = request.headers.get(header::UPGRADE) else { return false };
-        let asks = request.version == Version::HTTP_11
-            && upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-            && request.headers.get_all(header::CONNECTION).iter().any(|value| {
-                value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-            });
-        if !asks {
-            session.req_header_mut().remove_header(&header::UPGRADE);
+    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
+    async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
+        let header = reply::options(&ctx.request_id)?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
         }
-        asks
+        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
+        session.as_downstream_mut().finish_body().await
+    }
+
+    /// [`forward::edit_response`], and why nothing of the answer goes on.
+    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+            ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
+            Error::explain(ErrorType::InvalidHTTPHeader, what)
+        })
     }
 
     /// Answers with a refusal.
@@ -312,6 +331,7 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
+            Ok(_) if ctx.is_asked_itself => Box::pin(Self::answer_options(session, ctx)).await?,
             Ok(Goes::Function(_)) => return Ok(false),
             Ok(goes) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
@@ -431,7 +451,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Ok(());
+            return Self::edit_response(response, session, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -439,6 +459,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
+        Self::edit_response(response, session, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -451,7 +472,6 @@ impl ProxyHttp for Ingress {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.

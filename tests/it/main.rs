@@ -35,6 +35,8 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod passes_on_only_what_is_meant;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;

@@ -183,10 +183,10 @@ fn every_leaf_shows_on_one_line() {
             c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
         }),
         ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
-        ("listener public: client_ca none → /ca", |c| {
+        ("listener public: client_ca none → /ca (required)", |c| {
             c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Required });
         }),
-        ("listener public: client_auth off → optional", |c| {
+        ("listener public: client_ca none → /ca (optional)", |c| {
             c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Optional });
         }),
         ("listener public: proxy_protocol off → 10.0.0.0/24", |c| {

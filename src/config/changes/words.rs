@@ -134,15 +134,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
                 TlsProfile::Intermediate => "intermediate",
             },
         ),
-        Leaf::option("client_ca", "none", client_auth.as_ref().map(|auth| auth.ca.display())),
-        Leaf::one(
-            "client_auth",
-            match client_auth.as_ref().map(|auth| auth.need) {
-                None => "off",
-                Some(ClientAuthNeed::Required) => "required",
-                Some(ClientAuthNeed::Optional) => "optional",
-            },
-        ),
+        Leaf::option("client_ca", "none", client_auth.as_ref().map(client_ca)),
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
@@ -152,6 +144,14 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
     ]
+}
+
+fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {
+    let need = match need {
+        ClientAuthNeed::Required => "required",
+        ClientAuthNeed::Optional => "optional",
+    };
+    format!("{} ({need})", ca.display())
 }
 
 pub(super) fn client_leaves(client: &Client) -> Vec<Leaf> {

@@ -434,9 +434,18 @@ fn method_not_allowed_only_if_nothing_but_the_method_failed() {
     assert_eq!(gate.get("other/x"), "405 DELETE, HEAD, POST, PUT");
     assert_eq!(gate.get("h/y"), "404");
     assert_eq!(gate.ask(get("h/x").method(Method::PUT)), "post");
-    // A method is a condition like any other: HEAD is not GET.
-    let gate = super::tests::gate([route("get").methods(&[Method::GET])]);
-    assert_eq!(gate.ask(get("h/").method(Method::HEAD)), "405 GET");
+}
+
+#[test]
+fn who_may_get_may_head_but_a_route_that_names_head_comes_first() {
+    let get_alone = gate([route("get").methods(&[Method::GET])]);
+    assert_eq!(get_alone.ask(get("h/").method(Method::HEAD)), "get");
+    assert_eq!(get_alone.ask(get("h/").method(Method::PUT)), "405 GET, HEAD");
+    let both = gate([route("get").methods(&[Method::GET]), route("head").methods(&[Method::HEAD])]);
+    assert_eq!(both.ask(get("h/").method(Method::HEAD)), "head");
+    assert_eq!(both.get("h/"), "get");
+    let head_alone = gate([route("head").methods(&[Method::HEAD])]);
+    assert_eq!(head_alone.get("h/"), "405 HEAD");
 }
 
 #[test]
