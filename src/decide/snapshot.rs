@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     client::{self, Clients},
-    fill, host,
+    cors, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -164,6 +164,8 @@ pub enum Goes {
     Redirect(String),
     /// Nowhere: the route has an answer of its own.
     Respond,
+    /// Nowhere: a browser asks whether it may (WHATWG Fetch, §3.2.2).
+    Preflight,
 }
 
 /// Why a request goes nowhere.
@@ -239,6 +241,16 @@ impl Snapshot {
             query: request.query,
             headers: request.headers,
         };
+        if let Some(id) = self.preflight(&facts) {
+            decision.route = Some(id);
+            // No page gets to say who calls, or spends from a limit, by asking first. Networks that are shut out are so all the same.
+            let route = &self.config.routes[id.index()];
+            let ip = decision.client_ip;
+            if route.deny.contains(ip) || route.allow.as_ref().is_some_and(|nets| !nets.contains(ip)) {
+                return Err(Reason::ForbiddenAddress.into());
+            }
+            return Ok(Goes::Preflight);
+        }
         let id = match self.router.find(&facts) {
             Found::Route(id) => id,
             Found::NoRoute => return Err(Reason::NoRoute.into()),
@@ -288,6 +300,15 @@ impl Snapshot {
             dice: asker.dice,
         };
         self.splits[function.index()].pick(&pick).map(Goes::Function).ok_or_else(|| Reason::NoVersion.into())
+    }
+
+    /// The route with `cors` that the request which is asked about would meet.
+    fn preflight(&self, facts: &Facts<'_>) -> Option<RouteId> {
+        let method = cors::asked_method(facts.method, facts.headers)?;
+        match self.router.find(&Facts { method: &method, ..*facts }) {
+            Found::Route(id) if self.config.routes[id.index()].handling.cors.is_some() => Some(id),
+            _ => None,
+        }
     }
 
     /// The route's maintenance, or everyone's.

@@ -8,6 +8,7 @@ pub mod forward;
 pub mod head;
 pub mod io;
 pub mod live;
+mod own;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;

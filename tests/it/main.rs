@@ -9,6 +9,8 @@ mod architecture;
 #[cfg(test)]
 mod bounds_bodies;
 #[cfg(test)]
+mod calls_from_other_origins;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;

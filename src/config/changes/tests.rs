@@ -372,6 +372,19 @@ fn every_leaf_shows_on_one_line() {
                 allow: nets(&["10.0.0.0/8"]),
             });
         }),
+        (
+            "route orders: cors none → from https://*.a.test by GET with x-a, exposing x-b, with credentials, for 10m",
+            |c| {
+                c.routes[0].handling.cors = Some(Cors {
+                    origins: Origins::These(vec![Origin::Below("https://".into(), ".a.test".into())]),
+                    methods: vec![Method::GET],
+                    headers: CorsHeaders::These(vec![HeaderName::from_static("x-a")]),
+                    expose: Some(http::HeaderValue::from_static("x-b")),
+                    credentials: true,
+                    max_age: secs(600),
+                });
+            },
+        ),
         ("route orders: max_body the server's → 6MiB", |c| {
             c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),

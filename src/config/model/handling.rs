@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Config, FunctionId, Networks, Route};
 
@@ -113,6 +113,42 @@ pub enum SecurityPreset {
     Strict,
 }
 
+/// `cors = { allow_origins = ["https://app.example.com"], … }` (WHATWG Fetch, §3.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Origins,
+    /// What a preflight is told; never empty.
+    pub methods: Vec<Method>,
+    pub headers: CorsHeaders,
+    /// For `Access-Control-Expose-Headers`.
+    pub expose: Option<HeaderValue>,
+    pub credentials: bool,
+    /// How long a browser may remember a preflight's answer.
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// `"*"`: never with credentials.
+    Any,
+    These(Vec<Origin>),
+}
+
+/// An origin as browsers write it: `https://app.example.com`, or `https://*.example.com` for any name below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Exact(String),
+    /// What stands before and after the labels: `https://` and `.example.com:8443`.
+    Below(String, String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsHeaders {
+    /// `"*"`: whatever is asked for, `Authorization` included.
+    Asked,
+    These(Vec<HeaderName>),
+}
+
 /// `max_body = "6MiB"`: so many bytes of a request's body; `None` (written `none`): no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyBound(pub Option<u64>);
@@ -132,6 +168,7 @@ pub struct Handling {
     pub maintenance: Option<Maintenance>,
     /// `None`: the server's.
     pub max_body: Option<BodyBound>,
+    pub cors: Option<Cors>,
 }
 
 impl Config {

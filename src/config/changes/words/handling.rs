@@ -20,7 +20,7 @@ pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
 
 /// All but what answers.
 pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
-    let Handling { path, request_headers, response_headers, security_headers, maintenance, max_body } = handling;
+    let Handling { path, request_headers, response_headers, security_headers, maintenance, max_body, cors } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
         Some(PathEdit::Prefix { strip, add }) => (strip.as_ref(), add.as_ref(), None),
@@ -35,6 +35,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::option("security_headers", "none", security_headers.as_ref().map(security_words)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::option("max_body", "the server's", max_body.map(body_bound)),
+        Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
     ]
 }
 
@@ -99,6 +100,30 @@ pub(super) fn maintenance_words(maintenance: &Maintenance) -> String {
         words += &format!(", but for {}", nets_words(allow));
     }
     words
+}
+
+fn cors_words(cors: &Cors) -> String {
+    let Cors { origins, methods, headers, expose, credentials, max_age } = cors;
+    let origins = match origins {
+        Origins::Any => "*".to_owned(),
+        Origins::These(origins) => origins.iter().map(origin).collect::<Vec<_>>().join(" "),
+    };
+    let methods = methods.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let headers = match headers {
+        CorsHeaders::Asked => "any header".to_owned(),
+        CorsHeaders::These(names) if names.is_empty() => "no headers".to_owned(),
+        CorsHeaders::These(names) => names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" "),
+    };
+    let expose = expose.as_ref().map_or_else(String::new, |e| format!(", exposing {}", e.to_str().unwrap_or_default()));
+    let credentials = if *credentials { ", with credentials" } else { "" };
+    format!("from {origins} by {methods} with {headers}{expose}{credentials}, for {}", duration(*max_age))
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Exact(origin) => origin.clone(),
+        Origin::Below(scheme, suffix) => format!("{scheme}*{suffix}"),
+    }
 }
 
 fn security_words(SecurityHeaders { preset, replace }: &SecurityHeaders) -> String {
