@@ -10,6 +10,7 @@ pub mod head;
 pub mod io;
 pub mod live;
 mod pace;
+mod own;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;
