@@ -130,7 +130,7 @@ impl Service {
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
-        let total = Arc::new(Total::new(max_connections(config), shedding.clone()));
+        let total = Arc::new(Total::new(max_connections(config), shedding));
         let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
 
         let mut service = Self {

@@ -54,6 +54,8 @@ mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
 #[cfg(test)]
+mod sheds_what_is_too_much;
+#[cfg(test)]
 mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
