@@ -118,7 +118,8 @@ fn every_key_arrives() {
     };
     assert_eq!((&*local.name, local.mode, local.h2c), ("local", 0o600, true));
     assert_eq!(local.timeouts.idle, seconds(75), "the default");
-    assert_eq!(public.tls[0].key, std::path::Path::new("api.key"));
+    let TlsCertificate::Files(files) = &public.tls[0] else { panic!("files") };
+    assert_eq!(files.key, std::path::Path::new("api.key"));
     assert_eq!(public.max_connections.map(u32::from), Some(500));
     let from = public.proxy_protocol.as_ref().map(nets);
     assert_eq!(from.as_deref(), Some(&["10.0.0.0/24".to_owned()][..]));

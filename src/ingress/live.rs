@@ -8,7 +8,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 
-use super::conn::ListenerKey;
+use super::{challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
@@ -27,6 +27,8 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
+    /// Of ACME; the same over all generations.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Live {

@@ -100,6 +100,15 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
         }
+        if !conn.info.tls && matches!(request.method, Method::GET | Method::HEAD) {
+            ctx.challenge = live.challenges.answer(facts.path);
+            if ctx.challenge.is_some() {
+                ctx.client_ip = Some(peer);
+                ctx.live = Some(live);
+                ctx.conn = Some(conn);
+                return Ok(());
+            }
+        }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
             Cow::Borrowed(host) => ctx.host_len = Some(host.len()),
@@ -215,6 +224,21 @@ impl Ingress {
         }
     }
 
+    /// RFC 8555 §8.3: the key authorization, and nothing else.
+    async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: Arc<str>) -> Result<()> {
+        let mut head = ResponseHeader::build(200, Some(4))?;
+        head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
+        head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        let is_end = session.req_header().method == Method::HEAD;
+        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
+        if is_end {
+            return session.as_downstream_mut().finish_body().await;
+        }
+        session.as_downstream_mut().write_response_body(bytes::Bytes::copy_from_slice(answer.as_bytes()), true).await
+    }
+
     fn body_is_small(session: &Session) -> bool {
         let headers = &session.req_header().headers;
         let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
@@ -257,11 +281,12 @@ impl ProxyHttp for Ingress {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Err(refusal) = Self::decide(session, ctx) else {
-            return Ok(false);
-        };
-        // Large, and not for ordinary requests: in a box of its own.
-        Box::pin(Self::refuse(session, ctx, refusal)).await?;
+        // Large, and not for ordinary requests: in boxes of their own.
+        match (Self::decide(session, ctx), &ctx.challenge) {
+            (Ok(()), None) => return Ok(false),
+            (Ok(()), Some(answer)) => Box::pin(Self::answer_challenge(session, ctx, answer.clone())).await?,
+            (Err(refusal), _) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+        }
         Ok(true)
     }
 

@@ -6,7 +6,7 @@ mod path;
 mod time;
 
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
-pub(super) use net::{NameServer, NetworkRef};
+pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use time::{Patience, PatienceOrNone};
 
