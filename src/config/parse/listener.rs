@@ -23,7 +23,35 @@ impl Scope<'_> {
             );
         }
         self.addresses_apart();
-        self.each(&file.listeners, Self::listener)
+        let listeners = self.each(&file.listeners, Self::listener);
+        self.one_account_each();
+        listeners
+    }
+
+    /// A directory knows gatepost by one account.
+    fn one_account_each(&mut self) {
+        let file = self.file;
+        let mut first: HashMap<&str, &At<raw::Acme>> = HashMap::new();
+        let certificates = file.listeners.values().flat_map(|(_, l)| l.tls.iter().flat_map(|list| &list.value));
+        for at in certificates {
+            let raw::TlsCertificate::Acme(raw::AcmeCertificate { acme: Some(acme), .. }) = &at.value else { continue };
+            let directory = acme.value.directory.as_ref().map_or(ACME_DIRECTORY, |at| at.value.0.as_str());
+            let before = *first.entry(directory).or_insert(acme);
+            let told = |acme: &raw::Acme| {
+                let ca = acme.ca.as_ref().map(|at| at.value.0.clone());
+                (acme.email.as_ref().map(|at| at.value.0.clone()), ca)
+            };
+            if told(&before.value) != told(&acme.value) {
+                self.report.push(
+                    Problem::at(
+                        format!("two entries for the directory {directory} differ in `email` or `ca`"),
+                        acme.span,
+                    )
+                    .label("one account is used for both")
+                    .also(before.span, "the first of them"),
+                );
+            }
+        }
     }
 
     /// Two sockets cannot have one address. Port 0 is a new port each time.

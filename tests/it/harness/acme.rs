@@ -39,8 +39,9 @@ pub(crate) struct Acme {
 /// What it has seen, and what it is told to do.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Where challenges are fetched, whatever the name; `None`: it waits.
+    /// Where challenges are fetched for names that are not in `names`; `None`: it waits.
     pub(crate) asks_at: Option<SocketAddr>,
+    pub(crate) names: BTreeMap<String, SocketAddr>,
     /// Answers every new order with this problem's type and `Retry-After`.
     pub(crate) refuses: Option<(&'static str, u64)>,
     /// Refuses so many good nonces.
@@ -397,7 +398,10 @@ struct Ask {
 /// RFC 8555 §8.3: asks for the token as any browser would.
 async fn prove(shared: Arc<Mutex<State>>, id: u64, n: usize, ask: Ask) {
     let address = loop {
-        let at = shared.lock().unwrap_or_else(PoisonError::into_inner).asks_at;
+        let at = {
+            let state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            state.names.get(&ask.host).copied().or(state.asks_at)
+        };
         match at {
             Some(address) => break address,
             None => tokio::time::sleep(Duration::from_millis(10)).await,
