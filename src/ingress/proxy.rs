@@ -17,6 +17,7 @@ use super::{
     head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
+    own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
@@ -58,8 +59,8 @@ fn too_large(request: &RequestHeader) -> Option<Reason> {
 }
 
 impl Ingress {
-    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
+    /// The whole decision. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
@@ -115,26 +116,11 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(reason.into());
         }
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
-            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+        if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
-        }
-        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
-        if !ctx.is_counted {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Err(Reason::Overloaded.into());
-        }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Ok(None);
+            return way;
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -175,11 +161,35 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            Ok(Some(goes))
+            Ok(match goes {
+                Goes::Function(_) => Way::Function,
+                goes => Way::Route(goes),
+            })
         });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
+    }
+
+    /// What is settled without a look at the routes; `None`: nothing is.
+    fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        let method = &request.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            return Some(Err(Reason::Overloaded.into()));
+        }
+        let path = request.uri.path();
+        if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
+            return Some(Ok(Way::Options));
+        }
+        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
+            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
+        }
+        None
     }
 
     /// Makes the request what the function gets: once, before any attempt copies it.
@@ -262,9 +272,10 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Some(Goes::Function(_))) => return Ok(false),
-            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)

@@ -23,6 +23,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod gets_its_certificates;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
