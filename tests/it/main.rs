@@ -33,6 +33,8 @@ mod listens_where_it_is_told;
 #[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
