@@ -3,6 +3,8 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod answers_itself;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
@@ -30,14 +32,16 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
-#[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
 mod parsers_keep_their_word;
+mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
+#[cfg(test)]
+mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
@@ -56,7 +60,8 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
-#[cfg(test)]
 mod survives_faults;
+#[cfg(test)]
+mod survives_hostile_h2;
 #[cfg(test)]
 mod tells_what_it_did;
