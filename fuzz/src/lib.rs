@@ -13,7 +13,7 @@ use std::{
 
 use gatepost::{
     config::{Sources, model::Networks, parse},
-    decide::{client, cookie, host, path as paths},
+    decide::{Now, client, compile, cookie, host, path as paths},
     ingress::{
         chunk::Chunks,
         head::{Framing, HeadLimits, Look, look},
@@ -21,8 +21,11 @@ use gatepost::{
     },
 };
 
+/// Takes any bytes; panics where a parser breaks its word.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, as the corpus's folders are called.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("head", head),
     ("chunks", chunks),
     ("proxy_header", proxy_header),
@@ -221,14 +224,12 @@ pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match parse(&Sources::new([("gatepost.toml", &*text)])) {
         Ok(config) => {
-            let of_function = |at: usize| config.functions.get(at).expect("a route's function");
-            for route in &config.routes {
-                of_function(route.function.index());
-            }
             for function in &config.functions {
                 let total: u32 = function.weights.iter().map(|share| u32::from(share.0)).sum();
                 assert_eq!((total, function.weights.len()), (10_000, function.versions.len()), "{}", function.name);
             }
+            // What is whole compiles.
+            compile(config, 1, String::new(), 2, None, Now(1));
         }
         Err(report) => {
             assert!(!report.is_empty());
