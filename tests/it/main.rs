@@ -40,6 +40,7 @@ mod limits_each_route;
 mod listens_where_it_is_told;
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
