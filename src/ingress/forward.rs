@@ -247,7 +247,9 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
 
 /// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), and what only
 /// gatepost may say.
-pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
+///
+/// What h2 does not have goes in [`H2Stream`](super::stream::H2Stream).
+pub fn edit_response(response: &mut ResponseHeader) {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
@@ -255,27 +257,23 @@ pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
     // Nearly all answers have nothing of all this but a plain Connection, which pingora replaces: one pass tells.
     let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
-        "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
+        "connection" => !is_switching && value != "keep-alive" && value != "close",
         "upgrade" => !is_switching,
         "keep-alive" | "proxy-connection" | "x-gatepost-reason" => true,
-        "transfer-encoding" => to_h2,
         _ => false,
     };
     if response.headers.iter().any(goes) {
-        strip(response, is_switching, to_h2);
+        strip(response, is_switching);
     }
 }
 
 #[cold]
-fn strip(response: &mut ResponseHeader, is_switching: bool, to_h2: bool) {
+fn strip(response: &mut ResponseHeader, is_switching: bool) {
     let mut going: Vec<HeaderName> = Vec::new();
     if !is_switching {
         let named = response.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
         going.extend(named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()));
         going.extend([header::CONNECTION, header::UPGRADE]);
-    }
-    if to_h2 {
-        going.push(header::TRANSFER_ENCODING);
     }
     for name in going {
         response.remove_header(&name);

@@ -47,13 +47,41 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
-/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
-fn too_large(request: &RequestHeader) -> Option<Reason> {
+/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
+/// are the library's to bound.
+fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
     let limits = HeadLimits::default();
-    if request.headers.len() > limits.fields {
-        return Some(Reason::HeadersTooLarge);
+    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
+    let (target, headers) = (request.raw_path(), &request.headers);
+    if headers.len() > limits.fields {
+        return Err(Reason::HeadersTooLarge.into());
     }
-    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong.into());
+    }
+    // RFC 9113 §8.3.1.
+    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
+        return bad("the path must begin with a slash");
+    }
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return bad("the request target has a character that must be percent-encoded");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (request.uri.authority(), hosts.next()) {
+        (None, None) => return bad("the request has neither :authority nor Host"),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return bad(":authority and Host differ");
+        }
+        _ => {}
+    }
+    if hosts.next().is_some() {
+        return bad("there is more than one Host");
+    }
+    // RFC 9110 §8.6: the library has compared them; a function is given one.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return bad("there is more than one Content-Length");
+    }
+    Ok(())
 }
 
 impl Ingress {
@@ -101,11 +129,13 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(reason.into());
+            return Err(refusal);
         }
         if matches!(request.method, Method::TRACE | Method::CONNECT) {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
@@ -208,6 +238,10 @@ impl Ingress {
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
+            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
+                conn.h2.request_is_malformed();
+                conn.wake();
+            }
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         // A small body that is on its way is read, so that the connection can be kept.
@@ -411,14 +445,17 @@ impl ProxyHttp for Ingress {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
+        forward::edit_response(response);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
