@@ -267,18 +267,23 @@ impl Conn {
         self.deadline.store(time.map_or(0, after), Relaxed);
     }
 
-    /// A read or write has to wait: its time runs from the first such wait.
-    pub fn waits(&self, phase: Phase) {
+    /// A read or write has to wait: its time runs from the first such wait, and is `at_most` so much.
+    pub fn waits(&self, phase: Phase, at_most: impl FnOnce(u64) -> Option<Duration>) {
         if self.deadline.load(Relaxed) == 0 {
             self.begin(phase);
+            if let Some(time) = at_most(coarse_ms()) {
+                self.deadline.fetch_min(after(time), Relaxed);
+            }
         }
     }
 
-    /// A read or write of this phase went on.
-    pub fn goes_on(&self, phase: Phase) {
-        if self.phase.load(Relaxed) == phase as u8 {
+    /// A read or write went on: whether that was what was waited for.
+    pub fn goes_on(&self, phase: Phase) -> bool {
+        let waited = self.phase.load(Relaxed) == phase as u8;
+        if waited {
             self.begin(Phase::None);
         }
+        waited
     }
 
     /// A whole head is here: what ended the wait for it no longer counts.

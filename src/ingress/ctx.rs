@@ -62,6 +62,8 @@ pub struct Ctx {
     pub(super) upstream_status: Option<u16>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
+    /// Among those under way.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +109,7 @@ impl Ctx {
             upstream_status: None,
             total: None,
             is_logged: false,
+            is_counted: false,
         }
     }
 
@@ -125,6 +128,9 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+        }
+        if self.is_counted {
+            live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);

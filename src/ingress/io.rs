@@ -28,6 +28,7 @@ use super::{
     conn::{self, Conn, Phase},
     frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
+    pace::Pace,
     pool,
     wire::Wire,
 };
@@ -131,8 +132,14 @@ pub struct Io {
     is_dry: bool,
     /// Something was written since the present request's head.
     answered: bool,
+    /// The present request is the connection's last: its caller wants it so.
+    pub closes: bool,
     /// Of the present request's body and head, as they came.
     pub bytes_in: u64,
+    head_bytes: u64,
+    /// Of its answer, as they went.
+    bytes_out: u64,
+    pace: Pace,
 }
 
 impl fmt::Debug for Io {
@@ -157,6 +164,7 @@ impl Io {
     }
 
     fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, frames: Option<Box<Frames>>) -> Box<Self> {
+        let pace = Pace::new(conn.timeouts.min_body_rate.filter(|_| frames.is_none()), conn.timeouts.body);
         Box::new(Self {
             transport,
             conn,
@@ -169,7 +177,11 @@ impl Io {
             saw_end: false,
             is_dry: false,
             answered: false,
+            closes: false,
             bytes_in: 0,
+            head_bytes: 0,
+            bytes_out: 0,
+            pace,
         })
     }
 
@@ -277,13 +289,25 @@ impl Io {
             Some(cut) => {
                 own.extend_from_slice(&self.inbox[head.start..cut.start]);
                 if self.inbox[cut.end] != b'/' {
-                    own.extend_from_slice(b"/");
+                    // RFC 9112 §3.2.4: OPTIONS without a path asks the server itself.
+                    let is_options = own.starts_with(b"OPTIONS ") && self.inbox[cut.end] == b' ';
+                    own.extend_from_slice(if is_options { b"*" } else { b"/" });
                 }
                 own.extend_from_slice(&self.inbox[cut.end..head.end]);
             }
         }
-        self.bytes_in = bytes.len() as u64;
+        if let Some(host) = &head.authority {
+            // Before the empty line.
+            own.truncate(own.len() - 2);
+            for part in [b"Host: ", &self.inbox[host.clone()], b"\r\n\r\n"] {
+                own.extend_from_slice(part);
+            }
+        }
+        self.head_bytes = bytes.len() as u64;
+        (self.bytes_in, self.bytes_out) = (self.head_bytes, 0);
+        self.pace.begin();
         self.answered = false;
+        self.closes = head.closes;
         self.inbox.advance(head.end);
         self.searched = 0;
         if self.inbox.is_empty() {
@@ -403,7 +427,8 @@ impl Io {
             match self.transport.poll_write(cx, &[IoSlice::new(&self.outbox)]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
-                    self.conn.goes_on(Phase::Write);
+                    self.went_on(Phase::Write);
+                    self.bytes_out += n as u64;
                     self.outbox.advance(n);
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
@@ -432,14 +457,28 @@ impl Io {
         }
     }
 
-    fn write_waits<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn write_waits<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.conn.register(cx.waker());
         self.conn.h2.is_blocked.store(true, Relaxed);
         if let Some(error) = self.overdue() {
             return Poll::Ready(Err(error));
         }
-        self.conn.waits(Phase::Write);
+        self.waits(Phase::Write);
         Poll::Pending
+    }
+
+    fn waits(&mut self, phase: Phase) {
+        let (pace, moved) = (&mut self.pace, self.bytes_in + self.bytes_out);
+        // Past a 101 and in h2 whoever has nothing to say says nothing.
+        // Who sent nothing of its body yet may wait for a 100 (Continue).
+        let is_paced = self.gate != Gate::Open && (phase == Phase::Write || self.bytes_in > self.head_bytes);
+        self.conn.waits(phase, |now| if is_paced { pace.waits(now, moved) } else { None });
+    }
+
+    fn went_on(&mut self, phase: Phase) {
+        if self.conn.goes_on(phase) {
+            self.pace.goes_on(conn::coarse_ms());
+        }
     }
 }
 
@@ -496,13 +535,13 @@ impl AsyncRead for Io {
             Poll::Pending => {
                 this.conn.register(cx.waker());
                 if this.gate != Gate::Open {
-                    this.conn.waits(Phase::Body);
+                    this.waits(Phase::Body);
                     this.conn.caller_is_slow();
                 }
                 return Poll::Pending;
             }
         }
-        this.conn.goes_on(Phase::Body);
+        this.went_on(Phase::Body);
         if buf.filled().len() == before {
             this.saw_end = true;
             return Poll::Ready(Ok(()));
@@ -539,7 +578,8 @@ impl AsyncWrite for Io {
         match this.transport.poll_write(cx, &[IoSlice::new(&this.outbox), IoSlice::new(buf)]) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(n)) => {
-                this.conn.goes_on(Phase::Write);
+                this.went_on(Phase::Write);
+                this.bytes_out += n as u64;
                 if n < waiting {
                     this.outbox.advance(n);
                     // Nothing of `buf` is gone yet: wait for the rest of what came before it.
@@ -562,7 +602,7 @@ impl AsyncWrite for Io {
         ready!(this.poll_outbox(cx))?;
         match this.transport.poll_flush(cx) {
             Poll::Ready(done) => {
-                this.conn.goes_on(Phase::Write);
+                this.went_on(Phase::Write);
                 Poll::Ready(done)
             }
             Poll::Pending => this.write_waits(cx),

@@ -6,8 +6,7 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -24,14 +23,16 @@ use pingora_core::protocols::{
         HttpTask, ServerSession,
         custom::{CustomMessageWrite, server::Session},
         date::get_cached_date,
-        v2::write_body,
     },
     l4::socket::SocketAddr,
 };
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::conn::{Conn, Ended, Phase};
+use super::{
+    conn::{self, Conn, Ended, Phase},
+    pace::Pace,
+};
 
 /// What is kept of a request's body for another attempt.
 const KEPT: usize = 64 * 1024;
@@ -49,6 +50,7 @@ pub struct H2Stream {
     bytes_out: usize,
     digest: Arc<Digest>,
     bounds: Arc<Conn>,
+    pace: Pace,
     /// What pingora was told already: it may answer now.
     told: Option<Ended>,
     is_answered: bool,
@@ -102,6 +104,7 @@ impl H2Stream {
         bounds: Arc<Conn>,
     ) -> Box<Self> {
         let (request, body) = request.into_parts();
+        let pace = Pace::new(bounds.timeouts.min_body_rate, bounds.timeouts.body);
         Box::new(Self {
             request: request.into(),
             body,
@@ -113,6 +116,7 @@ impl H2Stream {
             bytes_out: 0,
             digest,
             bounds,
+            pace,
             told: None,
             is_answered: false,
         })
@@ -130,14 +134,54 @@ impl H2Stream {
     }
 
     /// The caller is who is waited for.
-    fn waits(bounds: &Conn, told: &mut Option<Ended>, phase: Phase, cx: &Context<'_>) -> Poll<Box<Error>> {
-        bounds.register(cx.waker());
-        if let Some(error) = Self::news(bounds, told) {
+    fn waits(&mut self, phase: Phase, cx: &Context<'_>) -> Poll<Box<Error>> {
+        self.bounds.register(cx.waker());
+        if let Some(error) = Self::news(&self.bounds, &mut self.told) {
             return Poll::Ready(error);
         }
-        bounds.waits(phase);
-        bounds.caller_is_slow();
+        let (pace, moved) = (&mut self.pace, (self.bytes_in + self.bytes_out) as u64);
+        let is_paced = phase == Phase::Write || self.bytes_in > 0;
+        self.bounds.waits(phase, |now| if is_paced { pace.waits(now, moved) } else { None });
+        self.bounds.caller_is_slow();
         Poll::Pending
+    }
+
+    fn goes_on(&mut self, phase: Phase) {
+        if self.bounds.goes_on(phase) {
+            self.pace.goes_on(conn::coarse_ms());
+        }
+    }
+
+    /// Writes as much of `data` as the caller has room for; what is left is waited for.
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &mut Bytes, end: bool) -> Poll<Result<()>> {
+        let cut = |e: h2::Error| down(ErrorType::WriteError, e);
+        loop {
+            let Some(writer) = &mut self.writer else {
+                return Poll::Ready(Err(Error::explain(ErrorType::H2Error, "a body before its head")));
+            };
+            if data.is_empty() {
+                return Poll::Ready(writer.send_data(Bytes::new(), end).map_err(cut));
+            }
+            writer.reserve_capacity(data.len());
+            let room = match writer.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(room))) => room.min(data.len()),
+                Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(cut(e))),
+                Poll::Ready(None) => return Poll::Ready(Err(down(ErrorType::H2Error, "the stream is closed"))),
+                Poll::Pending => return self.waits(Phase::Write, cx).map(Err),
+            };
+            if room > 0 {
+                let piece = data.split_to(room);
+                let is_end = end && data.is_empty();
+                if let Err(e) = writer.send_data(piece, is_end) {
+                    return Poll::Ready(Err(cut(e)));
+                }
+                self.bytes_out += room;
+                self.goes_on(Phase::Write);
+                if data.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
@@ -178,13 +222,13 @@ impl H2Stream {
                 return polled;
             }
             if is_bounded {
-                return Self::waits(&self.bounds, &mut self.told, Phase::Body, cx).map(Err);
+                return self.waits(Phase::Body, cx).map(Err);
             }
             self.bounds.register(cx.waker());
             Self::news(&self.bounds, &mut self.told).map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
         })
         .await?;
-        self.bounds.goes_on(Phase::Body);
+        self.goes_on(Phase::Body);
         if piece.is_none() || self.body.is_end_stream() {
             self.bounds.upload_ends();
         } else {
@@ -289,7 +333,7 @@ impl Session for H2Stream {
         // RFC 9110 §6.6.1.
         head.headers.entry(header::DATE).or_insert_with(get_cached_date);
         self.written = Some(Box::new(ResponseHeader::build(head.status, None)?));
-        self.bounds.goes_on(Phase::Body);
+        self.goes_on(Phase::Body);
         let sent = self.respond.send_response(Response::from_parts(head, ()), end);
         self.writer = Some(sent.or_err(ErrorType::WriteError, "an answer's head").map_err(|e| e.into_down())?);
         self.ends(end);
@@ -300,26 +344,14 @@ impl Session for H2Stream {
         self.write_response_header(Box::new(response.clone()), end).await
     }
 
-    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+    async fn write_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         if self.is_answered {
             return Ok(());
         }
-        let length = data.len();
         if let Some(conn) = &self.bounds.of {
-            conn.h2.piece_is_sent(length);
+            conn.h2.piece_is_sent(data.len());
         }
-        self.writer()?;
-        let Self { writer: Some(writer), bounds, told, .. } = self else { return Ok(()) };
-        {
-            let mut write = pin!(write_body(writer, data, end, None));
-            poll_fn(|cx| match write.as_mut().poll(cx) {
-                Poll::Ready(done) => Poll::Ready(done.map_err(|e| e.into_down())),
-                Poll::Pending => Self::waits(bounds, told, Phase::Write, cx).map(Err),
-            })
-            .await?;
-        }
-        self.bounds.goes_on(Phase::Write);
-        self.bytes_out += length;
+        poll_fn(|cx| self.poll_write(cx, &mut data, end)).await?;
         self.ends(end);
         Ok(())
     }

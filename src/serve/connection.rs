@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     identity,
-    listener::{Counted, Refused, Settings},
+    listener::{BUSY, Counted, Refused, Settings},
 };
 use crate::ingress::{
     Proxy,
@@ -51,10 +51,10 @@ pub struct Accepted {
 
 /// Serves a connection to its end.
 pub async fn serve(accepted: Accepted) {
-    let Accepted { socket, peer, listener, settings, proxy, shutdown, counted } = accepted;
+    let Accepted { socket, peer, listener, settings, proxy, shutdown, mut counted } = accepted;
     // The set-up's state is large, and gone before the first request: in a box of its own.
     let ending = *shutdown.borrow();
-    let ready = Box::pin(set_up(socket, peer, listener, &settings, ending)).await;
+    let ready = Box::pin(set_up(socket, peer, listener, &settings, ending, &mut counted)).await;
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
@@ -77,6 +77,7 @@ async fn set_up(
     listener: ListenerKey,
     settings: &Settings,
     ending: bool,
+    counted: &mut Counted,
 ) -> Result<Ready, Refused> {
     let info = Info { listener, peer, tls: settings.tls.is_some() };
     let begin = |info| {
@@ -93,8 +94,14 @@ async fn set_up(
     let peer_ip = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |p| p.ip());
     if settings.proxy_protocol.as_ref().is_some_and(|from| from.contains(peer_ip)) {
         let told = in_time(&conn, proxy_header(&mut wire)).await.ok_or(Refused::ProxyHeader)??;
-        if told.is_some() {
-            conn = begin(Info { peer: told, ..info });
+        if let Some(told) = told {
+            conn = begin(Info { peer: Some(told), ..info });
+            if let Err(refused) = counted.is_from(told.ip(), settings.max_connections_per_ip) {
+                if settings.tls.is_none() {
+                    in_time(&conn, wire.write_all(BUSY)).await;
+                }
+                return Err(refused);
+            }
         }
     }
     if let Some(tls) = &settings.tls {

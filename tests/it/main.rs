@@ -3,6 +3,8 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod answers_itself;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
@@ -31,6 +33,10 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod outlives_slow_callers;
+#[cfg(test)]
+mod passes_on_only_what_is_meant;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
@@ -54,6 +60,8 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
+mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]

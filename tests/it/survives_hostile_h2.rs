@@ -428,7 +428,8 @@ async fn windows_that_stay_shut_end_the_request() {
             let frame = caller.next().await.unwrap_or_else(|| panic!("{what}: closed after {resets}"));
             resets += usize::from(frame.kind == RST_STREAM && frame.code() == crate::harness::frames::CANCEL);
             if frame.kind == DATA && opens > 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                // Not so often that it were a flood.
+                tokio::time::sleep(Duration::from_millis(10)).await;
                 caller.say(window(frame.stream, opens)).await;
             }
         }
