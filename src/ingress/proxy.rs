@@ -92,6 +92,7 @@ impl Ingress {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
+        conn.is_asked();
         ctx.worker = worker;
         ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
@@ -253,8 +254,11 @@ impl Ingress {
         forward::edit(request, caller, own_host, ctx.target.as_deref())
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
-        edits
-            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
+        let Some(edits) = edits else { return Ok(()) };
+        answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+        // What the route says is there by now.
+        forward::strip_aliases(request);
+        Ok(())
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
@@ -506,7 +510,9 @@ impl ProxyHttp for Ingress {
         ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
-            target.failed(address, live::now());
+            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
+                target.failed(address, live::now());
+            }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,
                 host = target.host(), %address, error = %error,
