@@ -9,6 +9,10 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod handling;
+
+pub use handling::*;
+
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.
 pub type Name = Arc<str>;
 
@@ -69,10 +73,18 @@ pub struct Server {
     pub trusted_proxies: Networks,
     /// Connections in all; `None` is (file limit − 1,024) / 2.
     pub max_connections: Option<NonZeroU32>,
+    /// Requests under way in all, shared evenly among the workers; `None`: as many as connections.
+    pub max_requests: Option<NonZeroU32>,
+    /// Resident bytes, above 90 % of which new work is shed; `None`: the control group's limit, where there is one.
+    pub max_memory: Option<u64>,
     /// Name servers to ask for the functions' names; empty: those of `/etc/resolv.conf`.
     pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
+    /// For every route that has none of its own.
+    pub maintenance: Option<Maintenance>,
+    /// Of a request, where a route says nothing else. Default 1 GiB.
+    pub max_body: BodyBound,
 }
 
 /// `[admin]`
@@ -141,6 +153,8 @@ pub struct Listener {
     pub h2c: bool,
     /// Connections on this listener; `None`: only the total counts.
     pub max_connections: Option<NonZeroU32>,
+    /// Connections from one address, or from one /64 of IPv6; `None`: any number.
+    pub max_connections_per_ip: Option<NonZeroU32>,
     pub timeouts: ListenerTimeouts,
     /// Permission bits of a unix socket. Default `0660`.
     pub mode: u32,
@@ -215,6 +229,9 @@ pub struct ListenerTimeouts {
     pub body: Duration,
     /// A kept connection without a request. Default 75 s.
     pub idle: Duration,
+    /// `min_body_rate`, beside `timeouts`: bytes a second that a body must come at, and an answer be taken at, while the
+    /// caller is waited for; `None`: any. Default 500.
+    pub min_body_rate: Option<NonZeroU32>,
 }
 
 /// A set of networks: `["10.0.0.0/8", "@office"]` with the names resolved.
@@ -422,7 +439,7 @@ pub struct Route {
     pub query: Vec<QueryCondition>,
     /// Only where two routes would match alike; higher wins. Default 0.
     pub priority: i32,
-    pub function: FunctionId,
+    pub serves: Serves,
     /// The pinned version.
     pub version: Option<VersionId>,
     /// `None`: anyone.
@@ -431,11 +448,20 @@ pub struct Route {
     pub allow: Option<Networks>,
     pub deny: Networks,
     pub limits: Vec<LimitUse>,
-    /// A segment-border prefix of `path`, without a slash at its end; never empty.
-    pub strip_prefix: Option<String>,
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
+    pub handling: Handling,
+}
+
+impl Route {
+    /// The function that answers, where one does.
+    pub fn function(&self) -> Option<FunctionId> {
+        match self.serves {
+            Serves::Function(id) => Some(id),
+            Serves::Redirect(_) | Serves::Respond(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -8,15 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, TlsProfile,
-        UpstreamHttp,
+        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
+        TlsProfile, UpstreamHttp,
     },
+    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
-        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, ByteRate, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fraction, HeaderCondition,
+        HeaderIs, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, StickyBy, Strip,
+        Text, Weight,
     },
 };
 
@@ -53,10 +55,18 @@ table! {
         trusted_proxies: Networks,
         /// Connections in all. Default: (file limit − 1,024) / 2.
         max_connections: Connections,
+        /// Requests under way in all, shared evenly among the workers. Default: as many as `max_connections`.
+        max_requests: Connections,
+        /// Resident memory; above 90 % of it new work is answered with 503. Default: the control group's limit.
+        max_memory: Size,
         /// Name servers for the functions' names. Default: those of /etc/resolv.conf.
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// The largest body of a request, or `none`. Default `1GiB`.
+        max_body: BodyBound,
+        /// Whether callers of every route are told to come back later.
+        maintenance: Maintenance,
     }
 }
 
@@ -100,6 +110,10 @@ table! {
         h2c: bool,
         /// Connections on this listener. Default: only the total counts.
         max_connections: Connections,
+        /// Connections from one address (IPv6: from one /64). Default: any number.
+        max_connections_per_ip: Connections,
+        /// What a body must come at, or an answer be taken at, while the caller is waited for; `off`: at whatever it likes. Default `500B/s`.
+        min_body_rate: ByteRate,
         /// How long callers may take.
         timeouts: ListenerTimeouts,
         /// Permission bits of a unix socket. Default `0660`.
@@ -270,7 +284,11 @@ table! {
         /// Only where two routes would match alike; higher wins. Default `0`.
         priority: Whole<-1_000_000, 1_000_000>,
         /// Where requests go.
-        function: Text [required],
+        function: Text,
+        /// Where callers are sent instead.
+        redirect: Redirect,
+        /// What gatepost answers instead.
+        respond: Respond,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -283,6 +301,22 @@ table! {
         limits: Vec<At<RouteLimit>>,
         /// Leading segments of the path that the function doesn't see.
         strip_prefix: Strip,
+        /// Segments that the function sees before the path.
+        add_prefix: AddPrefix,
+        /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
+        rewrite: Text,
+        /// What the function sees of the request's headers.
+        request_headers: HeaderEdits,
+        /// What the caller sees of the answer's headers, gatepost's own answers included.
+        response_headers: HeaderEdits,
+        /// Which pages of other origins may call it.
+        cors: Cors,
+        /// Headers that tell browsers to be careful: `basic` or `strict`.
+        security_headers: Security,
+        /// The largest body of a request, or `none`. Default: the server's.
+        max_body: BodyBound,
+        /// Whether callers are told to come back later.
+        maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.

@@ -348,25 +348,19 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 19] = [
+const LATER: [&str; 13] = [
     "api_key",
     "compression",
-    "respond",
     "alarm",
     "basic",
     "concurrency",
-    "cors",
     "credential",
     "egress",
     "guard",
     "jwt",
-    "max_body",
     "mtls",
     "platform",
     "ramp",
-    "redirect",
-    "request_headers",
-    "response_headers",
     "retries",
 ];
 

@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod cookie;
+pub mod cors;
 pub mod facts;
+pub mod fill;
 pub mod host;
 pub mod limit;
 pub mod path;

@@ -8,6 +8,7 @@ pub enum Reason {
     ForbiddenClient,
     NoRoute,
     MethodNotAllowed,
+    BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
     RequestTimeout,
@@ -17,16 +18,18 @@ pub enum Reason {
     NameNotResolved,
     Overloaded,
     NoVersion,
+    Maintenance,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
         Self::MethodNotAllowed,
+        Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::RequestTimeout,
@@ -36,6 +39,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
+        Self::Maintenance,
         Self::UpstreamTimeout,
     ];
 
@@ -46,6 +50,7 @@ impl Reason {
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -55,6 +60,7 @@ impl Reason {
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
+            Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -67,11 +73,12 @@ impl Reason {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion => 503,
+            Self::Overloaded | Self::NoVersion | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -84,6 +91,7 @@ impl Reason {
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BodyTooLarge => "The body is too large",
             Self::UriTooLong => "The URI is too long",
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",
@@ -93,6 +101,7 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
+            Self::Maintenance => "Closed for maintenance",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

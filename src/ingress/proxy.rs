@@ -10,19 +10,21 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
+    answer,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
+    head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
 };
 use crate::{
     decide::{
         Reason,
-        snapshot::{Asker, Refusal, Request},
+        snapshot::{Asker, Goes, Refusal, Request},
     },
     upstream::{SHORTEST_IDLE, classify_error},
 };
@@ -46,21 +48,35 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
+/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
+fn too_large(request: &RequestHeader) -> Option<Reason> {
+    let limits = HeadLimits::default();
+    if request.headers.len() > limits.fields {
+        return Some(Reason::HeadersTooLarge);
+    }
+    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+}
+
 impl Ingress {
-    /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
         ctx.worker = worker;
-        ctx.is_h2 = session.is_http2();
+        ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
             conn.stream_begins();
             ctx.stream = conn::present_stream();
-            // HTTP/1 callers have the sweeper.
-            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
-        ctx.is_upgrade = Self::asks_for_websocket(session);
+        ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
+        if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
+            // Nothing behind reads the request as one that asks for a tunnel.
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        if io_of(session).is_some_and(|io| io.closes) {
+            session.set_keepalive(None);
+        }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
             session.as_downstream_mut().set_ignore_info_resp(true);
@@ -93,6 +109,12 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(reason.into());
+        }
         if matches!(request.method, Method::TRACE | Method::CONNECT) {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             ctx.client_ip = Some(peer);
@@ -106,8 +128,22 @@ impl Ingress {
                 ctx.client_ip = Some(peer);
                 ctx.live = Some(live);
                 ctx.conn = Some(conn);
-                return Ok(());
+                return Ok(None);
             }
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(Reason::Overloaded.into());
+        }
+        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
+        if request.method == Method::OPTIONS && is_last() {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Ok(None);
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -117,21 +153,28 @@ impl Ingress {
         ctx.client_ip = Some(decision.client_ip);
         ctx.client = decision.client;
         ctx.route = decision.route;
+        if decision.route.is_some_and(|id| snapshot.config.routes[id.index()].handling.cors.is_some()) {
+            ctx.origin = facts.headers.get(header::ORIGIN).cloned();
+        }
         let outcome = decision.outcome;
-        if let (Ok(pick), Some(route)) = (&outcome, decision.route) {
-            let route = &snapshot.config.routes[route.index()];
-            let function = &snapshot.config.functions[route.function.index()];
+        if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
+            && let route = &snapshot.config.routes[route.index()]
+            && let Some(id) = route.function()
+        {
+            let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
             ctx.picked = Some(Picked {
-                function: route.function,
+                function: id,
                 version: pick.version,
                 picked_by: pick.picked_by,
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
-            live.handles.enter(worker, route.function, pick.version);
-            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
+            // What a tunnel carries is nobody's body.
+            ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
+            live.handles.enter(worker, id, pick.version);
+            ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -139,7 +182,10 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
-        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
+        let outcome = outcome.and_then(|goes| {
+            Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            Ok(Some(goes))
+        });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
@@ -166,84 +212,26 @@ impl Ingress {
             is_trusted: from_trusted,
             tls: conn.info.tls,
             version: request.version,
+            host: ctx.asked_host.clone(),
+            is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
+        edits
+            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
     }
 
-    /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
-    /// nothing behind reads the request as one that asks for it (RFC 9110 §7.8: it needs the connection option, and HTTP/1.1).
-    fn asks_for_websocket(session: &mut Session) -> bool {
-        let request = session.req_header();
-        let Some(upgrade) = request.headers.get(header::UPGRADE) else { return false };
-        let asks = request.version == Version::HTTP_11
-            && upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-            && request.headers.get_all(header::CONNECTION).iter().any(|value| {
-                value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-            });
-        if !asks {
-            session.req_header_mut().remove_header(&header::UPGRADE);
-        }
-        asks
-    }
-
-    /// Answers with a refusal; the connection may be kept if the request was read to its end.
-    async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
-        let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
-            (Some(live), Some(route), Some(refused)) => {
-                Some(live.snapshot.limits[route.index()][refused.index].clone())
-            }
-            _ => None,
-        };
-        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
-        if refusal.reason == Reason::BadRequest {
-            // Who sent one request that could be read in two ways is not asked for another.
-            session.set_keepalive(None);
-        }
-        ctx.refusal = Some((refusal.reason, refusal.detail));
-        // A small body that is on its way is read, so that the connection can be kept.
-        // Not one that has come to its end already: it is what the refusal is about.
-        let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
-        if !is_over
-            && !session.is_body_done()
-            && Self::body_is_small(session)
-            && session.drain_request_body().await.is_err()
-        {
-            session.set_keepalive(None);
-        }
-        let is_end = answer.body.is_empty();
-        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
-        if is_end {
-            session.as_downstream_mut().finish_body().await
-        } else {
-            session.as_downstream_mut().write_response_body(answer.body, true).await
-        }
-    }
-
-    /// RFC 8555 §8.3: the key authorization, and nothing else.
-    async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: Arc<str>) -> Result<()> {
-        let mut head = ResponseHeader::build(200, Some(4))?;
-        head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-        head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
-        head.insert_header(header::CACHE_CONTROL, "no-store")?;
-        head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
-        let is_end = session.req_header().method == Method::HEAD;
-        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
-        if is_end {
-            return session.as_downstream_mut().finish_body().await;
-        }
-        session.as_downstream_mut().write_response_body(bytes::Bytes::copy_from_slice(answer.as_bytes()), true).await
-    }
-
-    fn body_is_small(session: &Session) -> bool {
-        let headers = &session.req_header().headers;
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
-        // Who waits for 100 Continue sends nothing before it.
-        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
+    /// [`forward::edit_response`], and why nothing of the answer goes on.
+    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+            ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
+            Error::explain(ErrorType::InvalidHTTPHeader, what)
+        })
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
@@ -254,7 +242,7 @@ impl Ingress {
         if let Some(what) = io_of(session).and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
-        match ctx.conn.as_ref().and_then(|c| c.ended()) {
+        match ctx.bounds().and_then(Conn::ended) {
             Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
@@ -281,10 +269,12 @@ impl ProxyHttp for Ingress {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        // Large, and not for ordinary requests: in boxes of their own.
+        // Answers of our own are large, and not for ordinary requests: in a box each.
         match (Self::decide(session, ctx), &ctx.challenge) {
-            (Ok(()), None) => return Ok(false),
-            (Ok(()), Some(answer)) => Box::pin(Self::answer_challenge(session, ctx, answer.clone())).await?,
+            (Ok(Some(Goes::Function(_))), _) => return Ok(false),
+            (Ok(Some(goes)), _) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            (Ok(None), Some(answer)) => Box::pin(Self::answer_challenge(session, ctx, answer.clone())).await?,
+            (Ok(None), None) => Box::pin(Self::answer_options(session, ctx)).await?,
             (Err(refusal), _) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
@@ -308,6 +298,10 @@ impl ProxyHttp for Ingress {
             ctx.candidates = Some(candidates);
         }
         ctx.attempts += 1;
+        if let Some((bound, left)) = &mut ctx.body_left {
+            // Each attempt sends the body from its start.
+            *left = *bound;
+        }
         // A fresh connection after a stale one goes where the stale one went.
         let address = if ctx.wants_fresh { ctx.address } else { None };
         let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
@@ -319,8 +313,8 @@ impl ProxyHttp for Ingress {
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
         // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
-        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
-        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        // caller's IO, which nobody polls while a large body waits for the function to take it.
+        let is_swept = ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session);
         if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
@@ -345,8 +339,16 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(stream) = &ctx.stream {
-            stream.moved();
+        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
+            match left.checked_sub(body.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    let refusal = Refusal::too_large(*bound);
+                    ctx.refusal = Some((refusal.reason, refusal.detail));
+                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
+                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
+                }
+            }
         }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
@@ -375,19 +377,37 @@ impl ProxyHttp for Ingress {
             live.target(picked.function, picked.version).succeeded(address);
         }
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if io_of(session).is_some_and(|io| !io.request_is_read()) {
-            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        let bounds = ctx.stream.as_ref().unwrap_or(conn);
+        let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
+        if is_read {
+            bounds.bound_silence(Some(timeouts.first_byte));
         } else {
-            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
+            bounds.bound_upload(timeouts.write, Some(timeouts.first_byte));
         }
         live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut Ctx,
+    ) -> Result<()> {
+        // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
+        if request.version == Version::HTTP_2
+            && let Some(te) = session.req_header().headers.get(header::TE)
+        {
+            let te = te.clone();
+            request.insert_header(header::TE, te)?;
+        }
         Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Ok(());
+            return Self::edit_response(response, session, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -395,6 +415,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
+        Self::edit_response(response, session, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -407,7 +428,6 @@ impl ProxyHttp for Ingress {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
@@ -415,6 +435,7 @@ impl ProxyHttp for Ingress {
             session.set_keepalive(None);
         }
         response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
@@ -474,9 +495,10 @@ impl ProxyHttp for Ingress {
     ) -> Box<Error> {
         // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
         let is_safe = session.req_header().method.is_idempotent()
+            && ctx.refusal.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
-            && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());
+            && ctx.bounds().is_none_or(|c| c.ended().is_none());
         if is_safe {
             error.retry.decide_reuse(client_reused);
             ctx.wants_fresh = true;

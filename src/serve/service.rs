@@ -27,7 +27,7 @@ use super::{
     generations::{Author, Generations, StateError},
     listener::Total,
     listeners::{Listeners, Plan},
-    notify, requests,
+    memory, notify, requests,
     tls::{self, AllTls},
     watch::WatchSet,
     workers::{Roots, Running, Workers},
@@ -81,6 +81,7 @@ pub struct Service {
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
+    max_memory: tokio::sync::watch::Sender<Option<u64>>,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
@@ -118,18 +119,24 @@ impl Service {
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             challenges: Arc::default(),
+            max_requests: max_requests(config, count),
+            shedding: metrics.shedding.clone(),
             snapshot,
         };
         let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
+        let shedding = metrics.shedding.clone();
+        let max_memory = tokio::sync::watch::Sender::new(config.server.max_memory);
+        memory::look_now(&shedding, config.server.max_memory);
+        tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
-        let listeners = Listeners::new(workers.clone(), Arc::new(Total::new(max_connections(config))))
-            .context("cannot start the thread that accepts")?;
+        let total = Arc::new(Total::new(max_connections(config), shedding));
+        let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
 
         let mut service = Self {
             path,
@@ -145,6 +152,7 @@ impl Service {
             acme,
             roots,
             also_watched: Vec::new(),
+            max_memory,
             read_at,
             refused: None,
             loaded,
@@ -357,6 +365,8 @@ impl Service {
             handles: handles.clone(),
             listeners,
             challenges: old.challenges.clone(),
+            max_requests: max_requests(&config, self.workers.count()),
+            shedding: old.shedding.clone(),
         };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
@@ -369,6 +379,7 @@ impl Service {
         self.board.metrics.install(handles.clone(), generation);
 
         self.listeners.total().set_max(max_connections(&config));
+        self.max_memory.send_replace(config.server.max_memory);
         self.resolver.use_servers(&config.server.dns);
         if let Some(sink) = sink {
             self.log.switch(sink);
@@ -569,6 +580,11 @@ fn roots_for(config: &Config) -> Roots {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Of each worker.
+fn max_requests(config: &Config, workers: usize) -> usize {
+    config.server.max_requests.map_or_else(|| max_connections(config), |max| max.get() as usize).div_ceil(workers)
 }
 
 /// (file limit − 1,024) / 2: each connection may need one to its function, and others need files too.

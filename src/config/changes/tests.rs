@@ -57,7 +57,14 @@ fn base() -> Config {
         proxy_protocol: None,
         h2c: false,
         max_connections: None,
-        timeouts: ListenerTimeouts { handshake: secs(10), header: secs(10), body: secs(30), idle: secs(75) },
+        max_connections_per_ip: None,
+        timeouts: ListenerTimeouts {
+            handshake: secs(10),
+            header: secs(10),
+            body: secs(30),
+            idle: secs(75),
+            min_body_rate: Some(n(500)),
+        },
         mode: 0o660,
     };
     let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
@@ -92,13 +99,13 @@ fn base() -> Config {
         headers: vec![],
         query: vec![],
         priority: 0,
-        function: FunctionId(0),
+        serves: Serves::Function(FunctionId(0)),
         version: None,
         clients: None,
         allow: None,
         deny: Networks::default(),
         limits: vec![LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)), LimitUse::Shared(SharedLimitId(0))],
-        strip_prefix: None,
+        handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     };
@@ -108,8 +115,12 @@ fn base() -> Config {
             state_dir: "/var/lib/gatepost".into(),
             trusted_proxies: Networks::default(),
             max_connections: None,
+            max_requests: None,
+            max_memory: None,
             dns: vec![],
             drain: secs(30),
+            maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -157,6 +168,12 @@ fn every_leaf_shows_on_one_line() {
         ("server.max_connections by the file limit → 9", |c| {
             c.server.max_connections = Some(n(9));
         }),
+        ("server.max_requests as max_connections → 9", |c| {
+            c.server.max_requests = Some(n(9));
+        }),
+        ("server.max_memory the control group's → 512MiB", |c| {
+            c.server.max_memory = Some(512 << 20);
+        }),
         ("server.dns the system's → 10.0.0.2:53", |c| {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
@@ -201,6 +218,15 @@ fn every_leaf_shows_on_one_line() {
         ("listener public: h2c false → true", |c| c.listeners[1].h2c = true),
         ("listener public: max_connections no own → 5", |c| {
             c.listeners[1].max_connections = Some(n(5));
+        }),
+        ("listener public: max_connections_per_ip any → 5", |c| {
+            c.listeners[1].max_connections_per_ip = Some(n(5));
+        }),
+        ("listener public: min_body_rate 500B/s → 1KiB/s", |c| {
+            c.listeners[1].timeouts.min_body_rate = Some(n(1024));
+        }),
+        ("listener public: min_body_rate 500B/s → off", |c| {
+            c.listeners[1].timeouts.min_body_rate = None;
         }),
         ("listener public: timeouts.handshake 10s → 1s", |c| {
             c.listeners[1].timeouts.handshake = secs(1);
@@ -330,7 +356,7 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("route orders: priority 0 → -3", |c| c.routes[0].priority = -3),
         ("route orders: function orders → report", |c| {
-            c.routes[0].function = FunctionId(1);
+            c.routes[0].serves = Serves::Function(FunctionId(1));
         }),
         ("route orders: version by weights → v42", |c| {
             c.routes[0].version = Some(VersionId(1));
@@ -348,7 +374,51 @@ fn every_leaf_shows_on_one_line() {
             c.routes[0].deny = nets(&["10.0.0.0/8"]);
         }),
         ("route orders: strip_prefix none → /orders", |c| {
-            c.routes[0].strip_prefix = Some("/orders".into());
+            c.routes[0].handling.path = Some(PathEdit::Prefix { strip: Some("/orders".into()), add: None });
+        }),
+        ("route orders: rewrite none → /x{path}", |c| {
+            let template = Template { text: "/x{path}".into(), pieces: vec![Piece::Text("/x".into()), Piece::Path] };
+            c.routes[0].handling.path = Some(PathEdit::Rewrite(template));
+        }),
+        ("route orders: request_headers as they come → set x-env: prod, remove x-debug-*", |c| {
+            let name = HeaderName::from_static("x-env");
+            c.routes[0].handling.request_headers = Some(HeaderEdits {
+                set: vec![(name, http::HeaderValue::from_static("prod"))],
+                remove_prefixes: vec!["x-debug-".into()],
+                ..HeaderEdits::default()
+            });
+        }),
+        ("route orders: response_headers as they come → remove server", |c| {
+            c.routes[0].handling.response_headers =
+                Some(HeaderEdits { remove: vec![http::header::SERVER], ..HeaderEdits::default() });
+        }),
+        ("route orders: security_headers none → strict in place of the function's", |c| {
+            c.routes[0].handling.security_headers =
+                Some(SecurityHeaders { preset: SecurityPreset::Strict, replace: true });
+        }),
+        ("route orders: maintenance off → 503, back in 5m, but for 10.0.0.0/8", |c| {
+            c.routes[0].handling.maintenance = Some(Maintenance {
+                status: http::StatusCode::SERVICE_UNAVAILABLE,
+                retry_after: secs(300),
+                content: None,
+                allow: nets(&["10.0.0.0/8"]),
+            });
+        }),
+        (
+            "route orders: cors none → from https://*.a.test by GET with x-a, exposing x-b, with credentials, for 10m",
+            |c| {
+                c.routes[0].handling.cors = Some(Cors {
+                    origins: Origins::These(vec![Origin::Below("https://".into(), ".a.test".into())]),
+                    methods: vec![Method::GET],
+                    headers: CorsHeaders::These(vec![HeaderName::from_static("x-a")]),
+                    expose: Some(http::HeaderValue::from_static("x-b")),
+                    credentials: true,
+                    max_age: secs(600),
+                });
+            },
+        ),
+        ("route orders: max_body the server's → 6MiB", |c| {
+            c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;
@@ -428,7 +498,7 @@ fn what_moves_in_the_tables_is_no_change_of_those_that_point_at_it() {
         first.name = "aaa".into();
         c.functions.insert(0, first);
         for route in &mut c.routes {
-            route.function = FunctionId(1);
+            route.serves = Serves::Function(FunctionId(1));
         }
     });
     assert_eq!(lines, ["function aaa: added"]);

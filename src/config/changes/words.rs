@@ -4,8 +4,12 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+mod handling;
+
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
+use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
 pub(super) struct Leaf {
@@ -68,15 +72,37 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain } = server;
+    let Server {
+        workers,
+        state_dir,
+        trusted_proxies,
+        max_connections,
+        max_requests,
+        max_memory,
+        dns,
+        drain,
+        maintenance,
+        max_body,
+    } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
         Leaf::list("trusted_proxies", "none", trusted_proxies.as_slice()),
         Leaf::option("max_connections", "by the file limit", *max_connections),
+        Leaf::option("max_requests", "as max_connections", *max_requests),
+        Leaf::option("max_memory", "the control group's", max_memory.map(bytes)),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
+        Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+        Leaf::one("max_body", body_bound(*max_body)),
     ]
+}
+
+/// In the largest unit that says it exactly.
+fn bytes(n: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| n >> shift << shift == n && n >> shift > 0);
+    unit.map_or_else(|| format!("{n}B"), |(shift, unit)| format!("{}{unit}", n >> shift))
 }
 
 pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
@@ -113,7 +139,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         proxy_protocol,
         h2c,
         max_connections,
-        timeouts: ListenerTimeouts { handshake, header, body, idle },
+        max_connections_per_ip,
+        timeouts: ListenerTimeouts { handshake, header, body, idle, min_body_rate },
         mode,
     } = listener;
     let certificates = tls.iter().map(certificate);
@@ -131,6 +158,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
+        Leaf::option("max_connections_per_ip", "any", *max_connections_per_ip),
+        Leaf::option("min_body_rate", "off", min_body_rate.map(|rate| format!("{}/s", bytes(rate.get().into())))),
         Leaf::one("timeouts.handshake", duration(*handshake)),
         Leaf::one("timeouts.header", duration(*header)),
         Leaf::one("timeouts.body", duration(*body)),
@@ -285,14 +314,14 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         headers,
         query,
         priority,
-        function,
+        serves,
         version: pinned,
         clients,
         allow,
         deny,
         limits: _,
-        strip_prefix,
         encoded_slash,
+        handling,
         forward_client_cert,
     } = route;
     let listeners =
@@ -300,7 +329,8 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
     let clients = clients.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.clients, id.index()).to_owned()));
     let methods = methods.as_ref().map(|methods| methods.iter().map(|method| method.to_string()));
     let pinned = pinned.map(|id| {
-        config.functions.get(function.index()).map_or_else(String::new, |function| version(function, id).to_owned())
+        let function = route.function().and_then(|function| config.functions.get(function.index()));
+        function.map_or_else(String::new, |function| version(function, id).to_owned())
     });
     let headers =
         headers.iter().map(|HeaderCondition { name, value }| format!("{name}: {}", value.as_deref().unwrap_or("*")));
@@ -310,7 +340,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         EncodedSlash::Refuse => "refuse",
         EncodedSlash::Keep => "keep",
     };
-    vec![
+    let mut leaves = vec![
         list_or("listeners", "all", listeners),
         Leaf::list("host", "any", hosts.iter().map(host)),
         Leaf::one("path", path_words(path)),
@@ -318,15 +348,16 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         Leaf::list("headers", "any", headers),
         Leaf::list("query", "any", query),
         Leaf::one("priority", priority),
-        Leaf::one("function", name_at(&config.functions, function.index())),
         Leaf::option("version", "by weights", pinned),
         list_or("clients", "anyone", clients),
         networks_or("allow", "anyone", allow.as_ref()),
         Leaf::list("deny", "nobody", deny.as_slice()),
-        Leaf::option("strip_prefix", "none", strip_prefix.as_ref()),
         Leaf::one("encoded_slash", encoded_slash),
         Leaf::one("forward_client_cert", forward_client_cert),
-    ]
+    ];
+    leaves.extend(serves_leaves(config, serves));
+    leaves.extend(handling_leaves(handling));
+    leaves
 }
 
 pub(super) fn limit_use(config: &Config, one: &LimitUse) -> String {

@@ -25,25 +25,38 @@ pub enum ConnectionResult {
     Accepted,
     /// The listener's cap or the total was reached.
     OverCap,
+    /// The caller's address has as many as the listener lets it have.
+    OverIpCap,
     /// TLS did not come about, in time or at all.
     HandshakeFailed,
     /// The PROXY header was missing, malformed, late or not this peer's to send.
     ProxyHeaderInvalid,
     /// The system refused: out of file descriptors, for instance.
     AcceptFailed,
+    /// Short of memory or file descriptors, it was turned away.
+    Shed,
 }
 
 impl ConnectionResult {
-    pub const ALL: [Self; 5] =
-        [Self::Accepted, Self::OverCap, Self::HandshakeFailed, Self::ProxyHeaderInvalid, Self::AcceptFailed];
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::OverCap,
+        Self::OverIpCap,
+        Self::HandshakeFailed,
+        Self::ProxyHeaderInvalid,
+        Self::AcceptFailed,
+        Self::Shed,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::OverCap => "over_cap",
+            Self::OverIpCap => "over_ip_cap",
             Self::HandshakeFailed => "handshake_failed",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
             Self::AcceptFailed => "accept_failed",
+            Self::Shed => "shed",
         }
     }
 }
@@ -99,11 +112,12 @@ impl Handles {
         let old_listeners: HashMap<&str, &Arc<ListenerCounts>> = old.listeners.iter().map(|(n, l)| (&**n, l)).collect();
 
         let routes = config.routes.iter().map(|route| {
-            let function = &config.functions[route.function.index()];
+            let function = route.function().and_then(|id| config.functions.get(id.index()));
+            let function_name = function.map_or_else(|| Name::from(""), |f| f.name.clone());
             let old = old_routes.get(&*route.name).copied();
             // The labels hold the function's name: with another function, it is another series.
-            let old_series = old.filter(|old| old.function == function.name);
-            let versions = function.versions.iter().map(|version| {
+            let old_series = old.filter(|old| old.function == function_name);
+            let versions = function.into_iter().flat_map(|f| &f.versions).map(|version| {
                 let kept = old_series.and_then(|old| old.versions.iter().find(|(name, _)| *name == version.name));
                 (version.name.clone(), kept_or_new(kept.map(|(_, s)| s), shards))
             });
@@ -124,7 +138,7 @@ impl Handles {
             }
             RouteHandles {
                 name: route.name.clone(),
-                function: function.name.clone(),
+                function: function_name,
                 unpicked: kept_or_new(old_series.map(|old| &old.unpicked), shards),
                 versions: versions.collect(),
                 limits,

@@ -4,6 +4,8 @@ pub(crate) mod acme;
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
+pub(crate) mod faulty;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod load;
