@@ -151,7 +151,34 @@ impl Ingress {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
+<<<<<<< HEAD
             return way;
+=======
+            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
+        }
+        if !conn.info.tls && matches!(request.method, Method::GET | Method::HEAD) {
+            ctx.challenge = live.challenges.answer(facts.path);
+            if ctx.challenge.is_some() {
+                ctx.client_ip = Some(peer);
+                ctx.live = Some(live);
+                ctx.conn = Some(conn);
+                return Ok(None);
+            }
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Err(Reason::Overloaded.into());
+        }
+        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
+        if request.method == Method::OPTIONS && is_last() {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Ok(None);
+>>>>>>> p3/tls
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -305,12 +332,21 @@ impl ProxyHttp for Ingress {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
+<<<<<<< HEAD
         match Self::decide(session, ctx) {
             Ok(Way::Function) => return Ok(false),
             Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
             Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+=======
+        match (Self::decide(session, ctx), &ctx.challenge) {
+            (Ok(Some(Goes::Function(_))), _) => return Ok(false),
+            (Ok(Some(goes)), _) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            (Ok(None), Some(answer)) => Box::pin(Self::answer_challenge(session, ctx, answer.clone())).await?,
+            (Ok(None), None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            (Err(refusal), _) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+>>>>>>> p3/tls
         }
         Ok(true)
     }
