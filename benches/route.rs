@@ -7,7 +7,7 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, ListenAddress, ListenerId, Log, LogFormat,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, Limit, ListenAddress, ListenerId, Log, LogFormat,
         Networks, PathPattern, PathSegment, Route, Server,
     },
     decide::{Facts, host, path, route::Router},
@@ -68,6 +68,7 @@ fn config(count: usize) -> Config {
             max_connections: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            auth_failures: Limit::AUTH_FAILURES,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },

@@ -312,21 +312,17 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 20] = [
-    "api_key",
+const LATER: [&str; 16] = [
     "compression",
     "respond",
     "alarm",
-    "basic",
     "client_ca",
     "concurrency",
     "cors",
     "credential",
     "egress",
     "guard",
-    "jwt",
     "max_body",
-    "mtls",
     "platform",
     "ramp",
     "redirect",

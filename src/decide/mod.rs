@@ -1,5 +1,6 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod auth;
 pub mod client;
 pub mod cookie;
 pub mod facts;
@@ -11,7 +12,7 @@ pub mod snapshot;
 pub mod split;
 pub mod verdict;
 
-pub use facts::Facts;
+pub use facts::{ClientCertificate, Facts, San};
 pub use snapshot::{Snapshot, compile};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     BadRequest,
+    CredentialsMissing,
+    CredentialsInvalid,
     ForbiddenAddress,
     ForbiddenClient,
     NoRoute,
@@ -17,12 +19,15 @@ pub enum Reason {
     NameNotResolved,
     Overloaded,
     NoVersion,
+    CredentialUnavailable,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
+        Self::CredentialsMissing,
+        Self::CredentialsInvalid,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
@@ -36,12 +41,15 @@ impl Reason {
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
+        Self::CredentialUnavailable,
         Self::UpstreamTimeout,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::CredentialsInvalid => "credentials_invalid",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
@@ -55,6 +63,7 @@ impl Reason {
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -63,6 +72,7 @@ impl Reason {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::CredentialsMissing | Self::CredentialsInvalid => 401,
             Self::ForbiddenAddress | Self::ForbiddenClient => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
@@ -71,7 +81,7 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion => 503,
+            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -80,6 +90,8 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
+            Self::CredentialsMissing => "This route is for known clients: say who you are",
+            Self::CredentialsInvalid => "The credentials are not accepted",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
@@ -93,6 +105,7 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
+            Self::CredentialUnavailable => "Credentials cannot be checked at present",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

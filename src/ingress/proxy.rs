@@ -22,8 +22,10 @@ use super::{
 use crate::{
     decide::{
         Reason,
+        auth::{Denied, Gate},
         snapshot::{Asker, Refusal, Request},
     },
+    observe::unix_ms,
     upstream::{SHORTEST_IDLE, classify_error},
 };
 
@@ -85,13 +87,16 @@ impl Ingress {
         let facts = Request {
             listener: live.listener(conn.info.listener),
             peer,
+            certificate: None,
             method: &request.method,
             authority,
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &request.headers,
         };
-        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+        let tokens = live::tokens();
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
         if matches!(request.method, Method::TRACE | Method::CONNECT) {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             ctx.client_ip = Some(peer);
@@ -129,6 +134,9 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
+        if let Err(Refusal { denied: Some(Denied { failure: Some(failure), .. }), .. }) = &outcome {
+            live.handles.auth_failed(worker, *failure);
+        }
         let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
         ctx.live = Some(live);
         ctx.conn = Some(conn);
@@ -156,6 +164,10 @@ impl Ingress {
             version: request.version,
             request_id: &ctx.request_id,
         };
+        // What was read here says nothing to the function, and is not its to know.
+        for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
+            request.remove_header(name);
+        }
         let function = &live.snapshot.config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
@@ -186,7 +198,10 @@ impl Ingress {
             }
             _ => None,
         };
-        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if let (Some(live), Some(route), Some(denied)) = (&ctx.live, ctx.route, &refusal.denied) {
+            reply::challenge(&mut answer, denied, live.snapshot.callers.gate(route))?;
+        }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);

@@ -7,6 +7,7 @@
 //! Written by hand rather than with the `prometheus` crate: that one has neither shards nor series that come and go with a config,
 //! and the format is four kinds of line.
 
+mod auth;
 mod cells;
 mod handles;
 mod process;

@@ -106,7 +106,8 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
-        let snapshot = compile(config.clone(), generation, hash, count, None, live::now());
+        let mut snapshot = compile(config.clone(), generation, hash, count, None, live::now());
+        snapshot.know(&loaded.material, live::now());
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
@@ -334,8 +335,9 @@ impl Service {
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
         let keys = self.listeners.keys(&config, &plan);
-        let snapshot: Snapshot =
+        let mut snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
+        snapshot.know(&loaded.material, live::now());
         let listeners = keys.table.clone();
         let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
         let mut sink = sink;

@@ -15,15 +15,16 @@ use super::{
 };
 use crate::{
     config::{
-        Config, changes,
+        Config, Loaded, changes,
         model::{
-            EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId, VersionId,
+            ClientId, EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId,
+            VersionId,
         },
     },
     decide::{
-        Facts, PickedBy, Reason,
-        client::{self, Clients},
-        cookie, host, limit, path,
+        Facts, Now, PickedBy, Reason,
+        auth::{self, Asking, Callers, Denied, Gate, Kind},
+        client, cookie, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -73,7 +74,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let loaded = check::loaded(&options.file, term)?;
-    let told = explain(options, &loaded.config)?;
+    let told = explain(options, &loaded)?;
     if options.json {
         term.json(&serde_json::to_value(&told)?)?;
     } else {
@@ -82,7 +83,8 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     Ok(())
 }
 
-fn explain(options: &Options, config: &Config) -> Outcome<Told> {
+fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
+    let config = &loaded.config;
     let (listener, listener_config) = listener(options, config)?;
     let mut headers: HeaderMap = HeaderMap::new();
     for (name, value) in &options.headers {
@@ -94,17 +96,17 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         (None, None) => return Err(usage("the URL has no host: write it whole, or add -H 'Host: …'")),
     };
     let client_ip = client::address(options.from, &headers, &config.server.trusted_proxies);
-    let client = Clients::new(&config.clients).identify(client_ip);
+    let callers = Callers::new(config, &loaded.material, None, Now::default());
+    let client = callers.by_network(client_ip);
     let mut told = Told {
         method: options.method.to_string(),
         listener: listener_config.name.to_string(),
         listener_address: listener_config.address.to_string(),
         from: options.from,
         client_ip,
-        client: client.map(|id| config.clients[id.index()].name.to_string()),
-        owner: client.and_then(|id| config.clients[id.index()].owner.clone()),
         ..Told::default()
     };
+    told.known_as(client, config);
     // The gate's and `ingress`'s word, before any route is asked.
     if matches!(options.method, Method::CONNECT | Method::TRACE) {
         told.refuse(Reason::MethodNotAllowed, format!("{} is not served here", options.method));
@@ -137,8 +139,8 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
     };
     let router = Router::new(config);
     told.others = others(config, router.explain(&facts));
-    let route = match router.find(&facts) {
-        Found::Route(id) => &config.routes[id.index()],
+    let (id, route) = match router.find(&facts) {
+        Found::Route(id) => (id, &config.routes[id.index()]),
         Found::NoRoute => {
             told.refuse(Reason::NoRoute, "no route matches".to_owned());
             return Ok(told);
@@ -156,10 +158,27 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         );
         return Ok(told);
     }
-    if let Err(reason) = client::admit(route, client_ip, client) {
-        told.refuse(reason, format!("{client_ip} is not let in by {}", barrier(route, reason)));
+    if let Err(reason) = client::admit(route, client_ip) {
+        told.refuse(reason, format!("{client_ip} is not let in by `allow` and `deny` of route {}", route.name));
         return Ok(told);
     }
+    let asking = Asking {
+        ip: client_ip,
+        headers: &headers,
+        certificate: None,
+        now: Now::default(),
+        unix: &|| jiff::Timestamp::now().as_second(),
+        tokens: None,
+    };
+    let client = match callers.admit(id, &asking) {
+        Ok(client) => client,
+        Err(denied) => {
+            told.known_as(denied.client, config);
+            told.refuse(denied.reason, not_let_in(config, route, client_ip, &denied, callers.gate(id)));
+            return Ok(told);
+        }
+    };
+    told.known_as(client, config);
     told.limits = limits(config, route, &facts, &told);
     let function = &config.functions[route.function.index()];
     told.function = Some(function.name.to_string());
@@ -215,11 +234,25 @@ fn others(config: &Config, fates: Vec<(RouteId, Fate)>) -> Vec<Lost> {
         .collect()
 }
 
-/// The key of the route that keeps a caller out.
-fn barrier(route: &Route, reason: Reason) -> String {
-    match reason {
-        Reason::ForbiddenClient => format!("`clients` of route {}", route.name),
-        _ => format!("`allow` and `deny` of route {}", route.name),
+/// Which client it is not, and why.
+fn not_let_in(config: &Config, route: &Route, ip: IpAddr, denied: &Denied, gate: Option<&Gate>) -> String {
+    let names = |ids: &[ClientId]| {
+        let names: Vec<&str> = ids.iter().map(|id| &*config.clients[id.index()].name).collect();
+        names.join(", ")
+    };
+    let wanted = names(route.clients.as_deref().unwrap_or_default());
+    match (denied.failure, denied.client) {
+        (Some(auth::Failure { kind: Kind::None, why }), _) => {
+            let expects = gate.map_or("", Gate::expects);
+            format!("{}: {expects}; route {} is for {wanted}", why.sentence(), route.name)
+        }
+        (Some(auth::Failure { kind, why }), _) => {
+            format!("{}: {}; route {} is for {wanted}", kind.as_str(), why.sentence(), route.name)
+        }
+        (None, Some(client)) => {
+            format!("{ip} is not let in by `clients` of route {}: it is {}, and they are {wanted}", route.name, names(&[client]))
+        }
+        (None, None) => format!("{ip} is not let in by `clients` of route {}, which are {wanted}", route.name),
     }
 }
 

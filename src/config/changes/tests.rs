@@ -58,7 +58,8 @@ fn base() -> Config {
         timeouts: ListenerTimeouts { handshake: secs(10), header: secs(10), body: secs(30), idle: secs(75) },
         mode: 0o660,
     };
-    let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
+    let client =
+        |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]), ..Client::default() };
     let function = |name: &str| Function {
         name: name.into(),
         versions: vec![a_version("v41"), a_version("v42")],
@@ -107,6 +108,7 @@ fn base() -> Config {
             max_connections: None,
             dns: vec![],
             drain: secs(30),
+            auth_failures: Limit::AUTH_FAILURES,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },

@@ -2,6 +2,10 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod client;
+
+pub(super) use client::client_leaves;
+
 use std::{borrow::Cow, fmt, time::Duration};
 
 use super::{Applied, Named};
@@ -68,7 +72,9 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain } = server;
+    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain, auth_failures } = server;
+    // What it counts by is fixed.
+    let Limit { rate: failures, burst, per: _, max_keys: _, dry_run: _ } = auth_failures;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
@@ -76,6 +82,8 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::option("max_connections", "by the file limit", *max_connections),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
+        Leaf::one("auth_failures.rate", rate(*failures)),
+        Leaf::one("auth_failures.burst", burst),
     ]
 }
 
@@ -127,14 +135,6 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         Leaf::one("timeouts.body", duration(*body)),
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
-    ]
-}
-
-pub(super) fn client_leaves(client: &Client) -> Vec<Leaf> {
-    let Client { name: _, owner, networks } = client;
-    vec![
-        Leaf::option("owner", "nobody", owner.as_ref().map(quoted)),
-        Leaf::list("networks", "none", networks.as_slice()),
     ]
 }
 

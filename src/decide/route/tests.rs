@@ -109,6 +109,7 @@ fn config(routes: Vec<Route>) -> Config {
             max_connections: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            auth_failures: crate::config::model::Limit::AUTH_FAILURES,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },

@@ -30,6 +30,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             max_connections: None,
             dns: Vec::new(),
             drain: second,
+            auth_failures: Limit::AUTH_FAILURES,
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
