@@ -7,8 +7,8 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, Limit, ListenAddress, ListenerId, Log, LogFormat,
-        Networks, PathPattern, PathSegment, Route, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, Limit, ListenAddress, ListenerId, Log,
+        LogFormat, Networks, PathPattern, PathSegment, Route, Server,
     },
     decide::{Facts, host, path, route::Router},
 };
@@ -109,6 +109,7 @@ fn route(i: usize) -> Route {
         limits: Vec::new(),
         strip_prefix: None,
         encoded_slash: EncodedSlash::Refuse,
+        forward_client_cert: false,
     }
 }
 

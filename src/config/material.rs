@@ -41,7 +41,7 @@ impl Material {
         self.keys.get(&(files.cert.clone(), files.key.clone()))
     }
 
-    /// The certificates of a `ca` file.
+    /// The certificates of a `ca` or `client_ca` file.
     pub fn authority(&self, ca: &Path) -> Option<&[CertificateDer<'static>]> {
         self.authorities.get(ca).map(Vec::as_slice)
     }
@@ -85,6 +85,19 @@ impl Material {
         for at in &pointers.jwks {
             if let Some(keys) = key_set(at, &mut files, report) {
                 material.key_sets.insert(at.value.clone(), Arc::new(keys));
+            }
+        }
+        for ca in &pointers.client_authorities {
+            let Some(chain) = certificates(ca, &mut files, report) else { continue };
+            match chain.iter().position(|one| webpki::anchor_from_trusted_cert(one).is_err()) {
+                None => drop(material.authorities.insert(ca.value.clone(), chain)),
+                Some(nth) => report.push(
+                    Problem::at(
+                        format!("certificate {} of {} cannot vouch for callers", nth + 1, ca.value.display()),
+                        ca.span,
+                    )
+                    .label("expected certificates of authorities"),
+                ),
             }
         }
         material.paths = files.bytes.keys().cloned().collect();

@@ -138,6 +138,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// Empty: plain HTTP. Chosen by SNI; the first is for callers without a (known) name.
     pub tls: Vec<CertificateFiles>,
+    pub tls_profile: TlsProfile,
+    /// `None`: callers are asked for no certificate.
+    pub client_auth: Option<ClientAuth>,
     /// Peers that must send the PROXY header; all others may not.
     pub proxy_protocol: Option<Networks>,
     /// HTTP/2 with prior knowledge on a plain listener (RFC 9113 §3.3).
@@ -153,6 +156,33 @@ pub struct Listener {
 pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// `tls_profile = "modern" | "intermediate"`: Mozilla's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TlsProfile {
+    /// TLS 1.3 alone.
+    Modern,
+    /// TLS 1.2 with ECDHE and AEAD, and 1.3. The default.
+    #[default]
+    Intermediate,
+}
+
+/// `client_ca = "…"` and `client_auth = "required" | "optional"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM bundle that alone vouches for callers.
+    pub ca: PathBuf,
+    pub need: ClientAuthNeed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientAuthNeed {
+    /// No handshake without a good certificate. The default.
+    #[default]
+    Required,
+    /// A caller may come without one; a wrong one is refused.
+    Optional,
 }
 
 /// `[listener.NAME] timeouts = { … }`
@@ -376,6 +406,8 @@ pub struct Route {
     /// A segment-border prefix of `path`, without a slash at its end; never empty.
     pub strip_prefix: Option<String>,
     pub encoded_slash: EncodedSlash,
+    /// Whether the function is told the caller's verified certificate (RFC 9440).
+    pub forward_client_cert: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

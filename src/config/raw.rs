@@ -8,7 +8,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, SanIs, UpstreamHttp,
+        Algorithm, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
+        SanIs, TlsProfile, UpstreamHttp,
     },
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
@@ -99,6 +100,12 @@ table! {
         address: ListenAddress [required],
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
         tls: Vec<At<Certificate>>,
+        /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).
+        tls_profile: TlsProfile,
+        /// PEM file with the authorities of callers' certificates. Default: callers are asked for none.
+        client_ca: FilePath,
+        /// Whether callers must show a certificate: `required` (the default with `client_ca`) or `optional`.
+        client_auth: ClientAuthNeed,
         /// Who must send the PROXY header.
         proxy_protocol: ProxyProtocol,
         /// Whether a plain listener takes HTTP/2 with prior knowledge. Default `false`.
@@ -328,6 +335,8 @@ table! {
         strip_prefix: Strip,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
+        /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
+        forward_client_cert: bool,
     }
 }
 

@@ -195,6 +195,38 @@ fn a_subtable_may_stand_in_another_file() {
     }
 }
 
+/// However deep: a version as a table of its own, beside versions that stand with their function or on their own.
+#[test]
+fn a_subtable_of_a_subtable_may_stand_in_another_file() {
+    let rest = "[route.r]\nfunction = \"f\"\n[listener.in]\naddress = \"127.0.0.1:0\"\n";
+    let v1 = [
+        "[function.f]\nversions = { v1 = \"http://127.0.0.1:1\" }\nweights = { v1 = 100 }\n",
+        "[function.f]\nversions.v1 = \"http://127.0.0.1:1\"\nweights = { v1 = 100 }\n",
+        "[function.f.versions]\nv1 = \"http://127.0.0.1:1\"\n[function.f.weights]\nv1 = 100\n",
+        "[function.f.versions.v1]\nurl = \"http://127.0.0.1:1\"\n[function.f.weights]\nv1 = 100\n",
+    ];
+    let v2 = "[function.f.versions.v2]\nurl = \"http://127.0.0.1:2\"\nhost = \"two\"\n";
+    for v1 in v1 {
+        for (main, more) in [(v1, v2), (v2, v1)] {
+            let main = format!("{rest}{main}");
+            let files = [("a/gatepost.toml", main.as_str()), ("a/conf.d/more.toml", more)];
+            let config = parse(&Sources::new(files)).unwrap_or_else(|report| panic!("{report}"));
+            let mut names: Vec<_> = config.functions[0].versions.iter().map(|version| &*version.name).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["v1", "v2"]);
+        }
+    }
+    let main = format!("{rest}{}", v1[2]);
+    for (again, said) in [
+        ("[function.f.versions.v1]\nurl = \"http://127.0.0.1:3\"\n", "`function.f.versions.v1` is written twice"),
+        ("[function.f.versions]\nv3 = \"http://127.0.0.1:3\"\n", "`function.f.versions` is written twice"),
+        ("[function.f.versions.v3]\nurl = \"nonsense\"\n", "more.toml:2:7"),
+    ] {
+        let report = parse(&Sources::new([("a/gatepost.toml", main.as_str()), ("a/more.toml", again)])).unwrap_err();
+        assert!(report.to_string().contains(said), "{report}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_told_by_its_name() {
     let folder = tempfile::tempdir().expect("a folder");

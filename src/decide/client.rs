@@ -270,6 +270,7 @@ mod tests {
             limits: vec![],
             strip_prefix: None,
             encoded_slash: EncodedSlash::default(),
+            forward_client_cert: false,
         }
     }
 

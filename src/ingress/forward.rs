@@ -10,8 +10,19 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Other ways of saying who called: nobody's word but gatepost's reaches a function.
-const SPOOFED: [&str; 6] =
-    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server", "x-client-ip", "true-client-ip"];
+const SPOOFED: [&str; 8] = [
+    "forwarded",
+    "x-real-ip",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-client-ip",
+    "true-client-ip",
+    // RFC 9440 §2.4: whoever could send these would choose who it is.
+    "client-cert",
+    "client-cert-chain",
+];
+/// RFC 9440.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 /// Fields between the caller and gatepost alone (RFC 9110 §7.6.1), whether Connection names them or not.
 /// `Transfer-Encoding` is pingora's: it frames the body anew.
 const HOP_BY_HOP: [&str; 9] = [
@@ -56,6 +67,8 @@ pub struct Caller<'r> {
     pub tls: bool,
     pub version: Version,
     pub request_id: &'r HeaderValue,
+    /// What it proved by TLS, where the route tells its function.
+    pub certificate: Option<&'r HeaderValue>,
 }
 
 /// What is in a request that needs a closer look, found in one pass over its names.
@@ -157,6 +170,9 @@ fn edit_parts(
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(X_REQUEST_ID, caller.request_id.clone());
+    if let Some(certificate) = caller.certificate {
+        headers.insert(CLIENT_CERT, certificate.clone());
+    }
     // RFC 9110 §7.6.3: a gateway says that it was here.
     let via = HeaderValue::from_static(match caller.version {
         Version::HTTP_2 => "2 gatepost",

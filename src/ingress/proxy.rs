@@ -10,7 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{self, Conn, Ended, Phase, ip_value},
+    conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
     io::{ConnOf, Io},
@@ -87,7 +87,7 @@ impl Ingress {
         let facts = Request {
             listener: live.listener(conn.info.listener),
             peer,
-            certificate: None,
+            certificate: conn.certificate().map(|c| &c.identity),
             method: &request.method,
             authority,
             path: request.uri.path(),
@@ -157,18 +157,21 @@ impl Ingress {
             None => request.headers.get(header::HOST).cloned(),
         };
         let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let config = &live.snapshot.config;
+        let tells = ctx.route.is_some_and(|route| config.routes[route.index()].forward_client_cert);
         let caller = forward::Caller {
             ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
             is_trusted: from_trusted,
             tls: conn.info.tls,
             version: request.version,
             request_id: &ctx.request_id,
+            certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
             request.remove_header(name);
         }
-        let function = &live.snapshot.config.functions[picked.function.index()];
+        let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })

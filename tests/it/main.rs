@@ -3,8 +3,6 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
-mod a_demo_shows_the_main_job;
-#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
@@ -48,6 +46,8 @@ mod says_why_it_does_not_start;
 mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
+#[cfg(test)]
+mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]

@@ -250,7 +250,11 @@ fn not_let_in(config: &Config, route: &Route, ip: IpAddr, denied: &Denied, gate:
             format!("{}: {}; route {} is for {wanted}", kind.as_str(), why.sentence(), route.name)
         }
         (None, Some(client)) => {
-            format!("{ip} is not let in by `clients` of route {}: it is {}, and they are {wanted}", route.name, names(&[client]))
+            format!(
+                "{ip} is not let in by `clients` of route {}: it is {}, and they are {wanted}",
+                route.name,
+                names(&[client])
+            )
         }
         (None, None) => format!("{ip} is not let in by `clients` of route {}, which are {wanted}", route.name),
     }

@@ -52,6 +52,8 @@ fn base() -> Config {
         name: name.into(),
         address: tcp(address),
         tls: vec![],
+        tls_profile: TlsProfile::Intermediate,
+        client_auth: None,
         proxy_protocol: None,
         h2c: false,
         max_connections: None,
@@ -99,6 +101,7 @@ fn base() -> Config {
         limits: vec![LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)), LimitUse::Shared(SharedLimitId(0))],
         strip_prefix: None,
         encoded_slash: EncodedSlash::Refuse,
+        forward_client_cert: false,
     };
     Config {
         server: Server {
@@ -178,6 +181,13 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("listener public: tls off → cert /c key /k", |c| {
             c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
+        }),
+        ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
+        ("listener public: client_ca none → /ca", |c| {
+            c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Required });
+        }),
+        ("listener public: client_auth off → optional", |c| {
+            c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Optional });
         }),
         ("listener public: proxy_protocol off → 10.0.0.0/24", |c| {
             c.listeners[1].proxy_protocol = Some(nets(&["10.0.0.0/24"]));
@@ -337,6 +347,7 @@ fn every_leaf_shows_on_one_line() {
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;
         }),
+        ("route orders: forward_client_cert false → true", |c| c.routes[0].forward_client_cert = true),
         (
             "route orders: limits 100/s burst 50 per client_ip, use partners → 200/s burst 50 per client_ip, use partners; counts are kept",
             |c| {

@@ -116,6 +116,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         name: _,
         address,
         tls,
+        tls_profile,
+        client_auth,
         proxy_protocol,
         h2c,
         max_connections,
@@ -127,6 +129,22 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
+        Leaf::one(
+            "tls_profile",
+            match tls_profile {
+                TlsProfile::Modern => "modern",
+                TlsProfile::Intermediate => "intermediate",
+            },
+        ),
+        Leaf::option("client_ca", "none", client_auth.as_ref().map(|auth| auth.ca.display())),
+        Leaf::one(
+            "client_auth",
+            match client_auth.as_ref().map(|auth| auth.need) {
+                None => "off",
+                Some(ClientAuthNeed::Required) => "required",
+                Some(ClientAuthNeed::Optional) => "optional",
+            },
+        ),
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
@@ -258,6 +276,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         limits: _,
         strip_prefix,
         encoded_slash,
+        forward_client_cert,
     } = route;
     let listeners =
         listeners.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.listeners, id.index()).to_owned()));
@@ -289,6 +308,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         Leaf::list("deny", "nobody", deny.as_slice()),
         Leaf::option("strip_prefix", "none", strip_prefix.as_ref()),
         Leaf::one("encoded_slash", encoded_slash),
+        Leaf::one("forward_client_cert", forward_client_cert),
     ]
 }
 

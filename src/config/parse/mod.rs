@@ -26,6 +26,8 @@ pub(super) struct Pointers {
     /// Certificate and key, each with its path.
     pub(super) certificates: Vec<(At<PathBuf>, At<PathBuf>)>,
     pub(super) authorities: Vec<At<PathBuf>>,
+    /// Of callers' certificates.
+    pub(super) client_authorities: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
     /// Secrets that are hashes of what callers show.
     pub(super) digests: Vec<DigestPointer>,

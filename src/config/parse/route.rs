@@ -37,6 +37,7 @@ impl Scope<'_> {
         let allow = raw.allow.as_ref().map(|list| self.some_networks(list, "allow"));
         let deny = self.networks(raw.deny.as_ref());
         let limits = self.route_limits(raw);
+        self.client_cert_is_there(raw);
         Some(Route {
             name: name.clone(),
             listeners: listeners?,
@@ -57,6 +58,7 @@ impl Scope<'_> {
             limits,
             strip_prefix,
             encoded_slash: raw.encoded_slash.as_ref().map_or(EncodedSlash::Refuse, |at| at.value),
+            forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })
     }
 
@@ -201,6 +203,23 @@ impl Scope<'_> {
             );
         }
         fits
+    }
+
+    /// A certificate is told of only where callers are asked for one.
+    fn client_cert_is_there(&mut self, raw: &raw::Route) {
+        let Some(at) = raw.forward_client_cert.as_ref().filter(|at| at.value) else {
+            return;
+        };
+        let named =
+            |name: &str| raw.listeners.as_ref().is_none_or(|names| names.value.iter().any(|at| at.value.0 == name));
+        let asks = |listener: &raw::Listener| listener.client_ca.is_some() || listener.broken;
+        if !self.file.listeners.iter().any(|(name, (_, listener))| named(name) && asks(listener)) {
+            self.report.push(
+                Problem::at("no listener of this route asks callers for a certificate", at.span)
+                    .label("there is never one to forward")
+                    .help("give the listener a `client_ca`"),
+            );
+        }
     }
 
     fn headers(&mut self, raw: &raw::Route) -> Vec<HeaderCondition> {

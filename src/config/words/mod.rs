@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{EncodedSlash, LogFormat, Share, UpstreamHttp},
+    model::{ClientAuthNeed, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -119,6 +119,8 @@ choices! {
     UpstreamHttp, "`auto`, `1.1` or `2`": {
         "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
     }
+    TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
+    ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -172,7 +174,7 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, EncodedSlash, Mode, SecretRef);
+words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]

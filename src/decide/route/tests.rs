@@ -35,6 +35,7 @@ fn route(name: &str) -> Route {
         limits: Vec::new(),
         strip_prefix: None,
         encoded_slash: EncodedSlash::Refuse,
+        forward_client_cert: false,
     }
 }
 

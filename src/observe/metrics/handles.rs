@@ -214,6 +214,13 @@ impl Handles {
         self.auth.count(worker, failure);
     }
 
+    /// Every version with its function, its share and the requests that it is working on.
+    pub fn versions(&self) -> impl Iterator<Item = (&Name, &Name, Share, i64)> {
+        self.functions.iter().flat_map(|function| {
+            function.versions.iter().map(|v| (&function.name, &v.name, v.share, v.upstream.in_flight()))
+        })
+    }
+
     pub(super) fn render(&self, out: &mut Text) {
         self.render_requests(out);
         self.render_limits(out);

@@ -38,6 +38,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             name: "public".into(),
             address: ListenAddress::Unix("/tmp/y".into()),
             tls: Vec::new(),
+            tls_profile: TlsProfile::Intermediate,
+            client_auth: None,
             proxy_protocol: None,
             h2c: false,
             max_connections: None,
@@ -88,6 +90,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 limits: if limits { used.to_vec() } else { Vec::new() },
                 strip_prefix: None,
                 encoded_slash: EncodedSlash::Refuse,
+                forward_client_cert: false,
             })
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],
