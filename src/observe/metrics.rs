@@ -10,6 +10,7 @@
 mod auth;
 mod cells;
 mod handles;
+mod jwks;
 mod process;
 mod text;
 
@@ -22,6 +23,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+
+pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 
@@ -71,6 +74,7 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
+    jwks: Mutex<Vec<Arc<JwksCounts>>>,
 }
 
 impl Metrics {
@@ -86,6 +90,7 @@ impl Metrics {
             last_reload_failed: AtomicBool::new(false),
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
+            jwks: Mutex::default(),
         })
     }
 
@@ -116,6 +121,15 @@ impl Metrics {
         *lock(&self.certificates) = certificates;
     }
 
+    /// Shows these key sets instead of those before.
+    pub fn set_jwks(&self, jwks: Vec<Arc<JwksCounts>>) {
+        *lock(&self.jwks) = jwks;
+    }
+
+    pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
+        lock(&self.jwks).clone()
+    }
+
     /// Everything, in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
         let mut out = Text::new();
@@ -123,6 +137,7 @@ impl Metrics {
         handles.render(&mut out);
         self.render_config(&mut out);
         self.render_log(&mut out);
+        jwks::render(&lock(&self.jwks), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut out, self.started);

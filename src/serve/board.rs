@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, Receipt, ReloadResult, generations::Author};
 use crate::{
-    admin::{Backend, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
+    admin::{Backend, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
     config::{
         SecretRef,
         changes::Change,
@@ -114,6 +114,14 @@ impl Backend for Board {
                     version: version.to_string(),
                     weight: f64::from(share.0) / 100.0,
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
+                })
+                .collect(),
+            jwks: (self.metrics.jwks().iter())
+                .map(|set| JwksStatus {
+                    url: set.url().to_owned(),
+                    keys: set.keys() as u64,
+                    fetched: set.fetched_at().map(|at| at.to_string()),
+                    error: set.error(),
                 })
                 .collect(),
             last_reload: changing.last.clone(),

@@ -10,6 +10,7 @@ mod connection;
 pub mod generations;
 mod h2;
 mod identity;
+pub mod jwks;
 mod listener;
 mod listeners;
 pub mod notify;

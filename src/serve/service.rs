@@ -24,6 +24,7 @@ use super::{
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
+    jwks::{KeySets, Known},
     listener::Total,
     listeners::{Listeners, Plan},
     notify, requests,
@@ -76,6 +77,7 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    key_sets: KeySets,
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
@@ -109,7 +111,8 @@ impl Service {
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
         let mut snapshot = compile(config.clone(), generation, hash, count, None, live::now());
-        snapshot.know(&loaded.material, live::now());
+        let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
+        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
@@ -138,6 +141,7 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            key_sets,
             roots,
             also_watched: Vec::new(),
             read_at,
@@ -340,7 +344,9 @@ impl Service {
         let keys = self.listeners.keys(&config, &plan);
         let mut snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
-        snapshot.know(&loaded.material, live::now());
+        let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
+        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
+        self.key_sets = key_sets;
         let listeners = keys.table.clone();
         let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
         let mut sink = sink;
@@ -410,6 +416,7 @@ impl Service {
         changing.listeners = listeners;
         drop(changing);
         self.board.metrics.set_certificates(tls::expiries(&self.loaded));
+        self.board.metrics.set_jwks(self.key_sets.counts());
     }
 
     /// Drains: no new connections, idle ones close, requests under way end, at most for `server.drain`.

@@ -2,7 +2,7 @@
 
 mod told;
 
-use std::{net::IpAddr, net::Ipv4Addr};
+use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -13,17 +13,18 @@ use super::{
     failure::{Failure, Outcome},
     term::Terminal,
 };
+use crate::serve::jwks;
 use crate::{
     config::{
-        Config, Loaded, changes,
+        Config, Digest32, Loaded, SecretRef, changes,
         model::{
-            ClientId, EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId,
-            VersionId,
+            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitUse, ListenAddress, Listener, ListenerId,
+            Route, RouteId, VersionId,
         },
     },
     decide::{
         Facts, Now, PickedBy, Reason,
-        auth::{self, Asking, Callers, Denied, Gate, Kind},
+        auth::{self, Asking, Callers, Denied, Gate, KeyRing, Kind, Secrets},
         client, cookie, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
@@ -96,7 +97,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
         (None, None) => return Err(usage("the URL has no host: write it whole, or add -H 'Host: …'")),
     };
     let client_ip = client::address(options.from, &headers, &config.server.trusted_proxies);
-    let callers = Callers::new(config, &loaded.material, None, Now::default());
+    let callers = Callers::new(config, &Remembered(loaded), None, Now::default());
     let client = callers.by_network(client_ip);
     let mut told = Told {
         method: options.method.to_string(),
@@ -194,6 +195,25 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     let rest = destination(options, route, &told.path);
     release(&mut told, function, &pick, &rest);
     Ok(told)
+}
+
+/// The secrets of the files, and the keys that the service fetched last.
+struct Remembered<'l>(&'l Loaded);
+
+impl Secrets for Remembered<'_> {
+    fn digests(&self, secret: &SecretRef) -> &[Digest32] {
+        self.0.material.digests(secret)
+    }
+
+    fn keys(&self, source: &JwksSource) -> Option<Arc<KeyRing>> {
+        match source {
+            JwksSource::File(_) => self.0.material.keys(source),
+            JwksSource::Url(url) => {
+                let keys = jwks::cached(&self.0.config.server.state_dir, url);
+                Some(Arc::new(KeyRing::new(keys.map(Arc::new))))
+            }
+        }
+    }
 }
 
 fn usage(text: impl Into<String>) -> Failure {
