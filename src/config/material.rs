@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use http::HeaderName;
 use jiff::Timestamp;
 use rustls::{crypto::ring, sign::CertifiedKey};
@@ -17,7 +18,7 @@ use super::{
     digest::{self, Digest32},
     jwks::KeySet,
     load::Mode,
-    model::{CertificateFiles, Name},
+    model::{CertificateFiles, LARGEST_CONTENT, Name},
     parse::Pointers,
     report::{Problem, Report},
     secret::{Secret, SecretRef},
@@ -31,6 +32,7 @@ pub struct Material {
     authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     digests: HashMap<SecretRef, Vec<Digest32>>,
     key_sets: BTreeMap<PathBuf, Arc<KeySet>>,
+    contents: BTreeMap<PathBuf, Bytes>,
     paths: BTreeSet<PathBuf>,
     hash: String,
 }
@@ -54,6 +56,11 @@ impl Material {
     /// The keys in a `jwks` file.
     pub fn key_set(&self, jwks: &Path) -> Option<&Arc<KeySet>> {
         self.key_sets.get(jwks)
+    }
+
+    /// The bytes of an answer's file.
+    pub(super) fn content(&self, path: &Path) -> Option<&Bytes> {
+        self.contents.get(path)
     }
 
     /// SHA-256 (hex) over the files' paths and contents.
@@ -85,6 +92,11 @@ impl Material {
         for at in &pointers.jwks {
             if let Some(keys) = key_set(at, &mut files, report) {
                 material.key_sets.insert(at.value.clone(), Arc::new(keys));
+            }
+        }
+        for at in &pointers.contents {
+            if let Some(bytes) = content(at, &mut files, report) {
+                material.contents.insert(at.value.clone(), bytes);
             }
         }
         for ca in &pointers.client_authorities {
@@ -209,6 +221,24 @@ fn key_set(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<K
             None
         }
     }
+}
+
+/// A body: it stays in memory, so it is bounded, and looked at before it is read.
+fn content(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<Bytes> {
+    let about = fs::metadata(&at.value).ok();
+    let problem = match &about {
+        Some(about) if !about.is_file() => "is not a file",
+        Some(about) if about.len() > LARGEST_CONTENT => "is larger than 1 MiB",
+        _ => return files.read(at, report).map(Bytes::copy_from_slice),
+    };
+    // Watched all the same: it may become right.
+    files.bytes.insert(at.value.clone(), None);
+    report.push(
+        Problem::at(format!("{} {problem}", at.value.display()), at.span)
+            .label("expected a file of at most 1 MiB")
+            .help("large files are better served by a function or an object store"),
+    );
+    None
 }
 
 fn certificates(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {

@@ -18,6 +18,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_handling;
 mod read;
 mod report;
 mod schema;

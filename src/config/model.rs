@@ -12,6 +12,9 @@ use super::secret::SecretRef;
 mod client;
 
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
+mod handling;
+
+pub use handling::*;
 
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.
 pub type Name = Arc<str>;
@@ -79,6 +82,8 @@ pub struct Server {
     pub drain: Duration,
     /// Failed authentication, per address: by default 10/min, 20 at once.
     pub auth_failures: Limit,
+    /// For every route that has none of its own.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `[admin]`
@@ -394,7 +399,7 @@ pub struct Route {
     pub query: Vec<QueryCondition>,
     /// Only where two routes would match alike; higher wins. Default 0.
     pub priority: i32,
-    pub function: FunctionId,
+    pub serves: Serves,
     /// The pinned version.
     pub version: Option<VersionId>,
     /// `None`: anyone.
@@ -403,11 +408,20 @@ pub struct Route {
     pub allow: Option<Networks>,
     pub deny: Networks,
     pub limits: Vec<LimitUse>,
-    /// A segment-border prefix of `path`, without a slash at its end; never empty.
-    pub strip_prefix: Option<String>,
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
+    pub handling: Handling,
+}
+
+impl Route {
+    /// The function that answers, where one does.
+    pub fn function(&self) -> Option<FunctionId> {
+        match self.serves {
+            Serves::Function(id) => Some(id),
+            Serves::Redirect(_) | Serves::Respond(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

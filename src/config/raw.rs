@@ -11,13 +11,14 @@ use super::{
         Algorithm, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
         SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, BasicUser, Condition, CookieIs, FilePath, Fingerprint, Fraction, HeaderCondition, HeaderIs, JwksWord,
-        KeyHeader, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip, Text,
-        Weight,
+        Access, AddPrefix, BasicUser, Condition, CookieIs, FilePath, Fingerprint, Fraction, HeaderCondition, HeaderIs,
+        JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, StickyBy,
+        Strip, Text, Weight,
     },
 };
 
@@ -60,6 +61,8 @@ table! {
         drain: Patience,
         /// How many failed authentications an address may have.
         auth_failures: AuthFailures,
+        /// Whether callers of every route are told to come back later.
+        maintenance: Maintenance,
     }
 }
 
@@ -320,7 +323,11 @@ table! {
         /// Only where two routes would match alike; higher wins. Default `0`.
         priority: Whole<-1_000_000, 1_000_000>,
         /// Where requests go.
-        function: Text [required],
+        function: Text,
+        /// Where callers are sent instead.
+        redirect: Redirect,
+        /// What gatepost answers instead.
+        respond: Respond,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -333,6 +340,18 @@ table! {
         limits: Vec<At<RouteLimit>>,
         /// Leading segments of the path that the function doesn't see.
         strip_prefix: Strip,
+        /// Segments that the function sees before the path.
+        add_prefix: AddPrefix,
+        /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
+        rewrite: Text,
+        /// What the function sees of the request's headers.
+        request_headers: HeaderEdits,
+        /// What the caller sees of the answer's headers, gatepost's own answers included.
+        response_headers: HeaderEdits,
+        /// Headers that tell browsers to be careful: `basic` or `strict`.
+        security_headers: Security,
+        /// Whether callers are told to come back later.
+        maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.

@@ -348,9 +348,8 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 15] = [
+const LATER: [&str; 11] = [
     "compression",
-    "respond",
     "alarm",
     "concurrency",
     "cors",
@@ -360,9 +359,6 @@ const LATER: [&str; 15] = [
     "max_body",
     "platform",
     "ramp",
-    "redirect",
-    "request_headers",
-    "response_headers",
     "retries",
 ];
 

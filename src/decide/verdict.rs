@@ -20,11 +20,12 @@ pub enum Reason {
     Overloaded,
     NoVersion,
     CredentialUnavailable,
+    Maintenance,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -42,6 +43,7 @@ impl Reason {
         Self::Overloaded,
         Self::NoVersion,
         Self::CredentialUnavailable,
+        Self::Maintenance,
         Self::UpstreamTimeout,
     ];
 
@@ -64,6 +66,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
             Self::CredentialUnavailable => "credential_unavailable",
+            Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -81,7 +84,7 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable => 503,
+            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -106,6 +109,7 @@ impl Reason {
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
             Self::CredentialUnavailable => "Credentials cannot be checked at present",
+            Self::Maintenance => "Closed for maintenance",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

@@ -1,5 +1,6 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
+mod edits;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -19,18 +20,18 @@ use crate::{
         Config, Digest32, Loaded, SecretRef, changes,
         model::{
             ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitUse, ListenAddress, Listener, ListenerId,
-            Route, RouteId, VersionId,
+            Route, RouteId, Serves, VersionId,
         },
     },
     decide::{
         Facts, Now, PickedBy, Reason,
         auth::{self, Asking, Callers, Denied, Gate, KeyRing, Kind, Secrets},
-        client, cookie, host, limit, path,
+        client, cookie, fill, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
 };
-use told::{Destination, LimitTold, Lost, Told};
+use told::{Answered, Destination, LimitTold, Lost, Told};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -181,7 +182,27 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     };
     told.known_as(client, config);
     told.limits = limits(config, route, &facts, &told);
-    let function = &config.functions[route.function.index()];
+    told.edits = edits::told(route);
+    let maintenance = route.handling.maintenance.as_ref().or(config.server.maintenance.as_ref());
+    if let Some(maintenance) = maintenance.filter(|m| !m.allow.contains(client_ip)) {
+        told.refuse(Reason::Maintenance, format!("{client_ip} is not in its `allow`"));
+        if let Some(refused) = &mut told.refused {
+            refused.status = maintenance.status.as_u16();
+        }
+        return Ok(told);
+    }
+    let function = match &route.serves {
+        Serves::Function(id) => &config.functions[id.index()],
+        Serves::Redirect(redirect) => {
+            let to = fill::location(redirect, route, &host, &told.path, options.url.query());
+            told.answered = Some(Answered { status: redirect.status.as_u16(), location: Some(to) });
+            return Ok(told);
+        }
+        Serves::Respond(respond) => {
+            told.answered = Some(Answered { status: respond.status.as_u16(), location: None });
+            return Ok(told);
+        }
+    };
     told.function = Some(function.name.to_string());
     let pick = PickFacts {
         pin: route.version,
@@ -329,16 +350,12 @@ fn limit_key(per: &LimitKey, facts: &Facts<'_>, told: &Told) -> String {
     found.filter(|key| !key.is_empty()).unwrap_or_else(|| format!("its address {address}, for want of that key"))
 }
 
-/// What of the URL goes on to a version: the path behind `strip_prefix`, and the query.
+/// What of the URL goes on to a version: the path as the route edits it, and the query.
 fn destination(options: &Options, route: &Route, path: &str) -> String {
-    let stripped = match &route.strip_prefix {
-        Some(prefix) => path.strip_prefix(prefix.as_str()).unwrap_or(path),
-        None => path,
-    };
-    let slash = if stripped.starts_with('/') { "" } else { "/" };
+    let seen = fill::function_path(route, path);
     match options.url.query() {
-        Some(query) => format!("{slash}{stripped}?{query}"),
-        None => format!("{slash}{stripped}"),
+        Some(query) => format!("{seen}?{query}"),
+        None => seen.into_owned(),
     }
 }
 

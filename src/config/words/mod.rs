@@ -1,12 +1,14 @@
 //! The values that are written as strings, each from its text.
 
 mod caller;
+mod handling;
 mod http_words;
 mod net;
 mod path;
 mod time;
 
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
+pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
