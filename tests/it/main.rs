@@ -7,6 +7,8 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod authenticates_callers;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod h2;
+pub(crate) mod jwt;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod process;
