@@ -258,7 +258,11 @@ impl Snapshot {
             return Err(Refusal::bad("the path has an encoded slash, which this route does not take"));
         }
 
-        client::admit(route, decision.client_ip)?;
+        if let Err(reason) = client::admit(route, decision.client_ip) {
+            // For the log.
+            decision.client = self.callers.by_network(decision.client_ip);
+            return Err(reason.into());
+        }
         let asking = Asking {
             ip: decision.client_ip,
             headers: request.headers,

@@ -55,7 +55,7 @@ struct Followed {
     ring: Arc<KeyRing>,
     counts: Arc<JwksCounts>,
     /// Whom the URL's server must be known to; `None`: the system's roots.
-    ca: Option<Vec<CertificateDer<'static>>>,
+    ca: Ca,
     /// Dropped to end the task.
     _held: oneshot::Sender<Infallible>,
 }
@@ -69,7 +69,7 @@ impl KeySets {
             if sets.contains_key(url) {
                 continue;
             }
-            let ca = url.ca.as_deref().map(|path| loaded.material.authority(path).unwrap_or_default().to_vec());
+            let ca = ca(url, &loaded.material);
             let kept = self.0.get(url).filter(|kept| kept.ca == ca);
             let followed = kept.map_or_else(|| follow(url, ca, state_dir, resolver), Arc::clone);
             sets.insert(url.clone(), followed);
@@ -111,12 +111,22 @@ impl Secrets for Known<'_> {
     }
 }
 
-/// Where a URL's keys are kept.
-fn cache_file(state_dir: &Path, url: &JwksUrl) -> PathBuf {
+/// The certificates that are trusted for a URL; `None`: the system's.
+type Ca = Option<Vec<CertificateDer<'static>>>;
+
+fn ca(url: &JwksUrl, material: &Material) -> Ca {
+    url.ca.as_deref().map(|path| material.authority(path).unwrap_or_default().to_vec())
+}
+
+/// Where a URL's keys are kept. What was said to who trusted somebody else is not believed.
+fn cache_file(state_dir: &Path, url: &JwksUrl, ca: &Ca) -> PathBuf {
     use std::fmt::Write as _;
-    let hash = Sha256::digest(url.to_string().as_bytes());
+    let mut hasher = Sha256::new_with_prefix(url.to_string());
+    for certificate in ca.iter().flatten() {
+        hasher.update(Sha256::digest(certificate));
+    }
     let mut name = String::new();
-    for byte in hash.iter().take(16) {
+    for byte in hasher.finalize().iter().take(16) {
         // Writing to a String cannot fail.
         let _ = write!(name, "{byte:02x}");
     }
@@ -124,9 +134,12 @@ fn cache_file(state_dir: &Path, url: &JwksUrl) -> PathBuf {
 }
 
 /// What is remembered of a URL's keys.
-pub fn cached(state_dir: &Path, url: &JwksUrl) -> Option<KeySet> {
-    let file = cache_file(state_dir, url);
-    let size = fs::metadata(&file).ok()?.len();
+pub fn cached(state_dir: &Path, url: &JwksUrl, material: &Material) -> Option<KeySet> {
+    remembered(&cache_file(state_dir, url, &ca(url, material)))
+}
+
+fn remembered(file: &Path) -> Option<KeySet> {
+    let size = fs::metadata(file).ok()?.len();
     if size > MOST_BYTES as u64 {
         return None;
     }
@@ -134,12 +147,12 @@ pub fn cached(state_dir: &Path, url: &JwksUrl) -> Option<KeySet> {
 }
 
 /// Written aside and renamed: a reader finds the old keys or the new.
-fn remember(state_dir: &Path, url: &JwksUrl, bytes: &[u8]) -> io::Result<()> {
-    let file = cache_file(state_dir, url);
-    let folder = state_dir.join("jwks");
-    match fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+fn remember(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
     let new = file.with_extension("new");
     let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -148,13 +161,9 @@ fn remember(state_dir: &Path, url: &JwksUrl, bytes: &[u8]) -> io::Result<()> {
     fs::rename(new, file)
 }
 
-fn follow(
-    url: &JwksUrl,
-    ca: Option<Vec<CertificateDer<'static>>>,
-    state_dir: &Path,
-    resolver: &Resolver,
-) -> Arc<Followed> {
-    let keys = cached(state_dir, url).map(Arc::new);
+fn follow(url: &JwksUrl, ca: Ca, state_dir: &Path, resolver: &Resolver) -> Arc<Followed> {
+    let file = cache_file(state_dir, url, &ca);
+    let keys = remembered(&file).map(Arc::new);
     let counts = Arc::new(JwksCounts::new(url.to_string(), keys.as_ref().map_or(0, |keys| keys.len())));
     if let Some(keys) = &keys {
         info!(%url, keys = keys.len(), "an issuer's keys are remembered");
@@ -166,7 +175,7 @@ fn follow(
         trust: Trust::new(ca.clone()),
         ring: ring.clone(),
         counts: counts.clone(),
-        state_dir: state_dir.to_owned(),
+        file,
         resolver: resolver.clone(),
         text: None,
         failures: 0,
@@ -187,7 +196,7 @@ struct Task {
     trust: Trust,
     ring: Arc<KeyRing>,
     counts: Arc<JwksCounts>,
-    state_dir: PathBuf,
+    file: PathBuf,
     resolver: Resolver,
     /// As it was fetched last.
     text: Option<Vec<u8>>,
@@ -238,7 +247,7 @@ impl Task {
                 if is_new {
                     info!(url = %self.url, keys = keys.len(), "fetched an issuer's keys");
                     self.ring.store(Arc::new(keys));
-                    if let Err(error) = remember(&self.state_dir, &self.url, &body) {
+                    if let Err(error) = remember(&self.file, &body) {
                         warn!(url = %self.url, %error, "degraded: an issuer's keys are used, but not kept for a restart");
                     }
                     self.text = Some(body);

@@ -230,7 +230,7 @@ impl Secrets for Remembered<'_> {
         match source {
             JwksSource::File(_) => self.0.material.keys(source),
             JwksSource::Url(url) => {
-                let keys = jwks::cached(&self.0.config.server.state_dir, url);
+                let keys = jwks::cached(&self.0.config.server.state_dir, url, &self.0.material);
                 Some(Arc::new(KeyRing::new(keys.map(Arc::new))))
             }
         }

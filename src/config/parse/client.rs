@@ -79,6 +79,13 @@ impl Scope<'_> {
             );
             return None;
         }
+        if !self.file.listeners.values().any(|(_, listener)| listener.client_ca.is_some() || listener.broken) {
+            self.report.push(
+                Problem::at("no listener asks callers for a certificate", at.span)
+                    .label("nobody could show one")
+                    .help("give a listener a `client_ca`"),
+            );
+        }
         let subject = self.some(subject.as_ref(), "subject", |text| text.0.clone())?;
         let san = self.some(san.as_ref(), "san", Clone::clone)?;
         let sha256 = self.some(sha256.as_ref(), "sha256", |print| print.0)?;

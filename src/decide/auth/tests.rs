@@ -46,7 +46,7 @@ const CLIENTS: &str = r#"
 
 fn config(clients: &str, route: &str) -> Config {
     let text = format!(
-        "[listener.in]\naddress = \"127.0.0.1:0\"\n{clients}\n[function.f]\nversions = {{ v1 = \"http://127.0.0.1:1\" }}\n\
+        "[listener.in]\naddress = \"127.0.0.1:0\"\ntls = [{{ cert = \"c\", key = \"k\" }}]\nclient_ca = \"ca\"\n{clients}\n[function.f]\nversions = {{ v1 = \"http://127.0.0.1:1\" }}\n\
          [route.r]\nfunction = \"f\"\n{route}\n"
     );
     crate::config::parse(&Sources::new([("t.toml", text)])).unwrap_or_else(|report| panic!("{report}"))

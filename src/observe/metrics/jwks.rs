@@ -74,9 +74,6 @@ impl JwksCounts {
 }
 
 pub(super) fn render(all: &[std::sync::Arc<JwksCounts>], out: &mut Text) {
-    if all.is_empty() {
-        return;
-    }
     let name = "gatepost_jwks_fetches_total";
     out.family(name, Kind::Counter, "Fetches of issuers' keys, by how they ended.");
     for one in all {

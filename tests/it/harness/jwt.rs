@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A key pair that signs by one algorithm: `RS256`, `PS256`, `ES384` or `EdDSA`.
+/// A key pair that signs by one algorithm, such as `RS256`.
 pub(crate) struct Signer {
     pub(crate) id: String,
     algorithm: &'static str,
@@ -36,13 +36,13 @@ pub(crate) fn signer(id: &str, algorithm: &'static str) -> Signer {
     let signer = Signer { id: id.to_owned(), algorithm, dir: TempDir::with_prefix("issuer-").unwrap() };
     let key = signer.key();
     let key = key.to_str().unwrap();
-    match algorithm {
-        "RS256" | "PS256" => {
-            openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key])
+    match &algorithm[..2] {
+        "RS" | "PS" => openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key]),
+        "ES" => {
+            let curve = format!("ec_paramgen_curve:P-{}", &algorithm[2..]);
+            openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", &curve, "-out", key])
         }
-        "ES384" => openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", key]),
-        "EdDSA" => openssl(&["genpkey", "-algorithm", "ed25519", "-out", key]),
-        other => panic!("{other}"),
+        _ => openssl(&["genpkey", "-algorithm", "ed25519", "-out", key]),
     };
     signer
 }
@@ -59,8 +59,8 @@ impl Signer {
 
     pub(crate) fn jwk(&self) -> Value {
         let public = openssl(&["pkey", "-in", self.key().to_str().unwrap(), "-pubout", "-outform", "DER"]);
-        let mut jwk = match self.algorithm {
-            "RS256" | "PS256" => {
+        let mut jwk = match &self.algorithm[..2] {
+            "RS" | "PS" => {
                 let modulus = openssl(&["rsa", "-in", self.key().to_str().unwrap(), "-noout", "-modulus"]);
                 let hex = String::from_utf8(modulus).unwrap();
                 let hex = hex.trim().strip_prefix("Modulus=").unwrap().as_bytes();
@@ -68,14 +68,21 @@ impl Signer {
                 let n: Vec<u8> = hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
                 json!({ "kty": "RSA", "n": b64(n), "e": "AQAB" })
             }
-            "ES384" => {
-                let point = &public[public.len() - 96..];
-                json!({ "kty": "EC", "crv": "P-384", "x": b64(&point[..48]), "y": b64(&point[48..]) })
+            "ES" => {
+                let size = self.size();
+                let point = &public[public.len() - 2 * size..];
+                let curve = format!("P-{}", &self.algorithm[2..]);
+                json!({ "kty": "EC", "crv": curve, "x": b64(&point[..size]), "y": b64(&point[size..]) })
             }
             _ => json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(&public[public.len() - 32..]) }),
         };
         jwk["kid"] = self.id.clone().into();
         jwk
+    }
+
+    /// Bytes of a number of its curve.
+    fn size(&self) -> usize {
+        if self.algorithm == "ES384" { 48 } else { 32 }
     }
 
     /// A token with these claims, and a header that says the truth.
@@ -90,28 +97,28 @@ impl Signer {
         let (key, text, out) = (self.key(), text.to_str().unwrap().to_owned(), signature.to_str().unwrap().to_owned());
         let key = key.to_str().unwrap();
         let pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:-1"];
-        match self.algorithm {
-            "RS256" => openssl(&["dgst", "-sha256", "-sign", key, "-out", &out, &text]),
-            "PS256" => openssl(&[&["dgst", "-sha256"][..], &pss, &["-sign", key, "-out", &out, &text]].concat()),
-            "ES384" => openssl(&["dgst", "-sha384", "-sign", key, "-out", &out, &text]),
+        let hash = format!("-sha{}", &self.algorithm[2..]);
+        match &self.algorithm[..2] {
+            "PS" => openssl(&[&["dgst", &hash][..], &pss, &["-sign", key, "-out", &out, &text]].concat()),
+            "RS" | "ES" => openssl(&["dgst", &hash, "-sign", key, "-out", &out, &text]),
             _ => openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", &text, "-out", &out]),
         };
         let mut bytes = fs::read(&signature).unwrap();
-        if self.algorithm == "ES384" {
-            bytes = fixed(&bytes);
+        if self.algorithm.starts_with("ES") {
+            bytes = fixed(&bytes, self.size());
         }
         format!("{signed}.{}", b64(bytes))
     }
 }
 
 /// ECDSA's two numbers out of their DER, side by side (RFC 7518 §3.4).
-fn fixed(der: &[u8]) -> Vec<u8> {
+fn fixed(der: &[u8], size: usize) -> Vec<u8> {
     let mut rest = if der[1] & 0x80 == 0 { &der[2..] } else { &der[3..] };
     let mut out = Vec::new();
     for _ in 0..2 {
         let length = rest[1] as usize;
         let number: Vec<u8> = rest[2..2 + length].iter().copied().skip_while(|byte| *byte == 0).collect();
-        out.extend(vec![0; 48 - number.len()]);
+        out.extend(vec![0; size - number.len()]);
         out.extend(number);
         rest = &rest[2 + length..];
     }
