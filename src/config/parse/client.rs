@@ -93,14 +93,12 @@ impl Scope<'_> {
     }
 
     fn jwt(&mut self, raw: &raw::Jwt) -> Option<Jwt> {
-        let keys = self.key_set(raw.jwks.as_ref()?, raw)?;
-        let algorithms = raw.algorithms.as_ref()?;
-        if algorithms.value.is_empty() {
+        let keys = raw.jwks.as_ref().and_then(|at| self.key_set(at, raw));
+        if let Some(at) = raw.algorithms.as_ref().filter(|at| at.value.is_empty()) {
             self.report.push(
-                Problem::at("`algorithms` is empty: no token would be good", algorithms.span)
+                Problem::at("`algorithms` is empty: no token would be good", at.span)
                     .label("expected at least one, such as `RS256`"),
             );
-            return None;
         }
         let leeway = raw.leeway.as_ref().map_or(Duration::from_secs(30), |at| at.value.0);
         if let Some(at) = raw.leeway.as_ref().filter(|at| at.value.0 > MOST_LEEWAY) {
@@ -125,14 +123,14 @@ impl Scope<'_> {
             }
         }
         claims.sort();
-        let audience = self.some(Some(raw.audience.as_ref()?), "audience", |text| text.0.clone())?;
-        let subject = self.some(raw.subject.as_ref(), "subject", |text| text.0.clone())?;
+        let audience = raw.audience.as_ref().and_then(|at| self.some(Some(at), "audience", |text| text.0.clone()));
+        let subject = self.some(raw.subject.as_ref(), "subject", |text| text.0.clone());
         Some(Jwt {
             issuer: raw.issuer.as_ref()?.value.0.clone(),
-            audience,
-            keys,
-            algorithms: algorithms.value.iter().map(|at| at.value).collect(),
-            subject,
+            audience: audience?,
+            keys: keys?,
+            algorithms: raw.algorithms.as_ref()?.value.iter().map(|at| at.value).collect(),
+            subject: subject?,
             claims,
             leeway,
         })
