@@ -19,6 +19,9 @@ pub struct Status {
     /// The keys of token issuers that are fetched, by URL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwks: Vec<JwksStatus>,
+    /// A row a certificate, by listener and in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,
@@ -48,6 +51,20 @@ pub struct JwksStatus {
     /// Why the last fetch failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A listener's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    pub listener: String,
+    /// Its first name.
+    pub name: String,
+    /// RFC 3339, UTC; `None`: there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// What somebody should see to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A version of a function.

@@ -80,6 +80,7 @@ impl Backend for Scripted {
                 in_flight: 1,
             }],
             jwks: Vec::new(),
+            certificates: Vec::new(),
             last_reload: Some(receipt(Outcome::Unchanged)),
             draining: false,
             workers: 2,

@@ -348,19 +348,8 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 11] = [
-    "compression",
-    "alarm",
-    "concurrency",
-    "cors",
-    "credential",
-    "egress",
-    "guard",
-    "max_body",
-    "platform",
-    "ramp",
-    "retries",
-];
+const LATER: [&str; 9] =
+    ["compression", "alarm", "concurrency", "credential", "egress", "guard", "platform", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod client;
 pub mod cookie;
+pub mod cors;
 pub mod facts;
 pub mod fill;
 pub mod host;

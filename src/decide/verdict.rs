@@ -10,6 +10,7 @@ pub enum Reason {
     ForbiddenClient,
     NoRoute,
     MethodNotAllowed,
+    BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
     RequestTimeout,
@@ -25,7 +26,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -33,6 +34,7 @@ impl Reason {
         Self::ForbiddenClient,
         Self::NoRoute,
         Self::MethodNotAllowed,
+        Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::RequestTimeout,
@@ -56,6 +58,7 @@ impl Reason {
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -80,6 +83,7 @@ impl Reason {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
@@ -99,6 +103,7 @@ impl Reason {
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BodyTooLarge => "The body is too large",
             Self::UriTooLong => "The URI is too long",
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",
