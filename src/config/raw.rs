@@ -8,10 +8,10 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, TlsProfile,
-        UpstreamHttp,
+        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
+        TlsProfile, UpstreamHttp,
     },
-    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -62,6 +62,8 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// The largest body of a request, or `none`. Default `1GiB`.
+        max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
         maintenance: Maintenance,
     }
@@ -286,8 +288,12 @@ table! {
         request_headers: HeaderEdits,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
         response_headers: HeaderEdits,
+        /// Which pages of other origins may call it.
+        cors: Cors,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
+        /// The largest body of a request, or `none`. Default: the server's.
+        max_body: BodyBound,
         /// Whether callers are told to come back later.
         maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.

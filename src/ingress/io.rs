@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     chunk::Chunks,
     conn::{self, Conn, Phase},
+    frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
     pace::Pace,
     pool,
@@ -111,15 +112,13 @@ pub enum Next {
     Drained,
 }
 
-/// Preface and first frame header of an h2 connection (RFC 9113 §3.4): its handshake time ends with them.
-const H2_OPENING: u64 = 24 + 9;
-
 /// See the module.
 pub struct Io {
     transport: Transport,
     pub conn: Arc<Conn>,
     gate: Gate,
-    h2: bool,
+    /// Of h2.
+    frames: Option<Box<Frames>>,
     /// Read, and not handed out.
     inbox: BytesMut,
     /// How far `inbox` was searched for a head's end.
@@ -151,20 +150,26 @@ impl fmt::Debug for Io {
 
 impl Io {
     pub fn http1(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
-        Self::new(transport, conn, Gate::Between, false)
+        Self::new(transport, conn, Gate::Between, None)
     }
 
     pub fn http2(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
-        Self::new(transport, conn, Gate::Open, true)
+        conn.is_h2.store(true, Relaxed);
+        Self::new(transport, conn, Gate::Open, Some(Box::default()))
     }
 
-    fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, h2: bool) -> Box<Self> {
-        let pace = Pace::new(conn.timeouts.min_body_rate.filter(|_| !h2), conn.timeouts.body);
+    /// Bytes that nobody looks at.
+    pub fn plain(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
+        Self::new(transport, conn, Gate::Open, None)
+    }
+
+    fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, frames: Option<Box<Frames>>) -> Box<Self> {
+        let pace = Pace::new(conn.timeouts.min_body_rate.filter(|_| frames.is_none()), conn.timeouts.body);
         Box::new(Self {
             transport,
             conn,
             gate,
-            h2,
+            frames,
             inbox: BytesMut::new(),
             searched: 0,
             outbox: BytesMut::new(),
@@ -392,6 +397,27 @@ impl Io {
         }
     }
 
+    /// Lets frames of h2 pass, unless they are too much of nothing: then the connection's loop ends it.
+    fn pass_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        if self.conn.h2.is_flooded.load(Relaxed)
+            || frames.take(&buf.filled()[before..], &self.conn.h2, conn::coarse_ms()).is_err()
+        {
+            self.conn.h2.is_flooded.store(true, Relaxed);
+            self.conn.register(cx.waker());
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
+        self.conn.frame_is_midway(frames.is_midway());
+        if frames.is_settled() && self.conn.phase() == Phase::Handshake {
+            self.conn.begin(Phase::Idle);
+            if self.conn.closing.load(Relaxed) {
+                self.conn.hurry();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn overdue(&self) -> Option<io::Error> {
         self.conn.ended().map(|ended| io::Error::new(io::ErrorKind::TimedOut, format!("{ended:?}")))
     }
@@ -411,6 +437,7 @@ impl Io {
         }
         pool::give(&mut self.outbox);
         self.is_overdue = false;
+        self.conn.h2.is_blocked.store(false, Relaxed);
         Poll::Ready(Ok(()))
     }
 
@@ -432,6 +459,7 @@ impl Io {
 
     fn write_waits<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.conn.register(cx.waker());
+        self.conn.h2.is_blocked.store(true, Relaxed);
         if let Some(error) = self.overdue() {
             return Poll::Ready(Err(error));
         }
@@ -456,9 +484,11 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // It had to be dropped without an answer: there is one to come (`Conn::last_words`). Or one went out, and not all that the caller sent was read: see `linger`.
+        // It had to be dropped without an answer: there is one to come (`Conn::last_words`).
         let is_dropped = !self.answered && self.conn.ended() == Some(conn::Ended::Stuck);
-        if is_dropped || self.answered && !self.saw_end && !(self.request_is_read() && self.inbox.is_empty()) {
+        // Or one went out, and not all that the caller sent was read: see `linger`.
+        let is_unread = !(self.request_is_read() && self.inbox.is_empty()) || self.conn.h2.lingers.load(Relaxed);
+        if is_dropped || self.answered && !self.saw_end && is_unread {
             self.keep_for_linger();
         }
     }
@@ -518,10 +548,10 @@ impl AsyncRead for Io {
             this.saw_end = true;
             return Poll::Ready(Ok(()));
         }
-        let passed = this.pass(&buf.filled()[before..])?;
-        if this.h2 && this.conn.phase() == Phase::Handshake && this.bytes_in >= H2_OPENING {
-            this.conn.begin(Phase::Idle);
+        if this.frames.is_some() {
+            return this.pass_frames(cx, buf, before);
         }
+        let passed = this.pass(&buf.filled()[before..])?;
         let rest = &buf.filled()[before + passed..];
         if !rest.is_empty() {
             let mut inbox = pool::take();
@@ -616,7 +646,7 @@ impl UniqueID for Io {
 
 impl Ssl for Io {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.h2.then_some(ALPN::H2)
+        self.frames.as_ref().map(|_| ALPN::H2)
     }
 }
 
@@ -631,9 +661,7 @@ pub struct ConnOf(pub Arc<Conn>);
 
 impl GetProxyDigest for Io {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        if !self.h2 {
-            return None;
-        }
+        self.frames.as_ref()?;
         let nothing = pingora_http::ResponseHeader::build(200, None).ok()?;
         Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(ConnOf(self.conn.clone()))))))
     }

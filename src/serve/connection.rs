@@ -58,7 +58,9 @@ pub async fn serve(accepted: Accepted) {
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
+            let conn = io.conn.clone();
             Box::pin(super::h2::serve(io, &proxy, shutdown)).await;
+            linger(&conn).await;
         }
         Err(refused) => counted.refused(refused),
     }
@@ -243,7 +245,7 @@ async fn unless_stuck(
 
 /// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.
 #[inline(never)]
-fn process<'p>(
+pub(super) fn process<'p>(
     proxy: &'p Arc<Proxy>,
     session: ServerSession,
     shutdown: &'p ShutdownWatch,
@@ -288,7 +290,7 @@ async fn linger(conn: &Arc<Conn>) {
         conn.request_begins();
         conn.begin(Phase::Linger);
         let drain = async {
-            let mut io = Io::http2(transport, conn.clone());
+            let mut io = Io::plain(transport, conn.clone());
             let words = conn.last_words();
             if !words.is_empty() {
                 let _ = io.write_all(&words).await;

@@ -7,6 +7,10 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod bounds_bodies;
+#[cfg(test)]
+mod calls_from_other_origins;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;
@@ -33,11 +37,15 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod outlives_slow_callers;
+#[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
+#[cfg(test)]
+mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
@@ -58,5 +66,9 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
+mod survives_faults;
+#[cfg(test)]
+mod survives_hostile_h2;
 #[cfg(test)]
 mod tells_what_it_did;
