@@ -23,6 +23,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod gets_its_certificates;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -39,6 +41,7 @@ mod listens_where_it_is_told;
 #[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
