@@ -209,16 +209,19 @@ impl Ingress {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
         }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
         ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
         if !ctx.is_counted {
             return Some(Err(Reason::Overloaded.into()));
         }
-        let path = request.uri.path();
         if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
             return Some(Ok(Way::Options));
-        }
-        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
-            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
         }
         None
     }
