@@ -38,6 +38,7 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
