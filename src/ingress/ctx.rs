@@ -46,8 +46,6 @@ pub struct Ctx {
     pub(super) target: Option<Box<str>>,
     /// For the log: the path as decided, where that isn't what came.
     pub(super) path: Option<Box<str>>,
-    /// The answer to an ACME challenge, where it is one.
-    pub(super) challenge: Option<Arc<str>>,
     pub(super) refusal: Option<(Reason, Cow<'static, str>)>,
     pub(super) candidates: Option<Candidates>,
     pub(super) address: Option<SocketAddr>,
@@ -102,7 +100,6 @@ impl Ctx {
             picked: None,
             target: None,
             path: None,
-            challenge: None,
             refusal: None,
             candidates: None,
             address: None,
