@@ -27,19 +27,11 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
-<<<<<<< HEAD
     /// Requests at a time that one worker takes.
     pub max_requests: usize,
     pub shedding: Arc<Shedding>,
     /// Of ACME; the same over all generations.
     pub challenges: Arc<Challenges>,
-=======
-    /// Of ACME; the same over all generations.
-    pub challenges: Arc<Challenges>,
-    /// Requests at a time that one worker takes.
-    pub max_requests: usize,
-    pub shedding: Arc<Shedding>,
->>>>>>> p3/tls
 }
 
 impl Live {

@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-<<<<<<< HEAD
 use bytes::Bytes;
-=======
->>>>>>> p3/tls
 use http::{Method, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -45,6 +42,9 @@ impl Ingress {
         head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
         let is_end = session.req_header().method == Method::HEAD;
         session.as_downstream_mut().write_response_header(Box::new(head)).await?;
         if is_end {
@@ -61,24 +61,6 @@ impl Ingress {
         }
         session.as_downstream_mut().write_response_header(Box::new(header)).await?;
         session.as_downstream_mut().finish_body().await
-    }
-
-    /// RFC 8555 §8.3: the key authorization, and nothing else.
-    pub(super) async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: Arc<str>) -> Result<()> {
-        let mut head = ResponseHeader::build(200, Some(4))?;
-        head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-        head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
-        head.insert_header(header::CACHE_CONTROL, "no-store")?;
-        head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
-        if !session.is_body_done() {
-            session.set_keepalive(None);
-        }
-        let is_end = session.req_header().method == Method::HEAD;
-        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
-        if is_end {
-            return session.as_downstream_mut().finish_body().await;
-        }
-        session.as_downstream_mut().write_response_body(bytes::Bytes::copy_from_slice(answer.as_bytes()), true).await
     }
 
     /// Answers with a refusal.

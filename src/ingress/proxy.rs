@@ -151,34 +151,7 @@ impl Ingress {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-<<<<<<< HEAD
             return way;
-=======
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
-        }
-        if !conn.info.tls && matches!(request.method, Method::GET | Method::HEAD) {
-            ctx.challenge = live.challenges.answer(facts.path);
-            if ctx.challenge.is_some() {
-                ctx.client_ip = Some(peer);
-                ctx.live = Some(live);
-                ctx.conn = Some(conn);
-                return Ok(None);
-            }
-        }
-        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
-        if !ctx.is_counted {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Err(Reason::Overloaded.into());
-        }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Ok(None);
->>>>>>> p3/tls
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -236,16 +209,19 @@ impl Ingress {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
         }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
         ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
         if !ctx.is_counted {
             return Some(Err(Reason::Overloaded.into()));
         }
-        let path = request.uri.path();
         if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
             return Some(Ok(Way::Options));
-        }
-        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
-            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
         }
         None
     }
@@ -332,21 +308,12 @@ impl ProxyHttp for Ingress {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
-<<<<<<< HEAD
         match Self::decide(session, ctx) {
             Ok(Way::Function) => return Ok(false),
             Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
             Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
-=======
-        match (Self::decide(session, ctx), &ctx.challenge) {
-            (Ok(Some(Goes::Function(_))), _) => return Ok(false),
-            (Ok(Some(goes)), _) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            (Ok(None), Some(answer)) => Box::pin(Self::answer_challenge(session, ctx, answer.clone())).await?,
-            (Ok(None), None) => Box::pin(Self::answer_options(session, ctx)).await?,
-            (Err(refusal), _) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
->>>>>>> p3/tls
         }
         Ok(true)
     }

@@ -75,17 +75,10 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
-<<<<<<< HEAD
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
     acme: Mutex<BTreeMap<String, [u64; 2]>>,
-=======
-    /// By first name: certificates that were got by ACME, and orders that came to nothing.
-    acme: Mutex<BTreeMap<String, [u64; 2]>>,
-    /// Whether new work is turned away for want of memory.
-    pub shedding: Arc<Shedding>,
->>>>>>> p3/tls
 }
 
 impl Metrics {
@@ -101,13 +94,8 @@ impl Metrics {
             last_reload_failed: AtomicBool::new(false),
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
-<<<<<<< HEAD
             shedding: Arc::default(),
             acme: Mutex::default(),
-=======
-            acme: Mutex::default(),
-            shedding: Arc::default(),
->>>>>>> p3/tls
         })
     }
 

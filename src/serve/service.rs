@@ -118,15 +118,9 @@ impl Service {
             hosts: hosts(config),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
-<<<<<<< HEAD
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
             challenges: Arc::default(),
-=======
-            challenges: Arc::default(),
-            max_requests: max_requests(config, count),
-            shedding: metrics.shedding.clone(),
->>>>>>> p3/tls
             snapshot,
         };
         let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
@@ -370,15 +364,9 @@ impl Service {
             hosts: hosts(&config),
             handles: handles.clone(),
             listeners,
-<<<<<<< HEAD
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
             challenges: old.challenges.clone(),
-=======
-            challenges: old.challenges.clone(),
-            max_requests: max_requests(&config, self.workers.count()),
-            shedding: old.shedding.clone(),
->>>>>>> p3/tls
         };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
