@@ -348,9 +348,8 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 13] = [
+const LATER: [&str; 12] = [
     "api_key",
-    "compression",
     "alarm",
     "basic",
     "concurrency",

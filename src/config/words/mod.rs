@@ -1,5 +1,6 @@
 //! The values that are written as strings, each from its text.
 
+mod coding;
 mod cors;
 mod handling;
 mod http_words;
@@ -13,6 +14,7 @@ pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
+pub(super) use size::Size;
 pub(super) use time::{Patience, PatienceOrNone};
 
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{ClientAuthNeed, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
+    model::{ClientAuthNeed, Coding, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -124,6 +126,7 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -177,7 +180,19 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef);
+words!(
+    Text,
+    FilePath,
+    Access,
+    Coding,
+    LogFormat,
+    UpstreamHttp,
+    TlsProfile,
+    ClientAuthNeed,
+    EncodedSlash,
+    Mode,
+    SecretRef
+);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]

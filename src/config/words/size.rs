@@ -7,6 +7,10 @@ use crate::config::{
     read::{Complaint, Word, words},
 };
 
+/// Bytes above zero.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Size(pub(in crate::config) u64);
+
 /// More than any body or buffer has: what is longer is a slip of the pen.
 const LARGEST: u64 = 1 << 50;
 
@@ -32,6 +36,18 @@ fn size(text: &str) -> Result<u64, Complaint> {
     bytes.filter(|bytes| *bytes <= LARGEST).ok_or_else(|| Complaint::new(format!("`{text}` is too much")))
 }
 
+impl Word for Size {
+    const EXPECTED: &'static str = "a size such as `512B`, `64KiB` or `6MiB`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        size(text).map(Self)
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" })
+    }
+}
+
 impl Word for BodyBound {
     const EXPECTED: &'static str = "a size such as `64KiB` or `6MiB`, or `none`";
 
@@ -48,4 +64,4 @@ impl Word for BodyBound {
     }
 }
 
-words!(BodyBound);
+words!(Size, BodyBound);
