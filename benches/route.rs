@@ -66,6 +66,8 @@ fn config(count: usize) -> Config {
             state_dir: PathBuf::new(),
             trusted_proxies: Networks::default(),
             max_connections: None,
+            max_requests: None,
+            max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
             maintenance: None,

@@ -61,8 +61,6 @@ pub struct Ctx {
     pub(super) origin: Option<HeaderValue>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
-    /// An OPTIONS that gatepost answers.
-    pub(super) is_asked_itself: bool,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -73,6 +71,8 @@ pub struct Ctx {
     pub(super) upstream_status: Option<u16>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
+    /// Among those under way.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -114,7 +114,6 @@ impl Ctx {
             coder: None,
             origin: None,
             body_left: None,
-            is_asked_itself: false,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),
@@ -124,7 +123,13 @@ impl Ctx {
             upstream_status: None,
             total: None,
             is_logged: false,
+            is_counted: false,
         }
+    }
+
+    /// What bounds this request: of h2 its own, of HTTP/1 its connection's.
+    pub(super) fn bounds(&self) -> Option<&Conn> {
+        self.stream.as_deref().or(self.conn.as_deref())
     }
 
     pub(super) fn live(&self) -> Result<&Arc<Live>> {
@@ -137,6 +142,9 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+        }
+        if self.is_counted {
+            live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);

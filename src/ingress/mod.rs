@@ -2,19 +2,23 @@
 
 mod answer;
 mod body_coding;
+pub mod challenge;
 pub mod chunk;
 pub mod conn;
 mod ctx;
 pub mod forward;
+pub mod frames;
 pub mod head;
 pub mod io;
 pub mod live;
 mod own;
+mod pace;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+pub mod stream;
 mod tell;
 pub mod wire;
 

@@ -15,8 +15,10 @@ use super::{
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
+    head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
+    own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
@@ -48,19 +50,54 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
+/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
+/// are the library's to bound.
+fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
+    let limits = HeadLimits::default();
+    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
+    let (target, headers) = (request.raw_path(), &request.headers);
+    if headers.len() > limits.fields {
+        return Err(Reason::HeadersTooLarge.into());
+    }
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong.into());
+    }
+    // RFC 9113 §8.3.1.
+    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
+        return bad("the path must begin with a slash");
+    }
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return bad("the request target has a character that must be percent-encoded");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (request.uri.authority(), hosts.next()) {
+        (None, None) => return bad("the request has neither :authority nor Host"),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return bad(":authority and Host differ");
+        }
+        _ => {}
+    }
+    if hosts.next().is_some() {
+        return bad("there is more than one Host");
+    }
+    // RFC 9110 §8.6: the library has compared them; a function is given one.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return bad("there is more than one Content-Length");
+    }
+    Ok(())
+}
+
 impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Goes, Refusal> {
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
         ctx.worker = worker;
-        ctx.is_h2 = session.is_http2();
+        ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
             conn.stream_begins();
             ctx.stream = conn::present_stream();
-            // HTTP/1 callers have the sweeper.
-            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
         ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
         if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
@@ -102,20 +139,19 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
-            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
+            return Err(refusal);
         }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
-            ctx.is_asked_itself = true;
+        if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Ok(Goes::Respond);
+            return way;
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -149,7 +185,7 @@ impl Ingress {
             // What a tunnel carries is nobody's body.
             ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
-            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
+            ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -159,11 +195,35 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            Ok(goes)
+            Ok(match goes {
+                Goes::Function(_) => Way::Function,
+                goes => Way::Route(goes),
+            })
         });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
+    }
+
+    /// What is settled without a look at the routes; `None`: nothing is.
+    fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        let method = &request.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            return Some(Err(Reason::Overloaded.into()));
+        }
+        let path = request.uri.path();
+        if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
+            return Some(Ok(Way::Options));
+        }
+        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
+            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
+        }
+        None
     }
 
     /// Makes the request what the function gets: once, before any attempt copies it.
@@ -202,8 +262,8 @@ impl Ingress {
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
-    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+    fn edit_response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
@@ -225,7 +285,7 @@ impl Ingress {
         if let Some(what) = io_of(session).and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
-        match ctx.conn.as_ref().and_then(|c| c.ended()) {
+        match ctx.bounds().and_then(Conn::ended) {
             Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
@@ -254,9 +314,10 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(_) if ctx.is_asked_itself => Box::pin(Self::answer_options(session, ctx)).await?,
-            Ok(Goes::Function(_)) => return Ok(false),
-            Ok(goes) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
@@ -295,8 +356,8 @@ impl ProxyHttp for Ingress {
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
         // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
-        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
-        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        // caller's IO, which nobody polls while a large body waits for the function to take it.
+        let is_swept = ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session);
         if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
@@ -321,9 +382,6 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(stream) = &ctx.stream {
-            stream.moved();
-        }
         if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
             match left.checked_sub(body.len() as u64) {
                 Some(rest) => *left = rest,
@@ -362,19 +420,37 @@ impl ProxyHttp for Ingress {
             live.target(picked.function, picked.version).succeeded(address);
         }
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if io_of(session).is_some_and(|io| !io.request_is_read()) {
-            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        let bounds = ctx.stream.as_ref().unwrap_or(conn);
+        let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
+        if is_read {
+            bounds.bound_silence(Some(timeouts.first_byte));
         } else {
-            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
+            bounds.bound_upload(timeouts.write, Some(timeouts.first_byte));
         }
         live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut Ctx,
+    ) -> Result<()> {
+        // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
+        if request.version == Version::HTTP_2
+            && let Some(te) = session.req_header().headers.get(header::TE)
+        {
+            let te = te.clone();
+            request.insert_header(header::TE, te)?;
+        }
         Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Self::edit_response(response, session, ctx);
+            return Self::edit_response(response, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -382,7 +458,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
-        Self::edit_response(response, session, ctx)?;
+        Self::edit_response(response, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -401,7 +477,10 @@ impl ProxyHttp for Ingress {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
         Self::dress(session, ctx, response)?;
         if let (Some(wish), Some(route)) = (ctx.wish, ctx.route)
             && let Some(compression) = &live.snapshot.config.routes[route.index()].handling.compression
@@ -487,7 +566,7 @@ impl ProxyHttp for Ingress {
             && ctx.refusal.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
-            && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());
+            && ctx.bounds().is_none_or(|c| c.ended().is_none());
         if is_safe {
             error.retry.decide_reuse(client_reused);
             ctx.wants_fresh = true;

@@ -25,6 +25,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod gets_its_certificates;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -39,11 +41,16 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod outlives_slow_callers;
+#[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
+#[cfg(test)]
+mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
@@ -52,6 +59,8 @@ mod reloads_without_dropping_requests;
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+#[cfg(test)]
+mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
 #[cfg(test)]
@@ -62,5 +71,9 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
+mod survives_faults;
+#[cfg(test)]
+mod survives_hostile_h2;
 #[cfg(test)]
 mod tells_what_it_did;

@@ -144,6 +144,8 @@ impl<'s> Scope<'s> {
             },
             trusted_proxies: self.networks(raw.trusted_proxies.as_ref())?,
             max_connections: number(&raw.max_connections),
+            max_requests: number(&raw.max_requests),
+            max_memory: raw.max_memory.as_ref().map(|at| at.value.0),
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
