@@ -171,6 +171,8 @@ pub struct H2 {
     /// What pieces of answers allow the caller to say, and answers that it got to their end.
     pieces: AtomicU32,
     answers: AtomicU32,
+    /// Requests that could be read in two ways.
+    malformed: AtomicU32,
     /// The caller is to be sent away.
     pub is_flooded: AtomicBool,
     /// The caller takes nothing just now: what it sent may not have been looked at.
@@ -198,6 +200,13 @@ impl H2 {
 
     pub fn request_is_answered(&self) {
         self.answers.fetch_add(1, Relaxed);
+    }
+
+    /// A request was refused as one that could be read in two ways: the caller is not asked for many more.
+    pub fn request_is_malformed(&self) {
+        if self.malformed.fetch_add(1, Relaxed) + 1 >= MALFORMED {
+            self.is_flooded.store(true, Relaxed);
+        }
     }
 
     /// Frames allowed for since the last time, and answers.
@@ -399,6 +408,11 @@ impl Conn {
         self.waker.register(waker);
     }
 
+    /// Wakes the connection's task.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     fn end(&self, how: u8) {
         self.ended.store(how, Relaxed);
         self.waker.wake();
@@ -435,6 +449,8 @@ const ENDED_DRAINED: u8 = 100;
 const ENDED_UPSTREAM: u8 = 101;
 const ENDED_CUT: u8 = 102;
 const ENDED_STUCK: u8 = 103;
+/// An h2 connection with so many malformed requests is over.
+const MALFORMED: u32 = 32;
 /// How long a caller may take to read a last answer and close.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a drain waits for a connection's first request.

@@ -78,6 +78,10 @@ impl Ingress {
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
+            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
+                conn.h2.request_is_malformed();
+                conn.wake();
+            }
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         Self::send(session, ctx, answer).await

@@ -49,13 +49,41 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
-/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
-fn too_large(request: &RequestHeader) -> Option<Reason> {
+/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
+/// are the library's to bound.
+fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
     let limits = HeadLimits::default();
-    if request.headers.len() > limits.fields {
-        return Some(Reason::HeadersTooLarge);
+    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
+    let (target, headers) = (request.raw_path(), &request.headers);
+    if headers.len() > limits.fields {
+        return Err(Reason::HeadersTooLarge.into());
     }
-    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong.into());
+    }
+    // RFC 9113 §8.3.1.
+    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
+        return bad("the path must begin with a slash");
+    }
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return bad("the request target has a character that must be percent-encoded");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (request.uri.authority(), hosts.next()) {
+        (None, None) => return bad("the request has neither :authority nor Host"),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return bad(":authority and Host differ");
+        }
+        _ => {}
+    }
+    if hosts.next().is_some() {
+        return bad("there is more than one Host");
+    }
+    // RFC 9110 §8.6: the library has compared them; a function is given one.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return bad("there is more than one Content-Length");
+    }
+    Ok(())
 }
 
 impl Ingress {
@@ -110,11 +138,13 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(reason.into());
+            return Err(refusal);
         }
         if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
@@ -228,8 +258,8 @@ impl Ingress {
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
-    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+    fn edit_response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
@@ -408,7 +438,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Self::edit_response(response, session, ctx);
+            return Self::edit_response(response, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -416,7 +446,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
-        Self::edit_response(response, session, ctx)?;
+        Self::edit_response(response, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -435,7 +465,10 @@ impl ProxyHttp for Ingress {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
         Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
