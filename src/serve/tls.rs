@@ -228,7 +228,9 @@ pub fn served(all: &AllTls) -> Vec<Served> {
     listeners.sort_by_key(|(name, _)| *name);
     let of = |(name, tls): (&Name, &Tls)| {
         let listener = name.clone();
-        tls.certificates.to_vec().into_iter().map(move |source| Served { listener: listener.clone(), source })
+        let served: Vec<_> =
+            tls.certificates.iter().cloned().map(|source| Served { listener: listener.clone(), source }).collect();
+        served
     };
     listeners.into_iter().flat_map(of).collect()
 }

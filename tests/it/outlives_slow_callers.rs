@@ -199,4 +199,3 @@ async fn who_dribbles_a_body() {
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf";
     outlived("slow body", Slow { first: half, then: "a", reads: false }).await;
 }
-
