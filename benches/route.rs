@@ -7,8 +7,8 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HostPattern, Limit, ListenAddress,
-        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, HostPattern, Limit, ListenAddress, ListenerId,
+        Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
     },
     decide::{Facts, host, path, route::Router},
 };
@@ -111,7 +111,7 @@ fn route(i: usize) -> Route {
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        handling: Handling::default(),
+        handling: Default::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }

@@ -447,7 +447,8 @@ pub struct Route {
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
-    pub handling: Handling,
+    /// Shared by all that ask for nothing special.
+    pub handling: Arc<Handling>,
 }
 
 impl Route {

@@ -68,7 +68,7 @@ table! {
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
-        maintenance: Maintenance,
+        maintenance: Box<Maintenance>,
     }
 }
 
@@ -355,9 +355,9 @@ table! {
         /// Where requests go.
         function: Text,
         /// Where callers are sent instead.
-        redirect: Redirect,
+        redirect: Box<Redirect>,
         /// What gatepost answers instead.
-        respond: Respond,
+        respond: Box<Respond>,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -375,19 +375,19 @@ table! {
         /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
         rewrite: Text,
         /// What the function sees of the request's headers.
-        request_headers: HeaderEdits,
+        request_headers: Box<HeaderEdits>,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
-        response_headers: HeaderEdits,
+        response_headers: Box<HeaderEdits>,
         /// Whether answers are compressed for callers who ask. Default `false`.
-        compression: Compression,
+        compression: Box<Compression>,
         /// Which pages of other origins may call it.
-        cors: Cors,
+        cors: Box<Cors>,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
         /// The largest body of a request, or `none`. Default: the server's.
         max_body: BodyBound,
         /// Whether callers are told to come back later.
-        maintenance: Maintenance,
+        maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.

@@ -68,7 +68,8 @@ impl Scope<'_> {
                 max_body: raw.max_body.as_ref().map(|at| at.value),
                 cors: cors?,
                 compression: compression?,
-            },
+            }
+            .shared(),
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })
     }

@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern,
-        ListenAddress, ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId,
-        Server, Serves,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern, ListenAddress,
+        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server, Serves,
     },
     decide::Facts,
 };
@@ -34,7 +33,7 @@ fn route(name: &str) -> Route {
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        handling: Handling::default(),
+        handling: Default::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }

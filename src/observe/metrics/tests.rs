@@ -99,7 +99,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 allow: None,
                 deny: Networks::default(),
                 limits: if limits { used.to_vec() } else { Vec::new() },
-                handling: Handling::default(),
+                handling: Default::default(),
                 encoded_slash: EncodedSlash::Refuse,
                 forward_client_cert: false,
             })
