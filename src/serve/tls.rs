@@ -229,10 +229,8 @@ pub fn served(all: &AllTls) -> Vec<Served> {
     let mut listeners: Vec<_> = all.iter().collect();
     listeners.sort_by_key(|(name, _)| *name);
     let mut served = Vec::new();
-    for (listener, tls) in listeners {
-        served.extend(
-            tls.certificates.iter().map(|source| Served { listener: listener.clone(), source: source.clone() }),
-        );
+    for (name, tls) in listeners {
+        served.extend(tls.certificates.iter().map(|source| Served { listener: name.clone(), source: source.clone() }));
     }
     served
 }
