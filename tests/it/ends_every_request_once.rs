@@ -589,7 +589,7 @@ async fn a_half_closed_caller_gets_its_answer_as_it_comes_and_504_where_none_doe
         })
         .start()
         .await;
-    let (gateway, _function) = in_front(function, "timeouts = { first_byte = \"500ms\", idle = \"1s\" }").await;
+    let (gateway, _function) = in_front(function, "timeouts = { first_byte = \"3s\", idle = \"3s\" }").await;
     let half_closed = async |target: &str| {
         let mut caller = gateway.connect().await;
         caller.write(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
