@@ -8,16 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, TlsProfile,
-        UpstreamHttp,
+        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
+        TlsProfile, UpstreamHttp,
     },
-    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, ByteRate, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
-        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, ByteRate, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fraction, HeaderCondition,
+        HeaderIs, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, StickyBy, Strip,
+        Text, Weight,
     },
 };
 
@@ -62,6 +63,8 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// The largest body of a request, or `none`. Default `1GiB`.
+        max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
         maintenance: Maintenance,
     }
@@ -94,7 +97,7 @@ table! {
         /// `ip:port` or `unix:/path`.
         address: ListenAddress [required],
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
-        tls: Vec<At<Certificate>>,
+        tls: Vec<At<TlsCertificate>>,
         /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).
         tls_profile: TlsProfile,
         /// PEM file with the authorities of callers' certificates. Default: callers are asked for none.
@@ -124,6 +127,26 @@ table! {
         cert: FilePath [required],
         /// PEM file with its private key.
         key: FilePath [required],
+    }
+}
+
+table! {
+    struct AcmeCertificate {
+        /// A certificate that gatepost gets, and renews, by itself.
+        acme: Acme [required],
+    }
+}
+
+table! {
+    struct Acme {
+        /// The authority's directory. Default: Let's Encrypt's.
+        directory: DirectoryUrl,
+        /// Where the authority may write to.
+        email: Email,
+        /// The names that the certificate is for.
+        domains: Vec<At<HostPattern>> [required],
+        /// PEM bundle that alone vouches for the directory. Default: the system's roots.
+        ca: FilePath,
     }
 }
 
@@ -286,8 +309,12 @@ table! {
         request_headers: HeaderEdits,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
         response_headers: HeaderEdits,
+        /// Which pages of other origins may call it.
+        cors: Cors,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
+        /// The largest body of a request, or `none`. Default: the server's.
+        max_body: BodyBound,
         /// Whether callers are told to come back later.
         maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
@@ -339,6 +366,30 @@ impl Read for Version {
 
     fn schema() -> Json {
         json!({ "anyOf": [<Endpoint as Read>::schema(), <VersionTable as Read>::schema()] })
+    }
+}
+
+/// One of a listener's certificates: files, or `{ acme = { … } }`.
+#[derive(Debug, Clone)]
+pub(super) enum TlsCertificate {
+    Files(Certificate),
+    Acme(AcmeCertificate),
+}
+
+impl Read for TlsCertificate {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) if table.contains_key("acme") => read_table(value, reader).map(Self::Acme),
+            DeValue::Table(_) => read_table(value, reader).map(Self::Files),
+            _ => {
+                reader.expected("`{ cert = \"…\", key = \"…\" }` or `{ acme = { domains = […] } }`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Certificate as Read>::schema(), <AcmeCertificate as Read>::schema()] })
     }
 }
 

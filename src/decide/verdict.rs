@@ -8,6 +8,7 @@ pub enum Reason {
     ForbiddenClient,
     NoRoute,
     MethodNotAllowed,
+    BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
     RequestTimeout,
@@ -22,12 +23,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
         Self::MethodNotAllowed,
+        Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::RequestTimeout,
@@ -48,6 +50,7 @@ impl Reason {
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -70,6 +73,7 @@ impl Reason {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
@@ -87,6 +91,7 @@ impl Reason {
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BodyTooLarge => "The body is too large",
             Self::UriTooLong => "The URI is too long",
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",

@@ -52,6 +52,11 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
+    pub(super) is_preflight: bool,
+    /// Of a route with `cors`: the caller's Origin, as it came.
+    pub(super) origin: Option<HeaderValue>,
+    /// The bound of the body, and how much of it is left; `None`: no bound.
+    pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -100,6 +105,9 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            is_preflight: false,
+            origin: None,
+            body_left: None,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),

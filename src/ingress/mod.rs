@@ -1,6 +1,7 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
 mod answer;
+pub mod challenge;
 pub mod chunk;
 pub mod conn;
 mod ctx;
@@ -9,6 +10,7 @@ pub mod frames;
 pub mod head;
 pub mod io;
 pub mod live;
+mod own;
 mod pace;
 pub mod pool;
 pub mod proxy;

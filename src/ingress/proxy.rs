@@ -17,12 +17,12 @@ use super::{
     head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    own::Way,
+    reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
 };
 use crate::{
-    config::model::Serves,
     decide::{
         Reason,
         snapshot::{Asker, Goes, Refusal, Request},
@@ -87,11 +87,12 @@ fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
 }
 
 impl Ingress {
-    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
+    /// The whole decision. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
+        conn.is_asked();
         ctx.worker = worker;
         ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
@@ -146,26 +147,11 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(refusal);
         }
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
-            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+        if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
-        }
-        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
-        if !ctx.is_counted {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Err(Reason::Overloaded.into());
-        }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Ok(None);
+            return way;
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -175,6 +161,9 @@ impl Ingress {
         ctx.client_ip = Some(decision.client_ip);
         ctx.client = decision.client;
         ctx.route = decision.route;
+        if decision.route.is_some_and(|id| snapshot.config.routes[id.index()].handling.cors.is_some()) {
+            ctx.origin = facts.headers.get(header::ORIGIN).cloned();
+        }
         let outcome = decision.outcome;
         if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
             && let route = &snapshot.config.routes[route.index()]
@@ -190,6 +179,8 @@ impl Ingress {
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
+            // What a tunnel carries is nobody's body.
+            ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
             ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
@@ -201,11 +192,38 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            Ok(Some(goes))
+            Ok(match goes {
+                Goes::Function(_) => Way::Function,
+                goes => Way::Route(goes),
+            })
         });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
+    }
+
+    /// What is settled without a look at the routes; `None`: nothing is.
+    fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        let method = &request.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
+        }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            return Some(Err(Reason::Overloaded.into()));
+        }
+        if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
+            return Some(Ok(Way::Options));
+        }
+        None
     }
 
     /// Makes the request what the function gets: once, before any attempt copies it.
@@ -239,18 +257,11 @@ impl Ingress {
         forward::edit(request, caller, own_host, ctx.target.as_deref())
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
-        edits
-            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
-    }
-
-    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
-    async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
-        let header = reply::options(&ctx.request_id)?;
-        if !session.is_body_done() {
-            session.set_keepalive(None);
-        }
-        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
-        session.as_downstream_mut().finish_body().await
+        let Some(edits) = edits else { return Ok(()) };
+        answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+        // What the route says is there by now.
+        forward::strip_aliases(request);
+        Ok(())
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
@@ -259,91 +270,6 @@ impl Ingress {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
-    }
-
-    /// Answers with a refusal.
-    async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
-        let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
-            (Some(live), Some(route), Some(refused)) => {
-                Some(live.snapshot.limits[route.index()][refused.index].clone())
-            }
-            _ => None,
-        };
-        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
-        if refusal.reason == Reason::Maintenance
-            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
-            && let Some(maintenance) = live.snapshot.maintenance(route)
-        {
-            answer::maintenance(&mut answer, maintenance, session.req_header())?;
-        }
-        if refusal.reason == Reason::BadRequest {
-            // Who sent one request that could be read in two ways is not asked for another.
-            session.set_keepalive(None);
-            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
-                conn.h2.request_is_malformed();
-                conn.wake();
-            }
-        }
-        ctx.refusal = Some((refusal.reason, refusal.detail));
-        Self::send(session, ctx, answer).await
-    }
-
-    /// Answers in a function's place: the route redirects, or has an answer of its own.
-    async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
-        let live = ctx.live()?.clone();
-        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
-        let method = &session.req_header().method;
-        let answer = match (goes, &route.serves) {
-            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
-                answer::redirect(&to, redirect.status, &ctx.request_id)?
-            }
-            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
-            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
-        };
-        Self::send(session, ctx, answer).await
-    }
-
-    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
-    fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
-        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
-        let config = &live.snapshot.config;
-        let handling = &config.routes[route.index()].handling;
-        if handling.response_headers.is_none() && handling.security_headers.is_none() {
-            return Ok(());
-        }
-        let is_secure = conn.info.tls
-            || (config.server.trusted_proxies.contains(conn.info.ip())
-                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
-        answer::dress(head, handling, is_secure)
-    }
-
-    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
-    async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
-        Self::dress(session, ctx, &mut answer.header)?;
-        // A small body that is on its way is read, so that the connection can be kept.
-        // Not one that has come to its end already: it is what the refusal is about.
-        let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());
-        if !is_over
-            && !session.is_body_done()
-            && Self::body_is_small(session)
-            && session.drain_request_body().await.is_err()
-        {
-            session.set_keepalive(None);
-        }
-        let is_end = answer.body.is_empty();
-        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
-        if is_end {
-            session.as_downstream_mut().finish_body().await
-        } else {
-            session.as_downstream_mut().write_response_body(answer.body, true).await
-        }
-    }
-
-    fn body_is_small(session: &Session) -> bool {
-        let headers = &session.req_header().headers;
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
-        // Who waits for 100 Continue sends nothing before it.
-        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
@@ -383,9 +309,10 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Some(Goes::Function(_))) => return Ok(false),
-            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
@@ -409,6 +336,10 @@ impl ProxyHttp for Ingress {
             ctx.candidates = Some(candidates);
         }
         ctx.attempts += 1;
+        if let Some((bound, left)) = &mut ctx.body_left {
+            // Each attempt sends the body from its start.
+            *left = *bound;
+        }
         // A fresh connection after a stale one goes where the stale one went.
         let address = if ctx.wants_fresh { ctx.address } else { None };
         let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
@@ -444,8 +375,19 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
+        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
+            match left.checked_sub(body.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    let refusal = Refusal::too_large(*bound);
+                    ctx.refusal = Some((refusal.reason, refusal.detail));
+                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
+                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
+                }
+            }
+        }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -571,7 +513,9 @@ impl ProxyHttp for Ingress {
         ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
-            target.failed(address, live::now());
+            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
+                target.failed(address, live::now());
+            }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,
                 host = target.host(), %address, error = %error,
@@ -594,6 +538,7 @@ impl ProxyHttp for Ingress {
     ) -> Box<Error> {
         // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
         let is_safe = session.req_header().method.is_idempotent()
+            && ctx.refusal.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
             && ctx.bounds().is_none_or(|c| c.ended().is_none());

@@ -111,18 +111,22 @@ impl Shared {
 pub struct Total {
     open: AtomicUsize,
     max: AtomicUsize,
-    /// Descriptors from this number on are not for callers: connections to functions and the admin need some, too.
-    first_kept: RawFd,
     shedding: Arc<Shedding>,
 }
 
 impl Total {
     pub fn new(max: usize, shedding: Arc<Shedding>) -> Self {
+        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), shedding }
+    }
+
+    /// Short of memory, or of descriptors: connections to functions and the admin need some, too.
+    fn is_scarce(&self, fd: &OwnedFd) -> bool {
+        // The kernel gives out the lowest free number: the highest are given out when all others are. It may be changed while we run.
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        // The kernel gives out the lowest free number: the highest are given out when all others are.
-        let first_kept = files
-            .map_or(RawFd::MAX, |files| RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX));
-        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), first_kept, shedding }
+        let is_kept = |files: u64| {
+            fd.as_raw_fd() >= RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX)
+        };
+        self.shedding.is_on() || files.is_some_and(is_kept)
     }
 
     pub fn set_max(&self, max: usize) {
@@ -311,10 +315,9 @@ impl Accept {
         };
         // Who must tell by a PROXY header for whom it comes is counted as that one.
         let own = peer.filter(|p| settings.proxy_protocol.as_ref().is_none_or(|from| !from.contains(p.ip())));
-        let is_scarce = self.total.shedding.is_on() || fd.as_raw_fd() >= self.total.first_kept;
         let over = if all > self.total.max.load(Relaxed) || settings.max_connections.is_some_and(|max| here > max) {
             Some(ConnectionResult::OverCap)
-        } else if is_scarce {
+        } else if self.total.is_scarce(&fd) {
             Some(ConnectionResult::Shed)
         } else if own.is_some_and(|p| counted.is_from(p.ip(), settings.max_connections_per_ip).is_err()) {
             Some(ConnectionResult::OverIpCap)

@@ -7,6 +7,10 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod bounds_bodies;
+#[cfg(test)]
+mod calls_from_other_origins;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;
@@ -18,6 +22,8 @@ mod ends_every_request_once;
 mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
+#[cfg(test)]
+mod gets_its_certificates;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -35,6 +41,7 @@ mod listens_where_it_is_told;
 #[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
@@ -50,6 +57,8 @@ mod reloads_without_dropping_requests;
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+#[cfg(test)]
+mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
 #[cfg(test)]

@@ -120,6 +120,7 @@ fn base() -> Config {
             dns: vec![],
             drain: secs(30),
             maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -194,7 +195,15 @@ fn every_leaf_shows_on_one_line() {
             c.listeners[1].address = tcp("0.0.0.0:8443");
         }),
         ("listener public: tls off → cert /c key /k", |c| {
-            c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
+            c.listeners[1].tls = vec![TlsCertificate::Files(CertificateFiles { cert: "/c".into(), key: "/k".into() })];
+        }),
+        ("listener public: tls off → acme a.test b.test from https://acme.test/dir email ops@a.test ca /ca", |c| {
+            c.listeners[1].tls = vec![TlsCertificate::Acme(Acme {
+                directory: "https://acme.test/dir".into(),
+                email: Some("ops@a.test".into()),
+                domains: vec!["a.test".into(), "b.test".into()],
+                ca: Some("/ca".into()),
+            })];
         }),
         ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
         ("listener public: client_ca none → /ca (required)", |c| {
@@ -394,6 +403,22 @@ fn every_leaf_shows_on_one_line() {
                 content: None,
                 allow: nets(&["10.0.0.0/8"]),
             });
+        }),
+        (
+            "route orders: cors none → from https://*.a.test by GET with x-a, exposing x-b, with credentials, for 10m",
+            |c| {
+                c.routes[0].handling.cors = Some(Cors {
+                    origins: Origins::These(vec![Origin::Below("https://".into(), ".a.test".into())]),
+                    methods: vec![Method::GET],
+                    headers: CorsHeaders::These(vec![HeaderName::from_static("x-a")]),
+                    expose: Some(http::HeaderValue::from_static("x-b")),
+                    credentials: true,
+                    max_age: secs(600),
+                });
+            },
+        ),
+        ("route orders: max_body the server's → 6MiB", |c| {
+            c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;

@@ -8,8 +8,8 @@ mod handling;
 
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
-pub use handling::handling;
-use handling::{handling_leaves, maintenance_words, serves_leaves};
+use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
 pub(super) struct Leaf {
@@ -82,6 +82,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         dns,
         drain,
         maintenance,
+        max_body,
     } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
@@ -93,6 +94,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+        Leaf::one("max_body", body_bound(*max_body)),
     ]
 }
 
@@ -141,8 +143,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         timeouts: ListenerTimeouts { handshake, header, body, idle, min_body_rate },
         mode,
     } = listener;
-    let certificates =
-        tls.iter().map(|CertificateFiles { cert, key }| format!("cert {} key {}", cert.display(), key.display()));
+    let certificates = tls.iter().map(certificate);
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
@@ -165,6 +166,24 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
     ]
+}
+
+fn certificate(certificate: &TlsCertificate) -> String {
+    match certificate {
+        TlsCertificate::Files(CertificateFiles { cert, key }) => {
+            format!("cert {} key {}", cert.display(), key.display())
+        }
+        TlsCertificate::Acme(Acme { directory, email, domains, ca }) => {
+            let mut words = format!("acme {} from {directory}", domains.join(" "));
+            if let Some(email) = email {
+                words += &format!(" email {email}");
+            }
+            if let Some(ca) = ca {
+                words += &format!(" ca {}", ca.display());
+            }
+            words
+        }
+    }
 }
 
 fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {

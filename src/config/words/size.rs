@@ -4,7 +4,10 @@ use std::num::NonZeroU32;
 
 use serde_json::{Value as Json, json};
 
-use crate::config::read::{Complaint, Word, words};
+use crate::config::{
+    model::BodyBound,
+    read::{Complaint, Word, words},
+};
 
 /// Bytes, above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +87,23 @@ impl Word for ByteRate {
     }
 }
 
-words!(Size, ByteRate);
+impl Word for BodyBound {
+    const EXPECTED: &'static str = "a size such as `64KiB` or `6MiB`, or `none`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "none" => Ok(Self(None)),
+            "unlimited" | "off" => Err(Complaint::new(format!("`{text}` is not a size")).help("write `none`")),
+            text => size(text, "size").map(|bytes| Self(Some(bytes))),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^([0-9]+(B|KiB|MiB|GiB|TiB)|none)$" })
+    }
+}
+
+words!(Size, ByteRate, BodyBound);
 
 #[cfg(test)]
 mod tests {
