@@ -7,11 +7,14 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod authenticates_callers;
 mod bounds_bodies;
 #[cfg(test)]
 mod calls_from_other_origins;
 #[cfg(test)]
 mod changes_listeners_live;
+#[cfg(test)]
+mod compresses_answers;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]

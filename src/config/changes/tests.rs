@@ -67,7 +67,8 @@ fn base() -> Config {
         },
         mode: 0o660,
     };
-    let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
+    let client =
+        |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]), ..Client::default() };
     let function = |name: &str| Function {
         name: name.into(),
         versions: vec![a_version("v41"), a_version("v42")],
@@ -119,6 +120,7 @@ fn base() -> Config {
             max_memory: None,
             dns: vec![],
             drain: secs(30),
+            auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
         },
@@ -417,6 +419,13 @@ fn every_leaf_shows_on_one_line() {
                 });
             },
         ),
+        ("route orders: compression off → br from 1KiB of text/*", |c| {
+            c.routes[0].handling.compression = Some(Compression {
+                codings: vec![Coding::Br],
+                min_size: 1024,
+                types: vec![MediaPattern::Type("text/".into())],
+            });
+        }),
         ("route orders: max_body the server's → 6MiB", |c| {
             c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),
