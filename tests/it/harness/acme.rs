@@ -410,7 +410,9 @@ async fn prove(shared: Arc<Mutex<State>>, id: u64, n: usize, ask: Ask) {
     let target = format!("/.well-known/acme-challenge/{}", ask.token);
     let said = match Connection::try_open(address).await {
         Ok(mut connection) => match connection.try_send(get(&target).host(&ask.host)).await {
-            Ok(answer) => (answer.status == 200 && answer.text() == ask.wanted).then_some(()).ok_or_else(|| answer.text()),
+            Ok(answer) => {
+                (answer.status == 200 && answer.text() == ask.wanted).then_some(()).ok_or_else(|| answer.text())
+            }
             Err(error) => Err(format!("{error:?}")),
         },
         Err(error) => Err(error.to_string()),
