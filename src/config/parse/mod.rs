@@ -31,8 +31,8 @@ pub(super) struct Pointers {
     pub(super) authorities: Vec<At<PathBuf>>,
     /// Bodies of answers.
     pub(super) contents: Vec<At<PathBuf>>,
-    /// Of callers' certificates.
-    pub(super) client_authorities: Vec<At<PathBuf>>,
+    /// Of callers' certificates, and of ACME directories: rustls must be able to use them.
+    pub(super) anchors: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
     /// Secrets that are hashes of what callers show.
     pub(super) digests: Vec<DigestPointer>,
