@@ -42,6 +42,9 @@ impl Ingress {
         head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
         let is_end = session.req_header().method == Method::HEAD;
         session.as_downstream_mut().write_response_header(Box::new(head)).await?;
         if is_end {
@@ -81,6 +84,10 @@ impl Ingress {
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
+            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
+                conn.h2.request_is_malformed();
+                conn.wake();
+            }
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         Self::send(session, ctx, answer).await

@@ -130,6 +130,8 @@ fn one(listener: &Listener, material: &Material, acme: &Wanted, previous: Option
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = resumption.ticketer.clone();
     config.session_storage = resumption.sessions.clone();
+    // Mozilla leaves the choice to callers, for phones without AES of their own; auditors' tools want it here. All suites are good ones.
+    config.ignore_client_order = true;
     // One ticket is what a caller uses; each more costs as much as the first.
     config.send_tls13_tickets = 1;
     Ok(Tls { config: Arc::new(config), trust, certificates, resumption })

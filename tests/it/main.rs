@@ -39,6 +39,7 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
 mod parsers_keep_their_word;
@@ -69,6 +70,7 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
 mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
