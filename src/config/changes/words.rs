@@ -8,7 +8,7 @@ mod handling;
 
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
-use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+use handling::{body_bound, handling_leaves, maintenance_words, page_words, serves_leaves};
 pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
@@ -83,6 +83,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         drain,
         maintenance,
         max_body,
+        error_pages,
     } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
@@ -95,6 +96,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::one("drain", duration(*drain)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
+        Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
     ]
 }
 

@@ -5,6 +5,7 @@ mod cors;
 mod function;
 mod handling;
 mod listener;
+mod pages;
 mod route;
 mod tables;
 
@@ -149,6 +150,7 @@ impl<'s> Scope<'s> {
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
+            error_pages: self.error_pages(raw.error_pages.as_ref())?,
             max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }
