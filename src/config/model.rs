@@ -88,6 +88,8 @@ pub struct Server {
     pub auth_failures: Limit,
     /// For every route that has none of its own.
     pub maintenance: Option<Maintenance>,
+    /// Where a route has none. The most exact first.
+    pub error_pages: Vec<ErrorPage>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
     pub max_body: BodyBound,
 }

@@ -11,7 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         Rate, SanIs, TlsProfile, UpstreamHttp,
     },
-    raw_handling::{Compression, Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -63,6 +63,8 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// Pages for errors, by status or class (`404`, `5xx`). Default: problem documents.
+        error_pages: Map<ErrorPage>,
         /// How many failed authentications an address may have.
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
@@ -386,6 +388,8 @@ table! {
         security_headers: Security,
         /// The largest body of a request, or `none`. Default: the server's.
         max_body: BodyBound,
+        /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
+        error_pages: Map<ErrorPage>,
         /// Whether callers are told to come back later.
         maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.

@@ -123,6 +123,7 @@ fn base() -> Config {
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -427,6 +428,15 @@ fn every_leaf_shows_on_one_line() {
                 types: vec![MediaPattern::Type("text/".into())],
             });
         }),
+        (
+            "route orders: error_pages none → 5xx a body (text/plain, 0 bytes, e3b0c44298fc), the function's too",
+            |c| {
+                let kind = http::HeaderValue::from_static("text/plain");
+                let content = Content { file: None, bytes: bytes::Bytes::new(), kind };
+                Arc::make_mut(&mut c.routes[0].handling).error_pages =
+                    vec![ErrorPage { on: PageFor::Class(5), content, intercept: true }];
+            },
+        ),
         ("route orders: max_body the server's → 6MiB", |c| {
             Arc::make_mut(&mut c.routes[0].handling).max_body = Some(BodyBound(Some(6 << 20)));
         }),

@@ -6,6 +6,7 @@ mod cors;
 mod function;
 mod handling;
 mod listener;
+mod pages;
 mod route;
 mod tables;
 
@@ -161,6 +162,7 @@ impl<'s> Scope<'s> {
             drain: patience(raw.drain.as_ref(), 30),
             auth_failures: auth_failures(raw.auth_failures.as_ref().map(|at| &at.value)),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
+            error_pages: self.error_pages(raw.error_pages.as_ref())?,
             max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }

@@ -115,6 +115,7 @@ fn config(routes: Vec<Route>) -> Config {
             auth_failures: crate::config::model::Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
