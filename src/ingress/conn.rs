@@ -95,6 +95,12 @@ pub struct Conn {
     pub tunnel: AtomicBool,
     /// What is to be closed gently once the IO is gone.
     left_over: Mutex<Option<Transport>>,
+    /// What is to be said before that: the answer to a request that had to be dropped.
+    last_words: Mutex<Vec<u8>>,
+    /// gatepost's phases have seen the present request.
+    asked: AtomicBool,
+    /// Something of the present request's answer went out.
+    answered: AtomicBool,
     /// Requests under way on an h2 connection.
     streams: AtomicU32,
     /// A frame of h2, or a header block, has begun: when it is to be whole.
@@ -235,6 +241,9 @@ impl Conn {
             waker: AtomicWaker::new(),
             tunnel: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            last_words: Mutex::default(),
+            asked: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             frame_deadline: AtomicU64::new(0),
             h2: H2::default(),
@@ -292,6 +301,24 @@ impl Conn {
         self.bound_silence(None);
         self.bound_total(None);
         self.ended.store(0, Relaxed);
+        self.asked.store(false, Relaxed);
+        self.answered.store(false, Relaxed);
+    }
+
+    pub fn is_asked(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    pub fn is_answered(&self) {
+        self.answered.store(true, Relaxed);
+    }
+
+    pub fn was_answered(&self) -> bool {
+        self.answered.load(Relaxed)
     }
 
     /// The request is answered: its function has no bounds any more.
@@ -397,6 +424,15 @@ impl Conn {
     /// Only the connection's own task and what it calls come here: nobody waits for this lock.
     pub fn leave(&self, transport: Transport) {
         *self.left_over.lock().unwrap_or_else(PoisonError::into_inner) = Some(transport);
+    }
+
+    /// The answer to a request that had to be dropped before it had one.
+    pub fn leave_words(&self, words: Vec<u8>) {
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
+    pub fn last_words(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.last_words.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn left_over(&self) -> Option<Transport> {

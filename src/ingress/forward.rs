@@ -213,6 +213,21 @@ fn is_ambiguous(name: &str) -> bool {
 /// pass: honest callers use them.
 #[cold]
 fn strip_ambiguous(headers: &mut HeaderMap) {
+    for name in aliases(headers) {
+        headers.remove(name);
+    }
+}
+
+/// The same once the route's own fields are there.
+pub fn strip_aliases(request: &mut RequestHeader) {
+    if request.headers.keys().any(|name| is_ambiguous(name.as_str())) {
+        for name in aliases(&request.headers) {
+            request.remove_header(&name);
+        }
+    }
+}
+
+fn aliases(headers: &HeaderMap) -> Vec<HeaderName> {
     let reads_as = |name: &HeaderName| -> String {
         name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     };
@@ -223,16 +238,11 @@ fn strip_ambiguous(headers: &mut HeaderMap) {
             || name.starts_with("x-gatepost-")
             || matches!(name, "host" | "content-length" | "transfer-encoding" | "x-request-id" | "via")
     };
-    let going: Vec<HeaderName> = (headers.keys().filter(|name| is_ambiguous(name.as_str())))
-        .filter(|name| {
-            let other = reads_as(name);
-            is_ours(&other) || headers.contains_key(&other)
-        })
-        .cloned()
-        .collect();
-    for name in going {
-        headers.remove(name);
-    }
+    let is_alias = |name: &&HeaderName| {
+        let other = reads_as(name);
+        is_ambiguous(name.as_str()) && (is_ours(&other) || headers.contains_key(&other))
+    };
+    headers.keys().filter(is_alias).cloned().collect()
 }
 
 /// RFC 9110 §7.6.2: one hop less. Not one of none: [`Ingress`](super::Ingress) has answered that.

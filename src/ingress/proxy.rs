@@ -25,8 +25,10 @@ use super::{
 use crate::{
     decide::{
         Reason,
+        auth::{Denied, Gate},
         snapshot::{Asker, Goes, Refusal, Request},
     },
+    observe::unix_ms,
     upstream::{SHORTEST_IDLE, classify_error},
 };
 
@@ -92,6 +94,7 @@ impl Ingress {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
+        conn.is_asked();
         ctx.worker = worker;
         ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
@@ -137,7 +140,9 @@ impl Ingress {
             query: request.uri.query(),
             headers: &request.headers,
         };
-        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+        let tokens = live::tokens();
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
         if ctx.is_h2
             && let Err(refusal) = check_h2(request)
         {
@@ -189,6 +194,9 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
+        if let Err(Refusal { denied: Some(Denied { failure: Some(failure), .. }), .. }) = &outcome {
+            live.handles.auth_failed(worker, *failure);
+        }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
             Ok(match goes {
@@ -208,16 +216,19 @@ impl Ingress {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
         }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
         ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
         if !ctx.is_counted {
             return Some(Err(Reason::Overloaded.into()));
         }
-        let path = request.uri.path();
         if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
             return Some(Ok(Way::Options));
-        }
-        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
-            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
         }
         None
     }
@@ -248,13 +259,20 @@ impl Ingress {
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
+        // What was read here says nothing to the function, and is not its to know.
+        for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
+            request.remove_header(name);
+        }
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
-        edits
-            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
+        let Some(edits) = edits else { return Ok(()) };
+        answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+        // What the route says is there by now.
+        forward::strip_aliases(request);
+        Ok(())
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
@@ -506,7 +524,9 @@ impl ProxyHttp for Ingress {
         ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
-            target.failed(address, live::now());
+            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
+                target.failed(address, live::now());
+            }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,
                 host = target.host(), %address, error = %error,
