@@ -348,8 +348,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 9] =
-    ["compression", "alarm", "concurrency", "credential", "egress", "guard", "platform", "ramp", "retries"];
+const LATER: [&str; 8] = ["alarm", "concurrency", "credential", "egress", "guard", "platform", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

@@ -1,6 +1,7 @@
 //! The values that are written as strings, each from its text.
 
 mod caller;
+mod coding;
 mod cors;
 mod handling;
 mod http_words;
@@ -24,7 +25,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{ClientAuthNeed, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
+    model::{ClientAuthNeed, Coding, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -127,6 +128,7 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -180,7 +182,19 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef);
+words!(
+    Text,
+    FilePath,
+    Access,
+    Coding,
+    LogFormat,
+    UpstreamHttp,
+    TlsProfile,
+    ClientAuthNeed,
+    EncodedSlash,
+    Mode,
+    SecretRef
+);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]
