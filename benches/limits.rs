@@ -119,7 +119,8 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         preserve_host: false,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: second },
+        pool: Pool { idle: second, age: None },
+        platform: Platform::default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod words;
 
-pub use words::{limit_key, rate, sticky_key};
+pub use words::{duration, limit_key, platform, rate, rule, sticky_key, url};
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{Client, Config, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version};
 use words::{
     Leaf, Words, admin_leaves, client_leaves, function_leaves, limit, limit_leaves, limit_use, listener_leaves,
-    log_leaves, route_leaves, server_leaves, url, version_leaves,
+    log_leaves, route_leaves, server_leaves, version_leaves,
 };
 
 /// One thing that is different now, on one line.

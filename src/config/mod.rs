@@ -8,6 +8,7 @@
 
 pub mod changes;
 pub mod model;
+pub mod preset;
 pub mod secret;
 
 mod load;
@@ -15,6 +16,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_platform;
 mod read;
 mod report;
 mod schema;

@@ -2,6 +2,10 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod platform;
+
+pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
+
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
@@ -218,6 +222,7 @@ pub struct Function {
     pub timeouts: UpstreamTimeouts,
     pub http: UpstreamHttp,
     pub pool: Pool,
+    pub platform: Platform,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.
@@ -345,11 +350,13 @@ pub enum UpstreamHttp {
     Http2,
 }
 
-/// `pool = { idle = "25s" }`
+/// `pool = { idle = "25s", age = "5m" }`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pool {
     /// How long a connection may wait for the next request; zero: connections are not kept. Default 25 s.
     pub idle: Duration,
+    /// How old a connection may be that gets another request. `None`: any age.
+    pub age: Option<Duration>,
 }
 
 /// `[route.NAME]`

@@ -7,13 +7,16 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, UpstreamHttp},
+    model::{
+        EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, PlatformName, Rate, UpstreamHttp,
+    },
+    raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
         Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef,
-        PathWord, Patience, PatienceOrNone, RegexText, StickyBy, Strip, Text, Weight,
+        PathWord, Patience, PatienceOrNone, RegexText, SizeOrNone, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -158,6 +161,26 @@ table! {
         http: UpstreamHttp,
         /// Connections that wait for the next request.
         pool: Pool,
+        /// Whose function it is: what is left out below is as that platform has it. Default `generic`.
+        platform: PlatformName,
+        /// How an answer's outcome is told; these go before the platform's own. The first that matches wins.
+        classify: Vec<At<Rule>>,
+        /// Whether callers get an honest status where a failure came with another. Default `false`.
+        map_status: bool,
+        /// The platform's own name for a call.
+        platform_request_id: PlatformRequestId,
+        /// The most that all header fields together may have, as HTTP/1.1 writes them; `none`: no bound.
+        max_headers: SizeOrNone,
+        /// The most that path and query may have; `none`: no bound.
+        max_uri: SizeOrNone,
+        /// The most that a request's body may have; `none`: no bound.
+        max_body: SizeOrNone,
+        /// Headers that callers may not send.
+        request_headers: Removed,
+        /// Headers that callers are not to see.
+        response_headers: Removed,
+        /// Versions at these hosts lose a bare `Content-Disposition: attachment`.
+        drop_attachment: Vec<At<HostPattern>>,
     }
 }
 
@@ -219,6 +242,8 @@ table! {
     struct Pool {
         /// How long a connection may wait; `0s`: none is kept. Default `25s`.
         idle: PatienceOrNone,
+        /// How old a connection may be that gets another request. Default: any age.
+        age: Patience,
     }
 }
 

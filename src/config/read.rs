@@ -312,7 +312,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "api_key",
     "compression",
     "respond",
@@ -327,7 +327,6 @@ const LATER: [&str; 20] = [
     "jwt",
     "max_body",
     "mtls",
-    "platform",
     "ramp",
     "redirect",
     "request_headers",

@@ -1,5 +1,7 @@
 //! The words in which a decision is told: to the caller, in the access log, in metrics. They are stable.
 
+pub use crate::config::model::Class;
+
 /// Why gatepost answered itself: `reason` in the problem document, the `X-Gatepost-Reason` header and the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -8,6 +10,7 @@ pub enum Reason {
     ForbiddenClient,
     NoRoute,
     MethodNotAllowed,
+    BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
     RequestTimeout,
@@ -21,12 +24,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
         Self::MethodNotAllowed,
+        Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::RequestTimeout,
@@ -46,6 +50,7 @@ impl Reason {
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -67,6 +72,7 @@ impl Reason {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
@@ -84,6 +90,7 @@ impl Reason {
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BodyTooLarge => "The body is too large",
             Self::UriTooLong => "The URI is too long",
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",
@@ -128,58 +135,6 @@ impl WeightsFrom {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
-        }
-    }
-}
-
-/// How a request ended, in one word: `class` in the access log and in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    Ok,
-    ClientError,
-    RateLimited,
-    Refused,
-    Throttled,
-    Function,
-    Platform,
-    Config,
-    Account,
-    Timeout,
-    Unreachable,
-    Aborted,
-}
-
-impl Class {
-    /// In the order of their discriminants: `ALL[class as usize] == class`.
-    pub const ALL: [Self; 12] = [
-        Self::Ok,
-        Self::ClientError,
-        Self::RateLimited,
-        Self::Refused,
-        Self::Throttled,
-        Self::Function,
-        Self::Platform,
-        Self::Config,
-        Self::Account,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::Aborted,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::ClientError => "client_error",
-            Self::RateLimited => "rate_limited",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Function => "function",
-            Self::Platform => "platform",
-            Self::Config => "config",
-            Self::Account => "account",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
         }
     }
 }

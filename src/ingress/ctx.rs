@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
-    decide::{Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
     upstream::Candidates,
 };
 
@@ -60,6 +60,11 @@ pub struct Ctx {
     pub(super) sent_at: Option<Now>,
     pub(super) upstream: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
+    /// How the call ended, where rules say so.
+    pub(super) outcome: Option<Class>,
+    pub(super) platform_request_id: Option<HeaderValue>,
+    /// Bytes of the request's body so far.
+    pub(super) body_bytes: u64,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
 }
@@ -105,6 +110,9 @@ impl Ctx {
             sent_at: None,
             upstream: None,
             upstream_status: None,
+            outcome: None,
+            platform_request_id: None,
+            body_bytes: 0,
             total: None,
             is_logged: false,
         }

@@ -4,7 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header,
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::reply::X_REQUEST_ID;
-use crate::config::model::{Endpoint, Route};
+use crate::{
+    config::model::{Endpoint, NamePatterns, Platform, Route},
+    platform::headers::is_hidden,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -66,10 +69,12 @@ struct Seen {
     cookie: bool,
     proto: bool,
     via: bool,
+    /// What its platform does not take from callers.
+    stripped: bool,
 }
 
 impl Seen {
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, strip: &NamePatterns) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
             match name.as_str() {
@@ -80,6 +85,7 @@ impl Seen {
                 name => {
                     seen.spoofed |= SPOOFED.contains(&name);
                     seen.hop_by_hop |= HOP_BY_HOP.contains(&name);
+                    seen.stripped |= strip.contains(name);
                 }
             }
         }
@@ -88,7 +94,7 @@ impl Seen {
 }
 
 /// Makes the request that a function gets, out of the one that came. `own_host` is the function's; `None`: the caller's
-/// is kept.
+/// is kept. `strip`: what callers may not say to its platform.
 ///
 /// Its names lose their case (RFC 9110 §5.1: it has no meaning): pingora's second map for that would cost as much as all
 /// the rest here.
@@ -101,10 +107,11 @@ pub fn edit(
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
+    strip: &NamePatterns,
 ) -> Result<(), &'static str> {
     let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = Parts::from(std::mem::replace(request, nothing));
-    let done = edit_parts(&mut parts, caller, own_host, target);
+    let done = edit_parts(&mut parts, caller, own_host, target, strip);
     *request = RequestHeader::from(parts);
     done
 }
@@ -114,6 +121,7 @@ fn edit_parts(
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
+    strip: &NamePatterns,
 ) -> Result<(), &'static str> {
     const BAD_TARGET: &str = "the request target is no URI";
     let asked_host = match parts.uri.authority() {
@@ -131,7 +139,7 @@ fn edit_parts(
         None => {}
     }
     let headers = &mut parts.headers;
-    let seen = Seen::of(headers);
+    let seen = Seen::of(headers, strip);
     if seen.hop_by_hop {
         strip_hop_by_hop(headers, caller.version)?;
     }
@@ -143,6 +151,9 @@ fn edit_parts(
         for name in SPOOFED {
             headers.remove(name);
         }
+    }
+    if seen.stripped {
+        strip_names(headers, strip);
     }
     // Six come: the map grows once, not twice.
     headers.reserve(6);
@@ -172,6 +183,14 @@ fn edit_parts(
         join_cookies(headers)?;
     }
     Ok(())
+}
+
+/// Takes out what callers may not say to a platform.
+fn strip_names(headers: &mut HeaderMap, strip: &NamePatterns) {
+    let going: Vec<HeaderName> = headers.keys().filter(|name| strip.contains(name.as_str())).cloned().collect();
+    for name in going {
+        headers.remove(name);
+    }
 }
 
 /// Takes out what is between the caller and gatepost alone, and puts in again what a WebSocket or gRPC needs.
@@ -229,30 +248,32 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), and what only
-/// gatepost may say.
-pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
+/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), what only
+/// gatepost may say, and what the platform at `from` adds that is not for callers.
+pub fn edit_response(response: &mut ResponseHeader, to_h2: bool, platform: &Platform, from: &Endpoint) {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
     }
     // Nearly all answers have nothing of all this but a plain Connection, which pingora replaces: one pass tells.
     let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let hides = !platform.hide.is_empty() || !platform.drop_attachment.is_empty();
     let goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
         "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
         "upgrade" => !is_switching,
         "keep-alive" | "proxy-connection" | "x-gatepost-reason" => true,
         "transfer-encoding" => to_h2,
-        _ => false,
+        _ => hides && is_hidden(platform, name, value, &from.host),
     };
     if response.headers.iter().any(goes) {
-        strip(response, is_switching, to_h2);
+        strip(response, is_switching, to_h2, platform, from);
     }
 }
 
 #[cold]
-fn strip(response: &mut ResponseHeader, is_switching: bool, to_h2: bool) {
-    let mut going: Vec<HeaderName> = Vec::new();
+fn strip(response: &mut ResponseHeader, is_switching: bool, to_h2: bool, platform: &Platform, from: &Endpoint) {
+    let hidden = |(name, value): &(&HeaderName, &HeaderValue)| is_hidden(platform, name, value, &from.host);
+    let mut going: Vec<HeaderName> = response.headers.iter().filter(hidden).map(|(name, _)| name.clone()).collect();
     if !is_switching {
         let named = response.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
         going.extend(named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()));

@@ -20,12 +20,29 @@ use super::{
     tell::tell,
 };
 use crate::{
+    config::model::{Platform, Sizes},
     decide::{
-        Reason,
+        Class, Reason,
         snapshot::{Asker, Refusal, Request},
+    },
+    platform::{
+        outcome::outcome,
+        sizes::{self, Part, TooLarge},
     },
     upstream::{SHORTEST_IDLE, classify_error},
 };
+
+/// The platform's own name for a call, for callers.
+const X_PLATFORM_REQUEST_ID: &str = "X-Platform-Request-Id";
+
+fn too_large(what: TooLarge) -> Refusal {
+    let reason = match what.part {
+        Part::Headers => Reason::HeadersTooLarge,
+        Part::Uri => Reason::UriTooLong,
+        Part::Body => Reason::BodyTooLarge,
+    };
+    Refusal { detail: what.to_string().into(), ..reason.into() }
+}
 
 /// What pingora is given: one per worker.
 pub struct Ingress;
@@ -158,8 +175,36 @@ impl Ingress {
         };
         let function = &live.snapshot.config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
-        forward::edit(request, caller, own_host, ctx.target.as_deref())
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
+        let platform = &function.platform;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        Self::fits(request, platform).map_err(too_large)
+    }
+
+    /// Whether the platform takes as much as this: asked before a call is made that is billed.
+    fn fits(request: &RequestHeader, platform: &Platform) -> Result<(), TooLarge> {
+        if platform.sizes == Sizes::default() {
+            return Ok(());
+        }
+        sizes::uri(platform, request.uri.path_and_query().map_or("/", |target| target.as_str()))?;
+        sizes::headers(platform, &request.headers)?;
+        let length = request.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+        sizes::body(platform, length.unwrap_or(0))
+    }
+
+    /// How a call ended, where rules say so. The status becomes an honest one, where that is asked for; the body stays the
+    /// function's own: who reads its errors goes on doing so, streams go on, and the connection can be kept.
+    fn judge(response: &mut ResponseHeader, platform: &Platform) -> Result<Option<Class>> {
+        let Some(outcome) = outcome(platform, response.status.as_u16(), &response.headers) else { return Ok(None) };
+        let Some(answer) = outcome.answer else { return Ok(Some(outcome.class)) };
+        // RFC 9110 §6.4.1: these came without a body, which the new status would have.
+        if matches!(response.status.as_u16(), 204 | 205 | 304) {
+            response.insert_header(header::CONTENT_LENGTH, "0")?;
+        }
+        response.set_status(answer)?;
+        // It was meant for a success.
+        response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        Ok(Some(outcome.class))
     }
 
     /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
@@ -319,6 +364,15 @@ impl ProxyHttp for Ingress {
         if let Some(stream) = &ctx.stream {
             stream.moved();
         }
+        if let (Some(live), Some(picked), Some(piece)) = (&ctx.live, ctx.picked, body.as_ref()) {
+            ctx.body_bytes += piece.len() as u64;
+            let platform = &live.snapshot.config.functions[picked.function.index()].platform;
+            if platform.sizes.body.is_some_and(|most| ctx.body_bytes > most) {
+                // Its length was not told before.
+                ctx.refusal = Some((Reason::BodyTooLarge, sizes::body_without_end(platform).to_string().into()));
+                return Error::e_explain(ErrorType::HTTPStatus(413), "more than the function's platform takes");
+            }
+        }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -372,13 +426,18 @@ impl ProxyHttp for Ingress {
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
             return Ok(());
         };
-        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let headers = &function.platform.request_id.headers;
+        ctx.platform_request_id = headers.iter().find_map(|name| response.headers.get(name).cloned());
+        ctx.outcome = Self::judge(response, &function.platform)?;
+        let timeouts = &function.timeouts;
         ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
         if status == 101 {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
+        let from = &function.versions[picked.version.index()].url;
+        forward::edit_response(response, ctx.is_h2, &function.platform, from);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
@@ -386,6 +445,9 @@ impl ProxyHttp for Ingress {
             session.set_keepalive(None);
         }
         response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
+            response.insert_header(X_PLATFORM_REQUEST_ID, id.clone())?;
+        }
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

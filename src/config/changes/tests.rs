@@ -79,7 +79,8 @@ fn base() -> Config {
             total: None,
         },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: secs(25) },
+        pool: Pool { idle: secs(25), age: None },
+        platform: Platform::default(),
     };
     let route = |name: &str| Route {
         name: name.into(),

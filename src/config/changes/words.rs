@@ -2,6 +2,10 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod platform;
+
+pub use platform::{platform, rule};
+
 use std::{borrow::Cow, fmt, time::Duration};
 
 use super::{Applied, Named};
@@ -150,7 +154,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         preserve_host,
         timeouts: UpstreamTimeouts { connect, first_byte, idle, write, total },
         http,
-        pool: Pool { idle: pool_idle },
+        pool: Pool { idle: pool_idle, age },
+        platform: on,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -162,7 +167,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         None => (None, None, false),
         Some(Sticky { by, salt, issue_cookie }) => (Some(by), Some(salt), *issue_cookie),
     };
-    vec![
+    let mut leaves = vec![
         Leaf::option("baseline", "none", baseline.map(|id| version(function, id))),
         Leaf::list("sticky.by", "off", sticky_keys(by)),
         Leaf::option("sticky.group", "off", salt.map(quoted)),
@@ -176,7 +181,10 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("timeouts.total", "none", total.map(duration)),
         Leaf::one("http", http),
         Leaf::one("pool.idle", duration(*pool_idle)),
-    ]
+        Leaf::option("pool.age", "any", age.map(duration)),
+    ];
+    leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves
 }
 
 fn sticky_keys(by: Option<&Vec<StickyKey>>) -> Vec<String> {
@@ -225,7 +233,7 @@ pub(super) fn version_leaves(version: &Version) -> Vec<Leaf> {
 }
 
 /// As it stands in the file; where it leads elsewhere than its authority says, that too.
-pub(super) fn url(endpoint: &Endpoint) -> String {
+pub fn url(endpoint: &Endpoint) -> String {
     let Endpoint { tls, host, port, base_path, authority } = endpoint;
     let scheme = if *tls { "https" } else { "http" };
     let bare = match host {
@@ -384,7 +392,7 @@ fn secret(secret: &SecretRef) -> String {
 }
 
 /// In the unit in which people write it: `250ms`, `60s`, `5m`, `2h`.
-fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let secs = duration.as_secs();
     match (secs, duration.subsec_nanos()) {
         (0, nanos) if nanos > 0 && nanos % 1_000_000 == 0 => format!("{}ms", nanos / 1_000_000),

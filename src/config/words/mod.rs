@@ -3,11 +3,13 @@
 mod http_words;
 mod net;
 mod path;
+mod platform;
 mod time;
 
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
+pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses, size_words};
 pub(super) use time::{Patience, PatienceOrNone};
 
 use std::path::PathBuf;
@@ -16,7 +18,8 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{EncodedSlash, LogFormat, Share, UpstreamHttp},
+    model::{Class, EncodedSlash, LogFormat, PlatformName, Share, UpstreamHttp},
+    preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -117,6 +120,20 @@ choices! {
     UpstreamHttp, "`auto`, `1.1` or `2`": {
         "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
     }
+    PlatformName, "the name of a platform, such as `aliyun-fc3` or `generic`": {
+        "aliyun-fc3" => Self::AliyunFc3, "tencent-scf" => Self::TencentScf, "aws-lambda-url" => Self::AwsLambdaUrl,
+        "cloud-run" => Self::CloudRun, "azure-functions" => Self::AzureFunctions, "knative" => Self::Knative,
+        "openfaas" => Self::OpenFaas, "generic" => Self::Generic,
+    }
+    // Those that an answer of a function can have; the others are gatepost's to give.
+    Class, "how it ended, such as `function`, `throttled` or `client_error`": {
+        "ok" => Self::Ok, "client_error" => Self::ClientError, "throttled" => Self::Throttled,
+        "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
+        "account" => Self::Account, "timeout" => Self::Timeout,
+    }
+    Mark, "`verified`, `memory`, `unknown` or `choice`": {
+        "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -170,7 +187,7 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, EncodedSlash, Mode, SecretRef);
+words!(Text, FilePath, Access, LogFormat, UpstreamHttp, PlatformName, Class, Mark, EncodedSlash, Mode, SecretRef);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]

@@ -37,7 +37,8 @@ fn function(versions: &[(&str, u16)]) -> Function {
         preserve_host: false,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: second },
+        pool: Pool { idle: second, age: None },
+        platform: Platform::default(),
     }
 }
 

@@ -65,7 +65,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                     total: None,
                 },
                 http: UpstreamHttp::Auto,
-                pool: Pool { idle: second },
+                pool: Pool { idle: second, age: None },
+                platform: Platform::default(),
             })
             .collect(),
         routes: routes

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::model::{Pool, Share, UpstreamHttp, UpstreamTimeouts},
+    config::model::{Platform, Pool, Share, UpstreamHttp, UpstreamTimeouts},
     upstream::resolve::{Files, Pace},
 };
 
@@ -37,7 +37,8 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
             total: None,
         },
         http,
-        pool: Pool { idle: Duration::from_secs(25) },
+        pool: Pool { idle: Duration::from_secs(25), age: None },
+        platform: Platform::default(),
     }
 }
 

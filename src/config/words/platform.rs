@@ -1,0 +1,184 @@
+//! What function platforms are told apart by: sizes, statuses, patterns of header names.
+
+use http::HeaderName;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::http_words::header_name;
+use crate::config::{
+    model::NamePattern,
+    read::{Complaint, Read, Reader, Value, Word, words},
+    report::Problem,
+};
+
+/// `"8KiB"`, or `"none"`: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct SizeOrNone(pub(in crate::config) Option<u64>);
+
+impl Word for SizeOrNone {
+    const EXPECTED: &'static str = "a size such as `8KiB` or `32MiB`, or `none`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => size(text).map(|bytes| Self(Some(bytes))),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^[0-9]+(B|KiB|MiB|GiB)$|^none$" })
+    }
+}
+
+fn size(text: &str) -> Result<u64, Complaint> {
+    let complaint = || Complaint::new(format!("`{}` is not a size", text.escape_debug()));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(complaint());
+    }
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "" => return Err(complaint().help(format!("write the unit: `{number}KiB`"))),
+        "KB" | "kB" | "K" | "k" => return Err(complaint().help(format!("write `{number}KiB`: 1,024 bytes each"))),
+        "MB" | "M" => return Err(complaint().help(format!("write `{number}MiB`: 1,048,576 bytes each"))),
+        _ => return Err(complaint()),
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(0) => Err(Complaint::new(format!("`{text}` leaves no room at all"))),
+        Some(bytes) if bytes <= 1 << 40 => Ok(bytes),
+        _ => Err(Complaint::new(format!("`{text}` is too much: at most 1024GiB"))),
+    }
+}
+
+/// In the unit in which people write it.
+pub(in crate::config) fn size_words(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    fitting.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A header's name, or its beginning and a `*`.
+impl Word for NamePattern {
+    const EXPECTED: &'static str = "a header's name, or its beginning such as `x-scf-*`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let Some(prefix) = text.strip_suffix('*') else {
+            return header_name(text).and_then(not_ours).map(|name| Self::Exact(name.as_str().to_owned()));
+        };
+        let name: HeaderName = prefix
+            .parse()
+            .map_err(|_| Complaint::new(format!("`{}` is not how a header's name begins", text.escape_debug())))?;
+        // `x-*` would take X-Forwarded-For and X-Request-Id along.
+        let vague = OURS.iter().any(|ours| ours.starts_with(name.as_str()));
+        if vague {
+            return Err(Complaint::new(format!("`{text}` takes headers along that are gatepost's own word"))
+                .help("write more of the name, such as `x-scf-*`"));
+        }
+        Ok(Self::Prefix(name.as_str().to_owned()))
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^[!#$%&'+.^_`|~0-9A-Za-z-]+\\*?$" })
+    }
+}
+
+/// What gatepost itself tells a function or a caller, and what says where a body ends.
+const OURS: [&str; 9] = [
+    "content-length",
+    "host",
+    "transfer-encoding",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-gatepost-reason",
+    "x-request-id",
+    "via",
+];
+
+fn not_ours(name: HeaderName) -> Result<HeaderName, Complaint> {
+    if OURS.contains(&name.as_str()) {
+        return Err(Complaint::new(format!("`{name}` is gatepost's own word, and stays")));
+    }
+    Ok(name)
+}
+
+/// The name of an answer's header.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct AnswerHeader(pub(in crate::config) HeaderName);
+
+impl Word for AnswerHeader {
+    const EXPECTED: &'static str = "a header's name";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        header_name(text).map(Self)
+    }
+}
+
+words!(SizeOrNone, NamePattern, AnswerHeader);
+
+/// `430`, `"5xx"`, or a list of such; each as an inclusive range.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Statuses(pub(in crate::config) Vec<(u16, u16)>);
+
+impl Statuses {
+    const EXPECTED: &'static str = "a status such as `430`, `\"5xx\"` for all of a hundred, or a list of them";
+
+    fn one(value: &Value<'_>) -> Option<(u16, u16)> {
+        match value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => {
+                number.as_str().parse().ok().filter(|status| (200..=599).contains(status)).map(|s| (s, s))
+            }
+            DeValue::String(text) => {
+                let hundred: u16 = text.strip_suffix("xx")?.parse().ok().filter(|h| (2..=5).contains(h))?;
+                Some((hundred * 100, hundred * 100 + 99))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Read for Statuses {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let many = value.get_ref().as_array();
+        let each: Vec<&Value<'_>> = many.map_or_else(|| vec![value], |all| all.iter().collect());
+        let mut read = Vec::with_capacity(each.len());
+        for one in &each {
+            match (Self::one(one), one.get_ref()) {
+                (Some(range), _) => read.push(range),
+                (None, DeValue::Integer(_) | DeValue::String(_)) => {
+                    let written = match one.get_ref() {
+                        DeValue::String(text) => text.escape_debug().to_string(),
+                        DeValue::Integer(number) => number.to_string(),
+                        _ => String::new(),
+                    };
+                    let span = reader.span(one);
+                    reader.report.push(
+                        Problem::at(format!("`{written}` is no status that ends an exchange"), span)
+                            .label(format!("expected {}", Self::EXPECTED)),
+                    );
+                }
+                (None, _) => reader.expected(Self::EXPECTED, one),
+            }
+        }
+        if each.is_empty() {
+            let span = reader.span(value);
+            reader
+                .report
+                .push(Problem::at("`status` is empty: no answer has none", span).label("leave it out for any status"));
+        }
+        (read.len() == each.len() && !each.is_empty()).then_some(Self(read))
+    }
+
+    fn schema() -> Json {
+        let one = [
+            json!({ "type": "integer", "minimum": 200, "maximum": 599 }),
+            json!({ "type": "string", "pattern": "^[2-5]xx$" }),
+        ];
+        let list = json!({ "type": "array", "items": { "type": ["integer", "string"] }, "minItems": 1 });
+        json!({ "anyOf": [one[0], one[1], list] })
+    }
+}
