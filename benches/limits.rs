@@ -120,7 +120,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
-        platform: Platform::default(),
+        platform: gatepost::config::model::Platform::default(),
     }
 }
 

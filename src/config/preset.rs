@@ -162,7 +162,7 @@ impl Preset {
         let times = times.into_iter().filter_map(|(key, time)| Some((key, changes::duration(time?))));
         changes::platform(&self.platform)
             .into_iter()
-            .filter(|(key, _)| self.platform.own.contains(key))
+            .filter(|(key, _)| self.platform.own.contains(key) && *key != "classify")
             .chain(times)
             .collect()
     }

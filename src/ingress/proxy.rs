@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::model::{Platform, Sizes},
     decide::{
-        Class, Reason,
+        Class, Now, Reason,
         snapshot::{Asker, Refusal, Request},
     },
     platform::{
@@ -34,6 +34,15 @@ use crate::{
 
 /// The platform's own name for a call, for callers.
 const X_PLATFORM_REQUEST_ID: &str = "X-Platform-Request-Id";
+
+/// Which connections may be used now: those made since the last turn of `age`, for they share this part of their pool's key.
+/// The others are not asked for again, and close as idle ones do. Workers take their turns one after the other.
+fn generation_of(now: Now, worker: usize, age: Duration) -> u64 {
+    let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let offset = (worker as u64 % 8) * (age / 8);
+    // Spread over all bits: it is mixed into a hash.
+    (now.0.saturating_add(offset) / age).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
 
 fn too_large(what: TooLarge) -> Refusal {
     let reason = match what.part {
@@ -345,12 +354,14 @@ impl ProxyHttp for Ingress {
                 *bound = Some(bound.map_or(left, |t| t.min(left)));
             }
         }
+        ctx.attempt_started = live::now();
         if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
             peer.group_key = live::roll();
             peer.options.idle_timeout = Some(SHORTEST_IDLE);
+        } else if let Some(age) = function.pool.age {
+            peer.group_key ^= generation_of(ctx.attempt_started, ctx.worker, age);
         }
-        ctx.attempt_started = live::now();
         Ok(peer)
     }
 

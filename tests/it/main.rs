@@ -27,6 +27,8 @@ mod in_front_of_a_real_nginx;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
+mod knows_its_platform;
+#[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]
 mod limits_each_route;

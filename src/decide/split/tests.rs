@@ -38,7 +38,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
-        platform: Platform::default(),
+        platform: crate::config::model::Platform::default(),
     }
 }
 
