@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The answer of `GET /api/v1/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
     pub pid: u32,
@@ -13,6 +13,9 @@ pub struct Status {
     /// Since when it is in use: RFC 3339, UTC.
     pub since: String,
     pub listeners: Vec<ListenerStatus>,
+    /// A row a version, by function and in the order of the file.
+    #[serde(default)]
+    pub functions: Vec<VersionStatus>,
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,
@@ -28,6 +31,17 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+}
+
+/// A version of a function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    pub function: String,
+    pub version: String,
+    /// Its share of the requests that nothing else decides, in percent.
+    pub weight: f64,
+    /// Requests that it is working on.
+    pub in_flight: u64,
 }
 
 /// How a reload ended.

@@ -73,6 +73,12 @@ impl Backend for Scripted {
                 tls: false,
                 connections: 3,
             }],
+            functions: vec![VersionStatus {
+                function: "orders".to_owned(),
+                version: "v42".to_owned(),
+                weight: 2.5,
+                in_flight: 1,
+            }],
             last_reload: Some(receipt(Outcome::Unchanged)),
             draining: false,
             workers: 2,

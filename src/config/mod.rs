@@ -16,6 +16,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_handling;
 mod raw_platform;
 mod read;
 mod report;

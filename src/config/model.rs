@@ -13,6 +13,10 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod handling;
+
+pub use handling::*;
+
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.
 pub type Name = Arc<str>;
 
@@ -77,6 +81,8 @@ pub struct Server {
     pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
+    /// For every route that has none of its own.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `[admin]`
@@ -136,6 +142,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// Empty: plain HTTP. Chosen by SNI; the first is for callers without a (known) name.
     pub tls: Vec<CertificateFiles>,
+    pub tls_profile: TlsProfile,
+    /// `None`: callers are asked for no certificate.
+    pub client_auth: Option<ClientAuth>,
     /// Peers that must send the PROXY header; all others may not.
     pub proxy_protocol: Option<Networks>,
     /// HTTP/2 with prior knowledge on a plain listener (RFC 9113 §3.3).
@@ -151,6 +160,33 @@ pub struct Listener {
 pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// `tls_profile = "modern" | "intermediate"`: Mozilla's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TlsProfile {
+    /// TLS 1.3 alone.
+    Modern,
+    /// TLS 1.2 with ECDHE and AEAD, and 1.3. The default.
+    #[default]
+    Intermediate,
+}
+
+/// `client_ca = "…"` and `client_auth = "required" | "optional"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM bundle that alone vouches for callers.
+    pub ca: PathBuf,
+    pub need: ClientAuthNeed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientAuthNeed {
+    /// No handshake without a good certificate. The default.
+    #[default]
+    Required,
+    /// A caller may come without one; a wrong one is refused.
+    Optional,
 }
 
 /// `[listener.NAME] timeouts = { … }`
@@ -374,7 +410,7 @@ pub struct Route {
     pub query: Vec<QueryCondition>,
     /// Only where two routes would match alike; higher wins. Default 0.
     pub priority: i32,
-    pub function: FunctionId,
+    pub serves: Serves,
     /// The pinned version.
     pub version: Option<VersionId>,
     /// `None`: anyone.
@@ -383,9 +419,20 @@ pub struct Route {
     pub allow: Option<Networks>,
     pub deny: Networks,
     pub limits: Vec<LimitUse>,
-    /// A segment-border prefix of `path`, without a slash at its end; never empty.
-    pub strip_prefix: Option<String>,
     pub encoded_slash: EncodedSlash,
+    /// Whether the function is told the caller's verified certificate (RFC 9440).
+    pub forward_client_cert: bool,
+    pub handling: Handling,
+}
+
+impl Route {
+    /// The function that answers, where one does.
+    pub fn function(&self) -> Option<FunctionId> {
+        match self.serves {
+            Serves::Function(id) => Some(id),
+            Serves::Redirect(_) | Serves::Respond(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

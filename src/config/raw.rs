@@ -8,15 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, PlatformName, Rate, UpstreamHttp,
+        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, PlatformName, Rate,
+        TlsProfile, UpstreamHttp,
     },
+    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef,
-        PathWord, Patience, PatienceOrNone, RegexText, SizeOrNone, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer,
+        NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SizeOrNone, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -57,6 +59,8 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// Whether callers of every route are told to come back later.
+        maintenance: Maintenance,
     }
 }
 
@@ -88,6 +92,12 @@ table! {
         address: ListenAddress [required],
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
         tls: Vec<At<Certificate>>,
+        /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).
+        tls_profile: TlsProfile,
+        /// PEM file with the authorities of callers' certificates. Default: callers are asked for none.
+        client_ca: FilePath,
+        /// Whether callers must show a certificate: `required` (the default with `client_ca`) or `optional`.
+        client_auth: ClientAuthNeed,
         /// Who must send the PROXY header.
         proxy_protocol: ProxyProtocol,
         /// Whether a plain listener takes HTTP/2 with prior knowledge. Default `false`.
@@ -266,7 +276,11 @@ table! {
         /// Only where two routes would match alike; higher wins. Default `0`.
         priority: Whole<-1_000_000, 1_000_000>,
         /// Where requests go.
-        function: Text [required],
+        function: Text,
+        /// Where callers are sent instead.
+        redirect: Redirect,
+        /// What gatepost answers instead.
+        respond: Respond,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -279,8 +293,22 @@ table! {
         limits: Vec<At<RouteLimit>>,
         /// Leading segments of the path that the function doesn't see.
         strip_prefix: Strip,
+        /// Segments that the function sees before the path.
+        add_prefix: AddPrefix,
+        /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
+        rewrite: Text,
+        /// What the function sees of the request's headers.
+        request_headers: HeaderEdits,
+        /// What the caller sees of the answer's headers, gatepost's own answers included.
+        response_headers: HeaderEdits,
+        /// Headers that tell browsers to be careful: `basic` or `strict`.
+        security_headers: Security,
+        /// Whether callers are told to come back later.
+        maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
+        /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
+        forward_client_cert: bool,
     }
 }
 

@@ -58,6 +58,11 @@ pub(super) trait Read: Sized {
     /// `None`: it was wrong, and the report says so.
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self>;
     fn schema() -> Json;
+
+    /// Adds what subtables in another file say of the same value; `false`: this is no value that can be written in parts.
+    fn extend(&mut self, _value: &Value<'_>, _reader: &mut Reader<'_>) -> bool {
+        false
+    }
 }
 
 pub(super) fn read_at<T: Read>(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<At<T>> {
@@ -232,19 +237,30 @@ pub(super) struct Map<T>(pub(super) Vec<(At<String>, Option<At<T>>)>);
 
 impl<T: Read> Read for Map<T> {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let Some(table) = value.get_ref().as_table() else {
+        if !value.get_ref().is_table() {
             reader.expected("a table", value);
             return None;
-        };
-        let mut entries = Vec::with_capacity(table.len());
-        for (key, value) in table {
+        }
+        let mut read = Self(Vec::new());
+        read.extend(value, reader);
+        Some(read)
+    }
+
+    fn extend(&mut self, value: &Value<'_>, reader: &mut Reader<'_>) -> bool {
+        for (key, value) in value.get_ref().as_table().into_iter().flatten() {
             let name = At { value: key.get_ref().to_string(), span: reader.span(key) };
             reader.trail.push(name.value.clone());
-            entries.push((name, read_at(value, reader)));
+            match self.0.iter().find(|(first, _)| first.value == name.value) {
+                Some((first, _)) => {
+                    let first = first.span;
+                    written_twice(name.span, first, reader);
+                }
+                None => self.0.push((name, read_at(value, reader))),
+            }
             reader.trail.pop();
         }
-        entries.sort_by_key(|(name, _)| (name.span.file, name.span.start));
-        Some(Self(entries))
+        self.0.sort_by_key(|(name, _)| (name.span.file, name.span.start));
+        true
     }
 
     fn schema() -> Json {
@@ -267,14 +283,36 @@ pub(super) trait Table: Default {
     fn schema() -> Json;
 }
 
-/// Calls `take` with every key that `known` has, and reports the others. Gives back which keys were there.
+fn written_twice(again: Span, first: Span, reader: &mut Reader<'_>) {
+    let message = format!("`{}` is written twice", reader.name());
+    reader.report.push(
+        Problem::at(message, again)
+            .label("written again here")
+            .also(first, "first written here")
+            .help("a table stands once over all files: keep one of the two"),
+    );
+}
+
+/// Whether a table is written here (with a header, inline, or by keys of its own), not only named on the way to a subtable.
+pub(super) fn is_own(value: &Value<'_>, reader: &Reader<'_>) -> bool {
+    let Some(table) = value.get_ref().as_table() else {
+        return true;
+    };
+    let text = reader.sources.files.get(reader.file as usize).map(|file| file.text.as_bytes());
+    let header = text.and_then(|text| text.get(value.span().start)).is_some_and(|byte| matches!(byte, b'[' | b'{'));
+    header || table.values().any(|value| !value.get_ref().is_table())
+}
+
+/// Calls `take` with every key that `known` has, and reports the others. Gives back which keys were there. Where a key's subtables
+/// stand in another file than the key itself, `take` gets it again, told so; it says whether it could add them.
 pub(super) fn each_key<'v, 'i>(
     parts: &[Part<'v, 'i>],
     known: &[&'static str],
     reader: &mut Reader<'_>,
-    mut take: impl FnMut(&'static str, &'v Value<'i>, &mut Reader<'_>),
+    mut take: impl FnMut(&'static str, &'v Value<'i>, bool, &mut Reader<'_>) -> bool,
 ) -> BTreeMap<&'static str, Span> {
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeMap::<&'static str, Span>::new();
+    let mut own = Vec::new();
     let mut misspelt = Vec::new();
     for part in parts {
         reader.file = part.file;
@@ -290,18 +328,16 @@ pub(super) fn each_key<'v, 'i>(
                 }
                 continue;
             };
-            if let Some(first) = seen.insert(*known, span) {
-                let name = reader.name();
-                reader.report.push(
-                    Problem::at(format!("`{name}.{known}` is written twice"), span)
-                        .label("written again here")
-                        .also(first, "first written here")
-                        .help("a table stands once over all files: keep one of the two"),
-                );
-                continue;
-            }
             reader.trail.push((*known).to_owned());
-            take(known, value, reader);
+            let both_own = is_own(value, reader) && own.contains(known);
+            if is_own(value, reader) {
+                own.push(known);
+            }
+            let first = seen.get(known).copied();
+            if both_own || !take(known, value, first.is_some(), reader) {
+                written_twice(span, first.unwrap_or(span), reader);
+            }
+            seen.entry(known).or_insert(span);
             reader.trail.pop();
         }
     }
@@ -312,13 +348,11 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 19] = [
+const LATER: [&str; 14] = [
     "api_key",
     "compression",
-    "respond",
     "alarm",
     "basic",
-    "client_ca",
     "concurrency",
     "cors",
     "credential",
@@ -328,9 +362,6 @@ const LATER: [&str; 19] = [
     "max_body",
     "mtls",
     "ramp",
-    "redirect",
-    "request_headers",
-    "response_headers",
     "retries",
 ];
 
@@ -421,10 +452,14 @@ macro_rules! table {
                 )?)*];
                 let mut read = Self::default();
                 let before = reader.report.len();
-                let seen = $crate::config::read::each_key(parts, KEYS, reader, |key, value, reader| {
+                let seen = $crate::config::read::each_key(parts, KEYS, reader, |key, value, again, reader| {
                     $( if key == $crate::config::read::plain(stringify!($field)) {
+                        if again && let Some(field) = &mut read.$field {
+                            return $crate::config::read::Read::extend(&mut field.value, value, reader);
+                        }
                         read.$field = $crate::config::read::read_at(value, reader);
                     } )*
+                    true
                 });
                 let place = parts.first().map(|part| part.key);
                 $crate::config::read::missing(REQUIRED, &seen, place, reader);

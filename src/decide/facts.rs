@@ -17,3 +17,23 @@ pub struct Facts<'r> {
     pub query: Option<&'r str>,
     pub headers: &'r HeaderMap,
 }
+
+/// Who a caller proved to be: the certificate that it showed in the TLS handshake, verified against the listener's
+/// `client_ca`. The same for every request of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// RFC 4514: the most specific name first, special characters escaped (`CN=payments,O=Example Bank,C=CH`).
+    pub subject: String,
+    pub sans: Vec<San>,
+    /// SHA-256 over the certificate's DER.
+    pub sha256: [u8; 32],
+}
+
+/// One of a certificate's subject alternative names (RFC 5280 §4.2.1.6) that name a client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum San {
+    /// Lower case, as DNS names are compared.
+    Dns(String),
+    Uri(String),
+    Email(String),
+}

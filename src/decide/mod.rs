@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cookie;
 pub mod facts;
+pub mod fill;
 pub mod host;
 pub mod limit;
 pub mod path;
@@ -11,7 +12,7 @@ pub mod snapshot;
 pub mod split;
 pub mod verdict;
 
-pub use facts::Facts;
+pub use facts::{ClientCertificate, Facts, San};
 pub use snapshot::{Snapshot, compile};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 

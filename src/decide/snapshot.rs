@@ -5,9 +5,9 @@ use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method};
 
 use super::{
-    Facts, Now, Reason,
+    ClientCertificate, Facts, Now, Reason,
     client::{self, Clients},
-    host,
+    fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::{
     Config,
-    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Name, Route, RouteId},
+    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route, RouteId, Serves},
 };
 
 /// Everything that a decision needs of one config. Shared by all workers, swapped whole.
@@ -129,6 +129,8 @@ pub struct Request<'r> {
     pub listener: ListenerId,
     /// Who the connection is from (PROXY header, or the socket).
     pub peer: IpAddr,
+    /// What the caller proved by TLS; `None`: it showed no certificate, or the listener asks for none.
+    pub certificate: Option<&'r ClientCertificate>,
     pub method: &'r Method,
     /// Host or `:authority`, as sent; `None` only in HTTP/1.0.
     pub authority: Option<&'r str>,
@@ -148,8 +150,19 @@ pub struct Decision<'r> {
     pub host: Cow<'r, str>,
     /// Normalised; as sent where it has no normal form.
     pub path: Cow<'r, str>,
-    /// The version, or the refusal.
-    pub outcome: Result<Pick, Refusal>,
+    /// Where it goes, or the refusal.
+    pub outcome: Result<Goes, Refusal>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Goes {
+    /// To a version of the route's function.
+    Function(Pick),
+    /// Elsewhere: the caller is told the URL.
+    Redirect(String),
+    /// Nowhere: the route has an answer of its own.
+    Respond,
 }
 
 /// Why a request goes nowhere.
@@ -204,7 +217,7 @@ impl Snapshot {
         request: &Request<'r>,
         asker: Asker<'_>,
         decision: &mut Decision<'r>,
-    ) -> Result<Pick, Refusal> {
+    ) -> Result<Goes, Refusal> {
         if let Some(authority) = request.authority {
             decision.host = host::parse(authority).map_err(Refusal::bad)?.name;
         }
@@ -240,6 +253,19 @@ impl Snapshot {
             .map_or(Ok(()), |asks| asks.take(asker.now))
             .map_err(|refused| Refusal { limit: Some(refused), ..Reason::RateLimited.into() })?;
 
+        if let Some(maintenance) = self.maintenance(id)
+            && !maintenance.allow.contains(decision.client_ip)
+        {
+            return Err(Reason::Maintenance.into());
+        }
+        let function = match &route.serves {
+            Serves::Function(id) => *id,
+            Serves::Redirect(redirect) => {
+                let to = fill::location(redirect, route, &decision.host, &decision.path, request.query);
+                return Ok(Goes::Redirect(to));
+            }
+            Serves::Respond(_) => return Ok(Goes::Respond),
+        };
         let pick = PickFacts {
             pin: route.version,
             client_ip: decision.client_ip,
@@ -248,7 +274,13 @@ impl Snapshot {
             worker: asker.worker,
             dice: asker.dice,
         };
-        self.splits[route.function.index()].pick(&pick).ok_or_else(|| Reason::NoVersion.into())
+        self.splits[function.index()].pick(&pick).map(Goes::Function).ok_or_else(|| Reason::NoVersion.into())
+    }
+
+    /// The route's maintenance, or everyone's.
+    pub fn maintenance(&self, route: RouteId) -> Option<&Maintenance> {
+        let own = self.config.routes[route.index()].handling.maintenance.as_ref();
+        own.or(self.config.server.maintenance.as_ref())
     }
 
     /// The limits that a request is under, with its keys; `None`: none.

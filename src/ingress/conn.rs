@@ -12,10 +12,14 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
 use super::io::Transport;
-use crate::{config::model::ListenerTimeouts, decide::Now};
+use crate::{
+    config::model::ListenerTimeouts,
+    decide::{ClientCertificate, Now},
+};
 
 /// What a connection waits for: what its deadline is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +99,8 @@ pub struct Conn {
     streams: AtomicU32,
     /// The caller's address as functions are told it: the same for every request.
     ip_value: OnceLock<HeaderValue>,
+    /// What the caller proved in the TLS handshake.
+    certificate: OnceLock<Box<Certificate>>,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
 }
@@ -113,6 +119,30 @@ impl Info {
     /// The caller's address. A unix socket's peer is this machine.
     pub fn ip(&self) -> IpAddr {
         self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
+    }
+}
+
+/// A verified client certificate: once per connection, however many requests come on it.
+#[derive(Debug)]
+pub struct Certificate {
+    pub identity: ClientCertificate,
+    der: Box<[u8]>,
+    /// Made when the first function wants it.
+    header: OnceLock<HeaderValue>,
+}
+
+impl Certificate {
+    pub fn new(identity: ClientCertificate, der: &[u8]) -> Self {
+        Self { identity, der: der.into(), header: OnceLock::new() }
+    }
+
+    /// As functions are told it: RFC 9440 §2.1, a byte sequence of RFC 8941 §3.3.5.
+    pub fn header(&self) -> &HeaderValue {
+        self.header.get_or_init(|| {
+            let text = format!(":{}:", STANDARD.encode(&self.der));
+            // Colons and base64 always are a valid value.
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("::"))
+        })
     }
 }
 
@@ -143,6 +173,7 @@ impl Conn {
             left_over: Mutex::new(None),
             streams: AtomicU32::new(0),
             ip_value: OnceLock::new(),
+            certificate: OnceLock::new(),
             closing: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
@@ -253,6 +284,15 @@ impl Conn {
     /// The caller's address, in a header field's form.
     pub fn ip_value(&self) -> &HeaderValue {
         self.ip_value.get_or_init(|| ip_value(self.info.ip()))
+    }
+
+    /// Hands were shaken with a caller who proved to be somebody. The first call counts.
+    pub fn prove(&self, certificate: Certificate) {
+        let _ = self.certificate.set(Box::new(certificate));
+    }
+
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.get().map(|c| &**c)
     }
 
     /// Of h2: a request begins; the connection is no longer idle.

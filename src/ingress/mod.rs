@@ -1,5 +1,6 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
+mod answer;
 pub mod chunk;
 pub mod conn;
 mod ctx;
@@ -7,6 +8,7 @@ pub mod forward;
 pub mod head;
 pub mod io;
 pub mod live;
+mod on_platform;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;

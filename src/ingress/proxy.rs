@@ -10,48 +10,29 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    conn::{self, Conn, Ended, Phase, ip_value},
+    answer,
+    conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    on_platform,
+    reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
 };
 use crate::{
-    config::model::{Platform, Sizes},
+    config::model::Serves,
     decide::{
-        Class, Now, Reason,
-        snapshot::{Asker, Refusal, Request},
+        Reason,
+        snapshot::{Asker, Goes, Refusal, Request},
     },
-    platform::{
-        outcome::outcome,
-        sizes::{self, Part, TooLarge},
-    },
+    platform::sizes,
     upstream::{SHORTEST_IDLE, classify_error},
 };
 
 /// The platform's own name for a call, for callers.
 const X_PLATFORM_REQUEST_ID: &str = "X-Platform-Request-Id";
-
-/// Which connections may be used now: those made since the last turn of `age`, for they share this part of their pool's key.
-/// The others are not asked for again, and close as idle ones do. Workers take their turns one after the other.
-fn generation_of(now: Now, worker: usize, age: Duration) -> u64 {
-    let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1);
-    let offset = (worker as u64 % 8) * (age / 8);
-    // Spread over all bits: it is mixed into a hash.
-    (now.0.saturating_add(offset) / age).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn too_large(what: TooLarge) -> Refusal {
-    let reason = match what.part {
-        Part::Headers => Reason::HeadersTooLarge,
-        Part::Uri => Reason::UriTooLong,
-        Part::Body => Reason::BodyTooLarge,
-    };
-    Refusal { detail: what.to_string().into(), ..reason.into() }
-}
 
 /// What pingora is given: one per worker.
 pub struct Ingress;
@@ -73,8 +54,8 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
 }
 
 impl Ingress {
-    /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
@@ -86,7 +67,14 @@ impl Ingress {
             // HTTP/1 callers have the sweeper.
             session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
-        ctx.is_upgrade = Self::asks_for_websocket(session);
+        ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
+        if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
+            // Nothing behind reads the request as one that asks for a tunnel.
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        if io_of(session).is_some_and(|io| io.closes) {
+            session.set_keepalive(None);
+        }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
             session.as_downstream_mut().set_ignore_info_resp(true);
@@ -111,6 +99,7 @@ impl Ingress {
         let facts = Request {
             listener: live.listener(conn.info.listener),
             peer,
+            certificate: conn.certificate().map(|c| &c.identity),
             method: &request.method,
             authority,
             path: request.uri.path(),
@@ -125,6 +114,13 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
         }
+        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
+        if request.method == Method::OPTIONS && is_last() {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Ok(None);
+        }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
             Cow::Borrowed(host) => ctx.host_len = Some(host.len()),
@@ -134,19 +130,21 @@ impl Ingress {
         ctx.client = decision.client;
         ctx.route = decision.route;
         let outcome = decision.outcome;
-        if let (Ok(pick), Some(route)) = (&outcome, decision.route) {
-            let route = &snapshot.config.routes[route.index()];
-            let function = &snapshot.config.functions[route.function.index()];
+        if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
+            && let route = &snapshot.config.routes[route.index()]
+            && let Some(id) = route.function()
+        {
+            let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
             ctx.picked = Some(Picked {
-                function: route.function,
+                function: id,
                 version: pick.version,
                 picked_by: pick.picked_by,
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
-            live.handles.enter(worker, route.function, pick.version);
+            live.handles.enter(worker, id, pick.version);
             ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
@@ -155,7 +153,10 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
-        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
+        let outcome = outcome.and_then(|goes| {
+            Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            Ok(Some(goes))
+        });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
@@ -175,64 +176,61 @@ impl Ingress {
             None => request.headers.get(header::HOST).cloned(),
         };
         let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
+        let config = &live.snapshot.config;
+        let tells = ctx.route.is_some_and(|route| config.routes[route.index()].forward_client_cert);
         let caller = forward::Caller {
             ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
             is_trusted: from_trusted,
             tls: conn.info.tls,
             version: request.version,
+            host: ctx.asked_host.clone(),
+            is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
+            certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
-        let function = &live.snapshot.config.functions[picked.function.index()];
+        let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
         forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
-        Self::fits(request, platform).map_err(too_large)
-    }
-
-    /// Whether the platform takes as much as this: asked before a call is made that is billed.
-    fn fits(request: &RequestHeader, platform: &Platform) -> Result<(), TooLarge> {
-        if platform.sizes == Sizes::default() {
-            return Ok(());
+        let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
+        if let Some(edits) = edits {
+            answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
         }
-        sizes::uri(platform, request.uri.path_and_query().map_or("/", |target| target.as_str()))?;
-        sizes::headers(platform, &request.headers)?;
-        let length = request.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
-        sizes::body(platform, length.unwrap_or(0))
+        on_platform::fits(request, platform)
     }
 
-    /// How a call ended, where rules say so. The status becomes an honest one, where that is asked for; the body stays the
-    /// function's own: who reads its errors goes on doing so, streams go on, and the connection can be kept.
-    fn judge(response: &mut ResponseHeader, platform: &Platform) -> Result<Option<Class>> {
-        let Some(outcome) = outcome(platform, response.status.as_u16(), &response.headers) else { return Ok(None) };
-        let Some(answer) = outcome.answer else { return Ok(Some(outcome.class)) };
-        // RFC 9110 §6.4.1: these came without a body, which the new status would have.
-        if matches!(response.status.as_u16(), 204 | 205 | 304) {
-            response.insert_header(header::CONTENT_LENGTH, "0")?;
+    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
+    async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
+        let header = reply::options(&ctx.request_id)?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
         }
-        response.set_status(answer)?;
-        // It was meant for a success.
-        response.insert_header(header::CACHE_CONTROL, "no-store")?;
-        Ok(Some(outcome.class))
+        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
+        session.as_downstream_mut().finish_body().await
     }
 
-    /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
-    /// nothing behind reads the request as one that asks for it (RFC 9110 §7.8: it needs the connection option, and HTTP/1.1).
-    fn asks_for_websocket(session: &mut Session) -> bool {
-        let request = session.req_header();
-        let Some(upgrade) = request.headers.get(header::UPGRADE) else { return false };
-        let asks = request.version == Version::HTTP_11
-            && upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-            && request.headers.get_all(header::CONNECTION).iter().any(|value| {
-                value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-            });
-        if !asks {
-            session.req_header_mut().remove_header(&header::UPGRADE);
+    /// [`forward::edit_response`], and why nothing of the answer goes on; before it, what of the answer is taken down.
+    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
+        let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else {
+            return Error::e_explain(ErrorType::InternalError, "an answer to a request that went nowhere");
+        };
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let platform = &function.platform;
+        if !response.status.is_informational() {
+            let names = &platform.request_id.headers;
+            ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            ctx.outcome = on_platform::judge(response, platform)?;
         }
-        asks
+        let to_h2 = session.req_header().version == Version::HTTP_2;
+        let from = &function.versions[picked.version.index()].url.host;
+        forward::edit_response(response, to_h2, platform, from).map_err(|what| {
+            ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
+            Error::explain(ErrorType::InvalidHTTPHeader, what)
+        })
     }
 
-    /// Answers with a refusal; the connection may be kept if the request was read to its end.
+    /// Answers with a refusal.
     async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
         let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
             (Some(live), Some(route), Some(refused)) => {
@@ -240,12 +238,53 @@ impl Ingress {
             }
             _ => None,
         };
-        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if refusal.reason == Reason::Maintenance
+            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
+            && let Some(maintenance) = live.snapshot.maintenance(route)
+        {
+            answer::maintenance(&mut answer, maintenance, session.req_header())?;
+        }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
+        Self::send(session, ctx, answer).await
+    }
+
+    /// Answers in a function's place: the route redirects, or has an answer of its own.
+    async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
+        let live = ctx.live()?.clone();
+        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
+        let method = &session.req_header().method;
+        let answer = match (goes, &route.serves) {
+            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
+                answer::redirect(&to, redirect.status, &ctx.request_id)?
+            }
+            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
+            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
+        };
+        Self::send(session, ctx, answer).await
+    }
+
+    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
+    fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
+        let config = &live.snapshot.config;
+        let handling = &config.routes[route.index()].handling;
+        if handling.response_headers.is_none() && handling.security_headers.is_none() {
+            return Ok(());
+        }
+        let is_secure = conn.info.tls
+            || (config.server.trusted_proxies.contains(conn.info.ip())
+                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
+        answer::dress(head, handling, is_secure)
+    }
+
+    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
+        Self::dress(session, ctx, &mut answer.header)?;
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
@@ -307,11 +346,13 @@ impl ProxyHttp for Ingress {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Err(refusal) = Self::decide(session, ctx) else {
-            return Ok(false);
-        };
-        // Large, and not for ordinary requests: in a box of its own.
-        Box::pin(Self::refuse(session, ctx, refusal)).await?;
+        // Answers of our own are large, and not for ordinary requests: in a box each.
+        match Self::decide(session, ctx) {
+            Ok(Some(Goes::Function(_))) => return Ok(false),
+            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+        }
         Ok(true)
     }
 
@@ -360,7 +401,7 @@ impl ProxyHttp for Ingress {
             peer.group_key = live::roll();
             peer.options.idle_timeout = Some(SHORTEST_IDLE);
         } else if let Some(age) = function.pool.age {
-            peer.group_key ^= generation_of(ctx.attempt_started, ctx.worker, age);
+            peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
         Ok(peer)
     }
@@ -423,7 +464,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Ok(());
+            return Self::edit_response(response, session, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -431,6 +472,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
+        Self::edit_response(response, session, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -438,17 +480,12 @@ impl ProxyHttp for Ingress {
             return Ok(());
         };
         let function = &live.snapshot.config.functions[picked.function.index()];
-        let headers = &function.platform.request_id.headers;
-        ctx.platform_request_id = headers.iter().find_map(|name| response.headers.get(name).cloned());
-        ctx.outcome = Self::judge(response, &function.platform)?;
         let timeouts = &function.timeouts;
         ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
         if status == 101 {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        let from = &function.versions[picked.version.index()].url;
-        forward::edit_response(response, ctx.is_h2, &function.platform, from);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
@@ -459,6 +496,7 @@ impl ProxyHttp for Ingress {
         if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
             response.insert_header(X_PLATFORM_REQUEST_ID, id.clone())?;
         }
+        Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

@@ -117,6 +117,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
+        // No function was asked: a `respond` says so.
+        (Some(status), None) if ctx.picked.is_none() && status >= 500 => Class::Config,
+        (Some(429), None) if ctx.picked.is_none() => Class::ClientError,
         (Some(status), None) => ctx.outcome.unwrap_or_else(|| by_status(status)),
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, Receipt, ReloadResult, generations::Author};
 use crate::{
-    admin::{Backend, ListenerStatus, Outcome, Receipt as Told, Status},
+    admin::{Backend, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
     config::{
         SecretRef,
         changes::Change,
@@ -104,6 +104,16 @@ impl Backend for Board {
                     address: address.to_string(),
                     tls: *tls,
                     connections: u64::try_from(counts.open()).unwrap_or(0),
+                })
+                .collect(),
+            functions: live
+                .handles
+                .versions()
+                .map(|(function, version, share, in_flight)| VersionStatus {
+                    function: function.to_string(),
+                    version: version.to_string(),
+                    weight: f64::from(share.0) / 100.0,
+                    in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
             last_reload: changing.last.clone(),

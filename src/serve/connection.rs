@@ -8,6 +8,7 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
+    time::SystemTime,
 };
 
 use bytes::{Buf, BytesMut};
@@ -19,7 +20,10 @@ use pingora_core::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
-use super::listener::{Counted, Refused, Settings};
+use super::{
+    identity,
+    listener::{Counted, Refused, Settings},
+};
 use crate::ingress::{
     Proxy,
     conn::{Conn, Ended, Info, ListenerKey, Phase},
@@ -92,10 +96,19 @@ async fn set_up(
         }
     }
     if let Some(tls) = &settings.tls {
-        let accept = TlsAcceptor::from(tls.clone()).accept(wire);
+        let accept = TlsAcceptor::from(tls.config.clone()).accept(wire);
         let Some(Ok(stream)) = in_time(&conn, accept).await else {
             return Err(Refused::Handshake);
         };
+        if let Some(der) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+            match identity::read(der, SystemTime::now()) {
+                Ok(certificate) => conn.prove(certificate),
+                Err(error) => {
+                    tracing::debug!(%error, "connection refused");
+                    return Err(Refused::Handshake);
+                }
+            }
+        }
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let transport = Transport::Tls(Box::new(stream));
         return Ok(if h2 { Ready::H2(Io::http2(transport, conn)) } else { Ready::Http1(Io::http1(transport, conn)) });

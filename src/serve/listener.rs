@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     bind::Listening,
     connection::{self, Accepted},
+    tls::Tls,
     workers::{Worker, Workers},
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
 /// What a config says of a listener, ready for a connection.
 #[derive(Debug)]
 pub struct Settings {
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Tls>,
     pub proxy_protocol: Option<Networks>,
     pub h2c: bool,
     pub max_connections: Option<usize>,
@@ -42,7 +43,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn of(listener: &Listener, tls: Option<Arc<rustls::ServerConfig>>, counts: Arc<ListenerCounts>) -> Self {
+    pub fn of(listener: &Listener, tls: Option<Tls>, counts: Arc<ListenerCounts>) -> Self {
         Self {
             tls,
             proxy_protocol: listener.proxy_protocol.clone(),
@@ -54,9 +55,10 @@ impl Settings {
     }
 
     /// Whether a connection that was accepted by these settings would come in by `listener`'s the same way. Else it may
-    /// hold what is no longer allowed: plain text, or an address that a peer told who may not.
-    pub fn same_ways(&self, listener: &Listener) -> bool {
-        self.tls.is_some() != listener.tls.is_empty()
+    /// hold what is no longer allowed: plain text, an address that a peer told who may not, or the word of an authority that is
+    /// no longer believed.
+    pub fn same_ways(&self, listener: &Listener, tls: Option<&Tls>) -> bool {
+        self.tls.as_ref().map(|t| &t.trust) == tls.map(|t| &t.trust)
             && self.proxy_protocol == listener.proxy_protocol
             && (self.h2c == listener.h2c || self.tls.is_some())
     }

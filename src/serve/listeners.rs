@@ -17,6 +17,7 @@ use tokio::{runtime, runtime::Handle, sync::watch};
 use super::{
     bind::{SocketFile, bind, cannot_listen},
     listener::{Open, Settings, Shared, Socket, Total, watched},
+    tls::AllTls,
     workers::Workers,
 };
 use crate::{
@@ -111,7 +112,7 @@ impl Listeners {
     /// # Errors
     ///
     /// Which listener can't be had, and why. Everything is as before then.
-    pub fn plan(&self, config: &Config, admin: Option<BorrowedFd<'_>>) -> Result<Plan, String> {
+    pub fn plan(&self, config: &Config, tls: &AllTls, admin: Option<BorrowedFd<'_>>) -> Result<Plan, String> {
         let has_port_0 = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(a) if a.port() == 0);
         let wanted: HashSet<&ListenAddress> =
             config.listeners.iter().map(|l| &l.address).filter(|a| !has_port_0(a)).collect();
@@ -129,7 +130,7 @@ impl Listeners {
         let held: HashSet<&ListenAddress> = self.serving.values().map(|s| &s.address).collect();
         let step = |listener: &Listener| {
             if let Some(serving) = self.serving.get(&listener.name).filter(|s| s.address == listener.address) {
-                let same = serving.open.present().settings.load().same_ways(listener);
+                let same = serving.open.present().settings.load().same_ways(listener, tls.get(&listener.name));
                 return Ok(if same { Step::Keep } else { Step::Renew });
             }
             if wanted.contains(&listener.address) && held.contains(&listener.address) {
@@ -167,21 +168,12 @@ impl Listeners {
     }
 
     /// Makes the listeners as `config` says. Nothing here fails.
-    pub fn apply(
-        &mut self,
-        config: &Config,
-        plan: Plan,
-        keys: &Keys,
-        mut tls: Vec<Option<Arc<rustls::ServerConfig>>>,
-        handles: &Handles,
-    ) {
+    pub fn apply(&mut self, config: &Config, plan: Plan, keys: &Keys, tls: &AllTls, handles: &Handles) {
         let mut old = std::mem::take(&mut self.serving);
-        tls.resize(config.listeners.len(), None);
         let ids = (0..).map(ListenerId);
-        for ((((listener, step), &key), tls), id) in config.listeners.iter().zip(plan.0).zip(&keys.of).zip(tls).zip(ids)
-        {
+        for (((listener, step), &key), id) in config.listeners.iter().zip(plan.0).zip(&keys.of).zip(ids) {
             let name = &listener.name;
-            let settings = Arc::new(Settings::of(listener, tls, handles.listener(id).clone()));
+            let settings = Arc::new(Settings::of(listener, tls.get(name).cloned(), handles.listener(id).clone()));
             let shared = || Arc::new(Shared::new(name.clone(), key, settings.clone()));
             let held = match &step {
                 Step::Keep | Step::Renew => old.remove(name),

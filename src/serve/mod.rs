@@ -9,6 +9,7 @@ mod board;
 mod connection;
 pub mod generations;
 mod h2;
+mod identity;
 mod listener;
 mod listeners;
 pub mod notify;

@@ -26,7 +26,8 @@ use super::{
     generations::{Author, Generations, StateError},
     listener::Total,
     listeners::{Listeners, Plan},
-    notify, requests, tls,
+    notify, requests,
+    tls::{self, AllTls},
     watch::WatchSet,
     workers::{Roots, Running, Workers},
 };
@@ -74,6 +75,7 @@ pub struct Service {
     running: Running,
     listeners: Listeners,
     admin: AdminServing,
+    tls: AllTls,
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
@@ -85,7 +87,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
-    tls: Vec<Option<Arc<rustls::ServerConfig>>>,
+    tls: AllTls,
     plan: Plan,
     sink: Option<Sink>,
     admin: Option<AdminSocket>,
@@ -134,6 +136,7 @@ impl Service {
             running,
             listeners,
             admin,
+            tls: AllTls::default(),
             roots,
             also_watched: Vec::new(),
             read_at,
@@ -141,11 +144,11 @@ impl Service {
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
-        let tls = service.tls_configs(&service.loaded).map_err(|e| anyhow!(e))?;
+        service.tls = tls::prepare(&service.loaded, &service.tls).map_err(|e| anyhow!(e))?;
         let config = &service.loaded.config;
-        let plan = service.listeners.plan(config, None).map_err(|e| anyhow!(e))?;
+        let plan = service.listeners.plan(config, &service.tls, None).map_err(|e| anyhow!(e))?;
         let keys = service.listeners.keys(config, &plan);
-        service.listeners.apply(config, plan, &keys, tls, &service.board.live.load().handles);
+        service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
         service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
         service.show();
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
@@ -300,14 +303,14 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
-        let tls = self.tls_configs(loaded)?;
+        let tls = tls::prepare(loaded, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
             None
         } else {
             Some(AccessLog::prepare(&config.log).map_err(|e| format!("log.access: {e}"))?)
         };
         let admin_moves = config.admin.address != self.admin.address;
-        let plan = self.listeners.plan(config, admin_moves.then(|| self.admin.held.as_fd()))?;
+        let plan = self.listeners.plan(config, &tls, admin_moves.then(|| self.admin.held.as_fd()))?;
         let admin =
             if admin_moves { Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()))?) } else { None };
         let roots = roots_for(config);
@@ -360,25 +363,11 @@ impl Service {
                 file.remove();
             }
         }
-        self.listeners.apply(&config, plan, &keys, tls, &handles);
+        self.listeners.apply(&config, plan, &keys, &tls, &handles);
+        self.tls = tls;
         self.loaded = Loaded { config, ..loaded };
         self.show();
         changes
-    }
-
-    fn tls_configs(&self, loaded: &Loaded) -> Result<Vec<Option<Arc<rustls::ServerConfig>>>, String> {
-        loaded
-            .config
-            .listeners
-            .iter()
-            .map(|listener| {
-                if listener.tls.is_empty() {
-                    return Ok(None);
-                }
-                let keys = listener.tls.iter().filter_map(|files| loaded.material.key(files).cloned()).collect();
-                tls::server_config(keys).map(Some).map_err(|e| format!("listener {}: {e}", listener.name))
-            })
-            .collect()
     }
 
     /// Keeps the texts of the present generation.

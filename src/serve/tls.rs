@@ -1,57 +1,168 @@
 //! A listener's certificates → what rustls serves them with.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use rustls::{
-    ServerConfig,
-    server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions},
+    RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    crypto::{
+        CryptoProvider,
+        ring::{self, cipher_suite, kx_group},
+    },
+    server::{
+        ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
+        WebPkiClientVerifier,
+    },
     sign::CertifiedKey,
+    version::{TLS12, TLS13},
 };
+use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use crate::{config::Loaded, observe::metrics::CertificateExpiry};
+use crate::{
+    config::{
+        Loaded, Material,
+        model::{ClientAuthNeed, Listener, Name, TlsProfile},
+    },
+    observe::metrics::CertificateExpiry,
+};
 
-/// What survives every reload: tickets and sessions of callers who come back.
+/// What a listener serves TLS with.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub config: Arc<ServerConfig>,
+    pub trust: Trust,
+    resumption: Resumption,
+}
+
+/// By the listener's name.
+pub type AllTls = HashMap<Name, Tls>;
+
+/// Whom a listener believes: what began under one trust means nothing under another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust(Option<[u8; 32]>);
+
+impl Trust {
+    fn of(need: ClientAuthNeed, authorities: &[CertificateDer<'_>]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update([need as u8]);
+        // Their order has no meaning.
+        let mut hashes: Vec<_> = authorities.iter().map(Sha256::digest).collect();
+        hashes.sort_unstable();
+        for hash in hashes {
+            hasher.update(hash);
+        }
+        Self(Some(hasher.finalize().into()))
+    }
+}
+
+/// How callers come back: alike for all workers, and kept over reloads for as long as the listener's trust is the same.
+///
+/// One per listener: a ticket holds the identity that was proved when its session began, and rustls doesn't verify it again.
+/// Another listener's tickets can't be read, and so mean nothing.
+#[derive(Debug, Clone)]
 struct Resumption {
     ticketer: Arc<dyn ProducesTickets>,
     sessions: Arc<dyn StoresServerSessions>,
 }
 
-/// TLS 1.2 sessions that are remembered for callers who don't take tickets.
+/// TLS 1.2 sessions that a listener remembers for callers who don't take tickets.
 const SESSIONS: usize = 10_240;
 
-fn resumption() -> Result<&'static Resumption, rustls::Error> {
-    static ONE: OnceLock<Resumption> = OnceLock::new();
-    if let Some(one) = ONE.get() {
-        return Ok(one);
+impl Resumption {
+    fn new() -> Result<Self, rustls::Error> {
+        // With keys of its own, changed every six hours and forgotten after twelve.
+        let ticketer = ring::Ticketer::new()?;
+        Ok(Self { ticketer, sessions: ServerSessionMemoryCache::new(SESSIONS) })
     }
-    // Keys of its own, changed every six hours, alike for all listeners and workers: a caller may come back anywhere.
-    let ticketer = rustls::crypto::ring::Ticketer::new()?;
-    Ok(ONE.get_or_init(|| Resumption { ticketer, sessions: ServerSessionMemoryCache::new(SESSIONS) }))
 }
 
-/// Builds what a listener serves TLS with. `keys` in the order of the config: the first is for callers without a known name.
+/// Builds what the listeners of a config serve TLS with; callers who know a listener of `previous` may come back to it.
 ///
 /// # Errors
 ///
-/// The crypto provider has no randomness, or does not know a protocol version.
-pub fn server_config(keys: Vec<Arc<CertifiedKey>>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let resumption = resumption()?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+/// The crypto provider has no randomness, or an authority can't be used.
+pub fn prepare(loaded: &Loaded, previous: &AllTls) -> Result<AllTls, String> {
+    let listeners = loaded.config.listeners.iter().filter(|listener| !listener.tls.is_empty());
+    listeners
+        .map(|listener| {
+            let made = one(listener, &loaded.material, previous.get(&listener.name));
+            Ok((listener.name.clone(), made.map_err(|e| format!("listener {}: {e}", listener.name))?))
+        })
+        .collect()
+}
+
+fn one(listener: &Listener, material: &Material, previous: Option<&Tls>) -> Result<Tls, String> {
+    let told = |error: rustls::Error| error.to_string();
+    let provider = Arc::new(provider(listener.tls_profile));
+    let (verifier, trust) = match &listener.client_auth {
+        None => (WebPkiClientVerifier::no_client_auth(), Trust(None)),
+        Some(auth) => {
+            let authorities = material.authority(&auth.ca).ok_or("its client_ca was not read")?;
+            let mut roots = RootCertStore::empty();
+            for authority in authorities {
+                roots.add(authority.clone()).map_err(told)?;
+            }
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            let builder = match auth.need {
+                ClientAuthNeed::Required => builder,
+                ClientAuthNeed::Optional => builder.allow_unauthenticated(),
+            };
+            (builder.build().map_err(|e| e.to_string())?, Trust::of(auth.need, authorities))
+        }
+    };
+    let resumption = match previous.filter(|previous| previous.trust == trust) {
+        Some(previous) => previous.resumption.clone(),
+        None => Resumption::new().map_err(told)?,
+    };
+    let keys = listener.tls.iter().filter_map(|files| material.key(files).cloned()).collect();
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
+        .with_protocol_versions(versions(listener.tls_profile))
+        .map_err(told)?
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(BySni::new(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = resumption.ticketer.clone();
     config.session_storage = resumption.sessions.clone();
     // One ticket is what a caller uses; each more costs as much as the first.
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    Ok(Tls { config: Arc::new(config), trust, resumption })
+}
+
+fn versions(profile: TlsProfile) -> &'static [&'static SupportedProtocolVersion] {
+    static MODERN: [&SupportedProtocolVersion; 1] = [&TLS13];
+    static INTERMEDIATE: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match profile {
+        TlsProfile::Modern => &MODERN,
+        TlsProfile::Intermediate => &INTERMEDIATE,
+    }
+}
+
+/// Ciphers and key exchange as Mozilla's server-side TLS guidelines 5.7 have them. Written out: what rustls comes to
+/// offer by itself is another matter. Theirs has DHE too, which rustls never had.
+fn provider(profile: TlsProfile) -> CryptoProvider {
+    const TLS13_SUITES: [SupportedCipherSuite; 3] = [
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    const TLS12_SUITES: [SupportedCipherSuite; 6] = [
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let mut suites = TLS13_SUITES.to_vec();
+    if profile == TlsProfile::Intermediate {
+        suites.extend(TLS12_SUITES);
+    }
+    CryptoProvider {
+        cipher_suites: suites,
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        ..ring::default_provider()
+    }
 }
 
 /// Picks the certificate by the name that the caller asks for (RFC 6066 §3).

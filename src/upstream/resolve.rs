@@ -254,12 +254,16 @@ impl Follow {
                 "name has not resolved for too long, its last addresses are given up"
             );
         } else if !self.failing {
-            warn!(
-                name = &*self.name,
-                reason = why,
-                kept = ?self.last.all(),
-                "name does not resolve, its last addresses stay in use"
-            );
+            let kept = self.last.all();
+            if kept.is_empty() {
+                warn!(
+                    name = &*self.name,
+                    reason = why,
+                    "name does not resolve: its requests are refused until it does"
+                );
+            } else {
+                warn!(name = &*self.name, reason = why, ?kept, "name does not resolve, its last addresses stay in use");
+            }
         }
         self.failing = true;
         let kept = self.last.all();

@@ -180,7 +180,8 @@ async fn a_unix_socket_changes_its_mode_and_its_path_and_goes() {
     assert!(!two.exists());
     gateway.edit(|text| format!("{text}\n{listener}")).await;
     assert_eq!(Connection::unix(&two).await.send("/").await.text(), "all");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The old one says so when it is gone, and its path with it.
+    gateway.says(&["no longer listening", "listener=a", "two.sock"]).await;
     assert!(two.exists(), "it was taken for the old one");
 }
 

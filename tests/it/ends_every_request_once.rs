@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, Gateway, Origin, PATIENCE, Reply, eventually, gate, gateway, get, h2::H2, origin, post, reply::Cut,
+    Connection, Gateway, Origin, PATIENCE, Reply, eventually, gate, gateway, get,
+    h2::H2,
+    origin, post,
+    reply::{Cut, Gate},
     request, when,
 };
 
@@ -29,12 +32,14 @@ async fn in_front(function: Origin, more: &str) -> (Gateway, Origin) {
     (gateway, function)
 }
 
-/// Nothing is under way any more, and the log has so many lines, now and a moment later.
-async fn all_told(gateway: &Gateway, lines: usize) -> Vec<serde_json::Value> {
-    gateway.counts("gatepost_in_flight", &[], 0.0).await;
-    gateway.log(lines).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    gateway.log(lines).await
+/// Answers `/waits` when the door opens, and all else with more than anybody reads.
+async fn waits_or_floods(door: &Gate) -> Origin {
+    let door = door.clone();
+    let function = origin().answers(move |seen| match seen.target.as_str() {
+        "/waits" => Reply::text("late").after(&door),
+        _ => Reply::made(1 << 28),
+    });
+    function.start().await
 }
 
 // One line each.
@@ -42,17 +47,7 @@ async fn all_told(gateway: &Gateway, lines: usize) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn callers_that_go_away_leave_one_line_each_and_no_gauge() {
     let door = gate();
-    let function = origin()
-        .answers({
-            let door = door.clone();
-            move |seen| match seen.target.as_str() {
-                "/waits" => Reply::text("late").after(&door),
-                _ => Reply::made(1 << 28),
-            }
-        })
-        .start()
-        .await;
-    let (gateway, function) = in_front(function, "").await;
+    let (gateway, function) = in_front(waits_or_floods(&door).await, "").await;
     // In the middle of its body, while it waits, and in the middle of its answer.
     let mut sends = gateway.connect().await;
     sends.write("POST /sends HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
@@ -62,9 +57,9 @@ async fn callers_that_go_away_leave_one_line_each_and_no_gauge() {
     reads.begin("/reads").await;
     eventually("two reached the function", async || when(function.requests() == 2)).await;
     drop((sends, waits, reads));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.turn().await;
     door.open();
-    let lines = all_told(&gateway, 3).await;
+    let lines = gateway.all_told(3).await;
     for line in &lines {
         // The one that waits has closed before its answer: that it got it nobody can tell.
         let expected = if line["path"] == "/waits" { ["ok", "aborted"] } else { ["aborted"; 2] };
@@ -75,17 +70,7 @@ async fn callers_that_go_away_leave_one_line_each_and_no_gauge() {
 #[tokio::test]
 async fn h2_streams_that_are_reset_leave_one_line_each_and_no_gauge() {
     let door = gate();
-    let function = origin()
-        .answers({
-            let door = door.clone();
-            move |seen| match seen.target.as_str() {
-                "/waits" => Reply::text("late").after(&door),
-                _ => Reply::made(1 << 28),
-            }
-        })
-        .start()
-        .await;
-    let (gateway, function) = in_front(function, "").await;
+    let (gateway, function) = in_front(waits_or_floods(&door).await, "").await;
     let h2 = H2::plain(gateway.address("in")).await;
     let (sends, sent) = h2.start(post("/sends"));
     let sent = tokio::spawn(sent);
@@ -100,7 +85,7 @@ async fn h2_streams_that_are_reset_leave_one_line_each_and_no_gauge() {
     sent.abort();
     waits.abort();
     drop(reads);
-    let lines = all_told(&gateway, 3).await;
+    let lines = gateway.all_told(3).await;
     assert!(lines.iter().all(|line| line["class"] == "aborted"), "{lines:#?}");
     // The connection serves on.
     drop(sends);
@@ -126,7 +111,7 @@ async fn an_h2_connection_that_is_cut_ends_all_its_requests() {
     for one in waiting {
         one.abort();
     }
-    let lines = all_told(&gateway, 5).await;
+    let lines = gateway.all_told(5).await;
     assert!(lines.iter().all(|line| line["class"] == "aborted"), "{lines:#?}");
 }
 
@@ -139,7 +124,7 @@ async fn requests_that_h2_refuses_are_told_as_well() {
         assert_eq!(answer.status, 405, "{method}: {answer:?}");
         assert!(answer.fields.has("allow"), "{answer:?}");
     }
-    let lines = all_told(&gateway, 2).await;
+    let lines = gateway.all_told(2).await;
     assert!(lines.iter().all(|line| line["reason"] == "method_not_allowed"), "{lines:#?}");
     assert_eq!(function.requests(), 0);
     assert_eq!(h2.send("/").await.status, 200);
@@ -176,7 +161,7 @@ async fn an_early_answer_to_a_caller_that_waits_for_100_is_an_answer() {
     assert_eq!((answer.status, answer.text().as_str()), (417, "no"));
     // The caller keeps its body to itself and goes: nothing was broken off.
     drop(connection);
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!((&lines[0]["status"], &lines[0]["class"]), (&417.into(), &"client_error".into()), "{}", lines[0]);
 }
 
@@ -254,7 +239,7 @@ async fn what_a_caller_sends_ahead_of_the_101_arrives_behind_it() {
     connection.write(HI).await;
     eventually("the function has the request", async || when(function.requests() == 1)).await;
     connection.write(HI).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.turn().await;
     door.open();
     assert_eq!(connection.answer_head("GET").await.unwrap().status(), 101);
     let mut heard = Vec::new();
@@ -264,7 +249,7 @@ async fn what_a_caller_sends_ahead_of_the_101_arrives_behind_it() {
     }
     assert_eq!(heard, [[0x81, 2, b'h', b'i'], [0x81, 2, b'h', b'i']].concat());
     drop(connection);
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!(lines[0]["status"], 101);
 }
 
@@ -284,7 +269,7 @@ async fn a_tunnel_ends_when_either_side_closes() {
     function_goes.write([0x88, 0x80, 0, 0, 0, 0]).await;
     let (heard, closed) = function_goes.wire.rest(PATIENCE).await;
     assert_eq!((heard.as_slice(), closed), ([0x88, 0].as_slice(), true));
-    let lines = all_told(&gateway, 2).await;
+    let lines = gateway.all_told(2).await;
     assert!(lines.iter().all(|line| line["class"] == "ok"), "{lines:#?}");
 }
 
@@ -313,7 +298,7 @@ async fn a_101_of_another_version_is_a_502() {
     let mut connection = gateway.connect().await;
     connection.write(ASKS).await;
     connection.answer().await.is_problem(502, "upstream_reset");
-    all_told(&gateway, 1).await;
+    gateway.all_told(1).await;
     other.write(ASKS).await;
     assert_eq!(other.answer().await.status, 502);
 }
@@ -345,7 +330,7 @@ async fn pipelined_requests_are_all_answered_in_order() {
         let body = if n % 3 == 0 { "" } else { "body" };
         assert_eq!(connection.answer().await.text(), format!("/{n} {body}"));
     }
-    all_told(&gateway, 50).await;
+    gateway.all_told(50).await;
 }
 
 #[tokio::test]
@@ -363,7 +348,7 @@ async fn a_caller_that_closes_its_side_gets_all_answers_it_asked_for() {
     connection.write("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     connection.wire.half_close().await.unwrap();
     eventually("the first is under way", async || when(function.requests() == 1)).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.turn().await;
     door.open();
     assert_eq!(connection.answer().await.text(), "/1");
     match connection.try_answer("GET").await {
@@ -430,7 +415,7 @@ async fn a_body_that_stalls_is_a_408() {
         let said = gateway.raw(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}")).await;
         assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("request_timeout"), "{said}");
     }
-    let lines = all_told(&gateway, 2).await;
+    let lines = gateway.all_told(2).await;
     assert!(lines.iter().all(|line| line["reason"] == "request_timeout"), "{lines:#?}");
     assert_eq!(function.requests(), 0);
 }
@@ -443,7 +428,7 @@ async fn a_caller_that_stops_reading_is_cut_off() {
     let start = Instant::now();
     eventually("the function is let go", async || when(function.open() == 0)).await;
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!(lines[0]["class"], "aborted", "{}", lines[0]);
 }
 
@@ -455,7 +440,7 @@ async fn an_h2_caller_that_stops_reading_is_cut_off() {
     drop(feed);
     let coming = coming.await.unwrap();
     eventually("the function is let go", async || when(function.open() == 0)).await;
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!(lines[0]["class"], "aborted", "{}", lines[0]);
     drop(coming);
 }
@@ -469,7 +454,7 @@ async fn a_function_that_hangs_keeps_no_caller_that_closed_its_side() {
     connection.write(get("/").bytes()).await;
     connection.wire.half_close().await.unwrap();
     connection.until_closed().await;
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!((&lines[0]["class"], &lines[0]["path"]), (&"timeout".into(), &"/".into()), "{}", lines[0]);
 }
 
@@ -486,7 +471,7 @@ async fn a_function_that_takes_no_more_of_a_body_is_let_go() {
     let start = Instant::now();
     let _ = connection.try_send(post("/").body(vec![0; 48 << 20])).await;
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
-    let lines = all_told(&gateway, 1).await;
+    let lines = gateway.all_told(1).await;
     assert_eq!(lines[0]["class"], "timeout", "{}", lines[0]);
 }
 
@@ -536,7 +521,7 @@ async fn spoiled(reply: Reply, timeouts: &str, h2: bool) -> (Duration, u16, serd
         gateway.connect().await.try_send(get("/")).await.map_or(0, |answer| answer.status)
     };
     let spent = start.elapsed();
-    let line = all_told(&gateway, 1).await.remove(0);
+    let line = gateway.all_told(1).await.remove(0);
     (spent, status, line)
 }
 

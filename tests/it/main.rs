@@ -3,7 +3,7 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
-mod a_demo_shows_the_main_job;
+mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
@@ -35,6 +35,8 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod passes_on_only_what_is_meant;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
@@ -50,6 +52,8 @@ mod says_why_it_does_not_start;
 mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
+#[cfg(test)]
+mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]

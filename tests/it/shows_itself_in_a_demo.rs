@@ -1,72 +1,93 @@
-//! `gatepost demo`: every line that it prints to be tried works when it is typed as it stands.
+//! `gatepost demo`: the main job within a minute, without a word of manual; and every line that it prints to be tried works when it is
+//! typed as it stands.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::harness::{eventually, when};
+use crate::harness::{Connection, demo::Demo, eventually, get, when};
 
-struct Demo {
-    child: Child,
-    said: Arc<Mutex<Vec<String>>>,
-    _dir: TempDir,
+/// How many of so many calls reach v2.
+async fn of_v2(address: SocketAddr, calls: usize) -> usize {
+    let mut caller = Connection::open(address).await;
+    let mut reached = 0;
+    for _ in 0..calls {
+        let answer = caller.send("/version").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let version = answer.json()["version"].clone();
+        assert_eq!(answer.header("x-version"), version.as_str());
+        reached += usize::from(version == "v2");
+    }
+    reached
 }
 
-impl Demo {
-    /// A demo in a folder of the test's; a blank in its name must not hurt.
-    async fn start() -> Self {
-        let dir = TempDir::with_prefix("gatepost demo-").unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
-            .args(["demo", "--port", "0", "--for", "2m", "--config-dir"])
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = Arc::<Mutex<Vec<String>>>::default();
-        let (stdout, lines) = (child.stdout.take().unwrap(), said.clone());
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
-        let demo = Self { child, said, _dir: dir };
-        demo.says("Ctrl-C").await;
-        demo
-    }
+#[tokio::test]
+async fn the_weight_is_edited_and_the_split_follows() {
+    let mut demo = Demo::start(&["--for", "5m"]);
+    let address: SocketAddr = demo.told(" at http://").await.parse().unwrap();
+    // Quoted for a shell, since the folder's name has a blank.
+    let file = PathBuf::from(demo.told("edit  ").await.trim_matches('\''));
+    assert!(file.starts_with(demo.home()), "{}", file.display());
+    demo.says(0, &["Ctrl-C ends it"]).await;
 
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    // What it offers to try.
+    let hello = Connection::open(address).await.send("/hello").await.json();
+    assert_eq!((&hello["method"], &hello["path"]), (&"GET".into(), &"/hello".into()));
+    let tester = get("/version").header("x-tester", "yes");
+    assert_eq!(Connection::open(address).await.send(tester).await.json()["version"], "v2");
+    assert!(of_v2(address, 100).await.abs_diff(5) <= 1);
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(Connection::open(address).await.send("/limited/").await.status);
     }
+    assert_eq!(statuses[..5], [200; 5]);
+    assert!(statuses[5..].contains(&429), "{statuses:?}");
 
-    async fn says(&self, word: &str) -> String {
-        eventually(&format!("the demo says {word:?}"), async || {
-            self.said().into_iter().find(|line| line.contains(word))
-        })
-        .await
+    // An edit in place, as an editor does it.
+    let text = fs::read_to_string(&file).unwrap();
+    let edited = text.replace("v2 = 5 ", "v2 = 50 ");
+    assert_ne!(text, edited);
+    let before = demo.said().len();
+    fs::write(&file, &edited).unwrap();
+    let saved = Instant::now();
+    while of_v2(address, 20).await < 9 {
+        assert!(saved.elapsed() < Duration::from_secs(1), "{:#?}", demo.said());
     }
+    demo.says(before, &["applied", "generation 2"]).await;
+    demo.says(before, &["v2", "5", "50"]).await;
 
-    /// The printed line with that word, typed into a shell: what it printed.
-    #[track_caller]
-    fn types(&self, word: &str) -> String {
-        let line = self.said().into_iter().find(|line| line.starts_with("      ") && line.contains(word)).unwrap();
-        let out = Command::new("bash").arg("-c").arg(line.trim()).output().unwrap();
-        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap()
-    }
+    // A wrong one: told where and why, and the split goes on.
+    let before = demo.said().len();
+    fs::write(&file, text.replace("v2 = 5 ", "v2 = 500 ")).unwrap();
+    demo.says(before, &["rejected"]).await;
+    demo.says(before, &["gatepost.toml:"]).await;
+    demo.says(before, &["500"]).await;
+    demo.says(before, &["generation 2 goes on serving"]).await;
+    assert!(of_v2(address, 100).await.abs_diff(50) <= 1);
+    demo.says(before, &["100 calls", "v1", "v2"]).await;
+
+    // Ctrl-C.
+    demo.interrupt();
+    let status = demo.exit().await;
+    assert!(status.success(), "{status}");
+    demo.says(0, &["demo ended", "is removed"]).await;
+    assert_eq!(demo.left_over(), Vec::<PathBuf>::new());
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+#[tokio::test]
+async fn it_may_end_by_itself_and_keep_its_folder() {
+    let kept = TempDir::new().unwrap();
+    let folder = kept.path().join("mine");
+    let mut demo = Demo::start(&["--for", "1s", "--config-dir", folder.to_str().unwrap()]);
+    let file = PathBuf::from(demo.told("edit  ").await);
+    assert!(demo.exit().await.success());
+    demo.says(0, &["demo ended", "stays"]).await;
+    assert!(file.starts_with(folder.canonicalize().unwrap()) && file.exists());
 }
 
 fn counts(text: &str) -> Vec<&str> {
@@ -75,13 +96,14 @@ fn counts(text: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn what_it_prints_can_be_typed_as_it_stands() {
-    let mut demo = Demo::start().await;
+    let mut demo = Demo::start(&["--for", "2m"]);
+    demo.says(0, &["Ctrl-C"]).await;
     assert!(demo.types("/hello").contains(r#""path":"/hello""#));
     assert_eq!(counts(&demo.types("seq 20")), ["19", r#"{"version":"v1"}"#, "1", r#"{"version":"v2"}"#]);
     assert!(demo.types("x-tester").contains("v2"));
     assert_eq!(counts(&demo.types("seq 8")), ["5", "200", "3", "429"]);
     demo.types("sed -i");
-    demo.says("v2 5 % → 50 %").await;
+    demo.says(0, &["v2 5 % → 50 %"]).await;
     assert_eq!(counts(&demo.types("seq 20")), ["10", r#"{"version":"v1"}"#, "10", r#"{"version":"v2"}"#]);
 
     // Typed twice, the line changes nothing.
@@ -89,8 +111,7 @@ async fn what_it_prints_can_be_typed_as_it_stands() {
     assert!(demo.types("/hello").contains("hello"));
     assert!(!demo.said().join("\n").contains("refused"), "{}", demo.said().join("\n"));
 
-    kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();
-    let status = eventually("the demo ends", async || demo.child.try_wait().unwrap()).await;
-    assert!(status.success(), "{status}");
+    demo.interrupt();
+    assert!(demo.exit().await.success());
     eventually("its last words", async || when(demo.said().last().is_some_and(|l| l.starts_with("demo ended")))).await;
 }

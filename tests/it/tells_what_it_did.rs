@@ -1,12 +1,12 @@
 //! Every request leaves one line; counts, health and the answers themselves say what happened.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::json;
 
 use crate::harness::{
-    Answer, Connection, Gateway, Origin, Reply, eventually, gateway, gateway::log_lines, get, origin, post, reply::Cut,
-    request, when,
+    Answer, Connection, Gateway, Origin, Reply, eventually, gate, gateway, gateway::log_lines, get, origin, post,
+    reply::Cut, request, when,
 };
 
 async fn telling(log: &str, function: Origin) -> (Gateway, Origin) {
@@ -26,6 +26,15 @@ async fn telling(log: &str, function: Origin) -> (Gateway, Origin) {
     .start()
     .await;
     (gateway, function)
+}
+
+/// Answers 500 on `/bad`, else 200.
+async fn ok_or_bad() -> Origin {
+    let function = origin().answers(|seen| match seen.target.as_str() {
+        "/bad" => Reply::text("bad").status(500),
+        _ => Reply::text("ok"),
+    });
+    function.start().await
 }
 
 #[tokio::test]
@@ -127,14 +136,7 @@ async fn hostile_values_stay_within_their_line() {
 
 #[tokio::test]
 async fn successes_may_be_sampled_and_errors_never() {
-    let function = origin()
-        .answers(|seen| match seen.target.as_str() {
-            "/bad" => Reply::text("bad").status(500),
-            _ => Reply::text("ok"),
-        })
-        .start()
-        .await;
-    let (gateway, _function) = telling("sample_ok = 0.0", function).await;
+    let (gateway, _function) = telling("sample_ok = 0.0", ok_or_bad().await).await;
     let mut connection = gateway.connect().await;
     for _ in 0..20 {
         connection.send("/").await;
@@ -202,15 +204,46 @@ async fn a_rotated_log_is_opened_anew() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
-    let function = origin()
-        .answers(|seen| match seen.target.as_str() {
-            "/bad" => Reply::text("bad").status(500),
-            _ => Reply::text("ok"),
+async fn the_status_shows_functions_and_weights_and_what_they_are_working_on() {
+    let door = gate();
+    let function = origin().reply(Reply::text("late").after(&door)).start().await;
+    let (gateway, function) = telling("", function).await;
+    gateway
+        .edit(|text| {
+            text.replace(
+                "versions = { v1",
+                "weights = { v1 = 97.5, v2 = 2.5 }\nversions = { v2 = \"http://127.0.0.1:1\", v1",
+            )
         })
-        .start()
         .await;
-    let (gateway, _function) = telling("", function).await;
+    let mut caller = gateway.connect().await;
+    caller.write(get("/").bytes()).await;
+    eventually("it reached the function", async || when(function.requests() == 1)).await;
+    let status = || {
+        let told = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+            .args(["status", "--admin", &gateway.admin().to_string()])
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{told:?}");
+        String::from_utf8(told.stdout).unwrap()
+    };
+    let rows = |text: &str| {
+        let rows =
+            text.lines().skip_while(|line| *line != "functions").skip(1).take_while(|line| line.starts_with("  "));
+        rows.map(|row| row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let told = status();
+    let mut sorted = rows(&told)[1..].to_vec();
+    sorted.sort();
+    assert_eq!(rows(&told)[0], ["function", "in_flight", "version", "weight"], "{told}");
+    assert_eq!(sorted, [["orders", "0", "v2", "2.5"], ["orders", "1", "v1", "97.5"]], "{told}");
+    door.open();
+    assert_eq!(caller.answer().await.text(), "late");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let (gateway, _function) = telling("", ok_or_bad().await).await;
     let mut connection = gateway.connect().await;
     for path in ["/", "/", "/bad"] {
         connection.send(path).await;

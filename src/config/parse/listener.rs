@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use super::{Scope, number, patience};
 use crate::config::{
-    model::{CertificateFiles, ListenAddress, Listener, ListenerTimeouts, Name},
+    model::{
+        CertificateFiles, ClientAuth, ClientAuthNeed, ListenAddress, Listener, ListenerTimeouts, Name, TlsProfile,
+    },
     raw,
     report::Problem,
     source::{At, Span},
@@ -58,6 +60,7 @@ impl Scope<'_> {
             );
         }
         let tls = raw.tls.as_ref().map_or_else(Vec::new, |list| self.certificates(list));
+        let client_auth = self.client_auth(raw);
         let h2c = raw.h2c.as_ref().is_some_and(|at| at.value);
         if let (Some(at), Some(tls)) = (&raw.h2c, &raw.tls)
             && h2c
@@ -84,6 +87,8 @@ impl Scope<'_> {
             name: name.clone(),
             address: address.value.clone(),
             tls,
+            tls_profile: raw.tls_profile.as_ref().map_or_else(TlsProfile::default, |at| at.value),
+            client_auth,
             proxy_protocol,
             h2c,
             max_connections: raw.max_connections.as_ref().and_then(|at| number(at.value.0)),
@@ -95,6 +100,36 @@ impl Scope<'_> {
             },
             mode: raw.mode.as_ref().map_or(0o660, |at| at.value.0),
         })
+    }
+
+    fn client_auth(&mut self, raw: &raw::Listener) -> Option<ClientAuth> {
+        let plain = raw.tls.is_none() && !raw.broken;
+        let keys = [
+            ("tls_profile", raw.tls_profile.as_ref().map(|at| at.span)),
+            ("client_ca", raw.client_ca.as_ref().map(|at| at.span)),
+            ("client_auth", raw.client_auth.as_ref().map(|at| at.span)),
+        ];
+        for (key, span) in keys.into_iter().filter_map(|(key, span)| Some((key, span.filter(|_| plain)?))) {
+            self.report.push(
+                Problem::at(format!("`{key}` is for listeners with `tls`"), span).label("this listener is plain HTTP"),
+            );
+        }
+        match (&raw.client_ca, &raw.client_auth) {
+            (Some(ca), need) if !plain => {
+                let path = self.path(ca);
+                self.pointers.client_authorities.push(At { value: path.clone(), span: ca.span });
+                let need = need.as_ref().map_or_else(ClientAuthNeed::default, |at| at.value);
+                Some(ClientAuth { ca: path, need })
+            }
+            (None, Some(need)) if !plain && !raw.broken => {
+                self.report.push(
+                    Problem::at("`client_auth` needs a `client_ca`", need.span)
+                        .label("nobody says whose certificates are good"),
+                );
+                None
+            }
+            _ => None,
+        }
     }
 
     fn certificates(&mut self, list: &At<Vec<At<raw::Certificate>>>) -> Vec<CertificateFiles> {

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{
     raw::{self, Tables},
-    read::{Part, Read, Reader, Table, Value, hide, read_at, unknown_key},
+    read::{Part, Read, Reader, Table, Value, hide, is_own, read_at, unknown_key},
     report::{Problem, Report},
     source::{At, Sources, Span},
     words::Text,
@@ -229,9 +229,7 @@ impl<'v, 'i> Tops<'v, 'i> {
 
 /// Adds a place where a table stands. Its header, or keys of its own, it may have in one file only.
 fn add<'v, 'i>(parts: &mut Vec<Part<'v, 'i>>, part: Part<'v, 'i>, value: &Value<'i>, reader: &mut Reader<'_>) {
-    let own =
-        has_header(value, reader) || part.table.values().any(|value| !matches!(value.get_ref(), DeValue::Table(_)));
-    if own {
+    if is_own(value, reader) {
         // The one with the header is always the first.
         if let Some(first) = parts.first().filter(|first| first.key.file != part.file && first_is_own(first, reader)) {
             let name = reader.name();
@@ -262,16 +260,6 @@ fn first_is_own(part: &Part<'_, '_>, reader: &Reader<'_>) -> bool {
 fn header_before(text: &str, start: usize, end: usize) -> bool {
     let line = text[..start].rfind('\n').map_or(0, |at| at + 1);
     text[line..].trim_start().starts_with('[') && text[end..].trim_start().starts_with(']')
-}
-
-/// A table with a header of its own (or an inline one), not one that is only named on the way to a subtable.
-fn has_header(value: &Value<'_>, reader: &Reader<'_>) -> bool {
-    reader
-        .sources
-        .files
-        .get(reader.file as usize)
-        .and_then(|file| file.text.as_bytes().get(value.span().start))
-        .is_some_and(|byte| matches!(byte, b'[' | b'{'))
 }
 
 /// Names become labels of metrics and words of commands (`gatepost shift orders v42=10`).

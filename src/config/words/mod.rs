@@ -1,11 +1,13 @@
 //! The values that are written as strings, each from its text.
 
+mod handling;
 mod http_words;
 mod net;
 mod path;
 mod platform;
 mod time;
 
+pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
@@ -18,7 +20,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, EncodedSlash, LogFormat, PlatformName, Share, UpstreamHttp},
+    model::{Class, ClientAuthNeed, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -134,6 +136,8 @@ choices! {
     Mark, "`verified`, `memory`, `unknown` or `choice`": {
         "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
     }
+    TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
+    ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -187,7 +191,21 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, PlatformName, Class, Mark, EncodedSlash, Mode, SecretRef);
+words!(
+    Text,
+    FilePath,
+    Access,
+    LogFormat,
+    UpstreamHttp,
+    PlatformName,
+    Class,
+    Mark,
+    TlsProfile,
+    ClientAuthNeed,
+    EncodedSlash,
+    Mode,
+    SecretRef
+);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]

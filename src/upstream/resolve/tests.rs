@@ -244,16 +244,31 @@ impl Lines {
     }
 }
 
-#[tokio::test]
-async fn only_changes_are_logged() {
+/// What this thread logs while the guards live.
+fn logged() -> (Lines, (tracing::subscriber::DefaultGuard, tracing::Dispatch)) {
     // While only one subscriber exists, tracing lets the thread that comes first decide for all whether a line is of interest, and
     // that may be another test's thread, which has none.
-    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
+    let second = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    (lines, (tracing::subscriber::set_default(subscriber), second))
+}
 
+#[tokio::test]
+async fn a_name_that_never_resolved_keeps_nothing_and_does_not_say_so() {
+    let (lines, _guards) = logged();
+    let dns = Dns::start().await;
+    let addresses = resolver(&[dns.address()], quick()).watch("orders.test");
+    addresses.wait_first(PATIENCE).await.unwrap_err();
+    until(|| lines.with("WARN") == 1, || "warned".into()).await;
+    assert_eq!(lines.with("refused until it does"), 1);
+    assert_eq!(lines.with("stay in use") + lines.with("kept="), 0);
+}
+
+#[tokio::test]
+async fn only_changes_are_logged() {
+    let (lines, _guards) = logged();
     let dns = Dns::start().await;
     dns.answer("orders.test", &["10.0.0.1"], 0);
     let addresses = resolver(&[dns.address()], quick()).watch("orders.test");

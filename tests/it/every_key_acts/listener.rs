@@ -8,7 +8,7 @@ use super::{Proof, leaf::Leaf, named, one_function, table};
 use crate::harness::{
     Connection, Gateway, Origin, PATIENCE, authority, get,
     h2::H2,
-    tls::{Agreed, Authority},
+    tls::{Agreed, Authority, TlsCaller, authority_called},
 };
 
 pub(super) fn proofs() -> Vec<Proof> {
@@ -16,6 +16,11 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("listener.*.address", address),
         ("listener.*.tls.cert", cert),
         ("listener.*.tls.key", key),
+        ("listener.*.tls_profile = intermediate", tls_profile),
+        ("listener.*.tls_profile = modern", tls_profile),
+        ("listener.*.client_ca", client_ca),
+        ("listener.*.client_auth = required", client_auth),
+        ("listener.*.client_auth = optional", client_auth),
         ("listener.*.proxy_protocol.from", proxy_protocol),
         ("listener.*.h2c", h2c),
         ("listener.*.max_connections", max_connections),
@@ -74,6 +79,51 @@ async fn key(leaf: Leaf) {
     let words = [&one_leaf, &other_leaf].map(|leaf| format!("key = \"{}\"", leaf.key.display()));
     let one = leaf.pair(&config, &words[0], &words[1]).refuses(&["other.test.key"]).await;
     assert_eq!(shake(&one, &authority, "one.test").await.peer, one_leaf.der);
+}
+
+/// Whether a request comes through.
+async fn gets_in(gateway: &Gateway, caller: &TlsCaller) -> bool {
+    let tcp = TcpStream::connect(gateway.address("in")).await.unwrap();
+    let Ok((stream, _)) = caller.handshake(tcp, "one.test").await else { return false };
+    // In TLS 1.3 a caller hears that it is refused only when it reads.
+    Connection::over(stream).try_send(get("/").host("one.test")).await.is_ok()
+}
+
+async fn tls_profile(leaf: Leaf) {
+    let function = named("v1").await;
+    let authority = authority();
+    let certificate = authority.leaf(&["one.test"]);
+    let config = listening(&function.url(), &format!("{ANYWHERE}\ntls = [{}]\nLEAF", certificate.toml()));
+    let words = ["tls_profile = \"intermediate\"", "tls_profile = \"modern\""];
+    let [one, other] = leaf.pair(&config, words[0], words[1]).start().await;
+    let old = authority.caller_with(&[], &[&rustls::version::TLS12]);
+    assert!(gets_in(&one, &old).await);
+    assert!(!gets_in(&other, &old).await);
+    assert!(gets_in(&other, &authority.caller(&[])).await);
+}
+
+async fn client_ca(leaf: Leaf) {
+    let function = named("v1").await;
+    let (authority, partners, others) = (authority(), authority_called("partners"), authority_called("others"));
+    let certificate = authority.leaf(&["one.test"]);
+    let config = listening(&function.url(), &format!("{ANYWHERE}\ntls = [{}]\nLEAF", certificate.toml()));
+    let words = [&partners, &others].map(|callers| format!("client_ca = \"{}\"", callers.ca().display()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    let partner = authority.caller(&[]).showing(&partners.client("bank"));
+    assert!(gets_in(&one, &partner).await);
+    assert!(!gets_in(&other, &partner).await);
+}
+
+async fn client_auth(leaf: Leaf) {
+    let function = named("v1").await;
+    let (authority, partners) = (authority(), authority_called("partners"));
+    let certificate = authority.leaf(&["one.test"]);
+    let tls = format!("tls = [{}]\nclient_ca = \"{}\"", certificate.toml(), partners.ca().display());
+    let config = listening(&function.url(), &format!("{ANYWHERE}\n{tls}\nLEAF"));
+    let words = ["client_auth = \"optional\"", "client_auth = \"required\""];
+    let [one, other] = leaf.pair(&config, words[0], words[1]).start().await;
+    assert!(gets_in(&one, &authority.caller(&[])).await);
+    assert!(!gets_in(&other, &authority.caller(&[])).await);
 }
 
 async fn proxy_protocol(leaf: Leaf) {

@@ -1,7 +1,9 @@
 //! `[route.NAME]`, less its limits.
 
+use tokio::net::TcpStream;
+
 use super::{Proof, leaf::Leaf, named, one_function, table};
-use crate::harness::{Connection, Request, get, request};
+use crate::harness::{Connection, Request, authority, get, request};
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
@@ -22,6 +24,7 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("route.*.strip_prefix", strip_prefix),
         ("route.*.encoded_slash = refuse", encoded_slash),
         ("route.*.encoded_slash = keep", encoded_slash),
+        ("route.*.forward_client_cert", forward_client_cert),
     ]
 }
 
@@ -166,4 +169,21 @@ async fn encoded_slash(leaf: Leaf) {
     both[0].get("/a/b%2Fc").await.is_problem(400, "bad_request");
     assert_eq!(both[1].get("/a/b%2Fc").await.status, 200);
     assert_eq!(f.last().target, "/a/b%2Fc");
+}
+
+async fn forward_client_cert(leaf: Leaf) {
+    let f = named("v1").await;
+    let authority = authority();
+    let certificate = authority.leaf(&["one.test"]);
+    let tls = format!("tls = [{}]\nclient_ca = \"{}\"", certificate.toml(), authority.ca().display());
+    let config = format!("[listener.in]\naddress = \"127.0.0.1:0\"\n{tls}\n{}", one_function(&f.url(), "LEAF"));
+    let words = ["forward_client_cert = true", "forward_client_cert = false"];
+    let both = leaf.pair(&config, words[0], words[1]).start().await;
+    let caller = authority.caller(&[]).showing(&authority.client("bank"));
+    for (gateway, tells) in both.iter().zip([true, false]) {
+        let tcp = TcpStream::connect(gateway.address("in")).await.unwrap();
+        let (stream, _) = caller.handshake(tcp, "one.test").await.unwrap();
+        Connection::over(stream).send("/").await;
+        assert_eq!(f.last().header("client-cert").is_some(), tells);
+    }
 }

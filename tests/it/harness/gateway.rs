@@ -18,11 +18,14 @@ use tempfile::TempDir;
 
 use super::{
     PATIENCE,
-    client::{Answer, Connection, Request, get},
+    client::{Answer, Connection, Request, get, request},
     eventually,
     process::Process,
     when,
 };
+
+/// The path of [`Gateway::turn`]: nobody else's.
+const TURN: &str = "/.turn";
 
 /// A gatepost that isn't running yet.
 pub(crate) struct Build {
@@ -135,7 +138,7 @@ pub(crate) fn gather(from: impl Read + Send + 'static) -> Gathered {
 }
 
 /// Its lines so far. A test that fails while it holds them must not make the gateway's `drop` fail as well.
-fn all_of(gathered: &Gathered) -> MutexGuard<'_, Vec<String>> {
+pub(crate) fn all_of(gathered: &Gathered) -> MutexGuard<'_, Vec<String>> {
     gathered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -338,6 +341,26 @@ impl Gateway {
     /// The access log's only line.
     pub(crate) async fn log_line(&self) -> Value {
         self.log(1).await.remove(0)
+    }
+
+    /// Has a request of its own answered, after which a gatepost of one worker has looked at everything that had reached it before.
+    pub(crate) async fn turn(&self) {
+        self.send(request("TRACE", TURN)).await.is_problem(405, "method_not_allowed");
+    }
+
+    /// The access log once nothing is under way any more, which then has exactly so many lines, those of [`turn`](Self::turn) left out.
+    pub(crate) async fn all_told(&self, lines: usize) -> Vec<Value> {
+        self.counts("gatepost_in_flight", &[], 0.0).await;
+        let path = self.dir.path().join("access.log");
+        let log = || log_lines(&path).into_iter().partition::<Vec<_>, _>(|line| line["path"] == TURN);
+        eventually(&format!("{lines} lines in the access log"), async || when(log().1.len() >= lines)).await;
+        let turns = log().0.len();
+        // A line too many would stand before this one.
+        self.turn().await;
+        eventually("the turn's own line", async || when(log().0.len() > turns)).await;
+        let (_, all) = log();
+        assert_eq!(all.len(), lines, "{all:#?}");
+        all
     }
 
     pub(crate) async fn ask_admin(&self, target: &str) -> Answer {

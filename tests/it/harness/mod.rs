@@ -1,6 +1,7 @@
 //! What the stories are told with: a gatepost process, scripted functions behind it, callers in front.
 
 pub(crate) mod client;
+pub(crate) mod demo;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod h2;

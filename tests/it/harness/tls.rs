@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::{
     ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
@@ -28,11 +30,23 @@ pub(crate) struct Leaf {
     key_der: Vec<u8>,
 }
 
+/// What a caller proves by.
+#[derive(Clone)]
+pub(crate) struct ClientLeaf {
+    pub(crate) pem: String,
+    pub(crate) der: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
 pub(crate) fn authority() -> Authority {
+    authority_called("gatepost test authority")
+}
+
+pub(crate) fn authority_called(name: &str) -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.distinguished_name.push(DnType::CommonName, "gatepost test authority");
+    params.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate().unwrap();
     let cert = params.self_signed(&key).unwrap();
     Authority {
@@ -69,6 +83,23 @@ impl Authority {
         let cert = self.dir.path().join(format!("{}.pem", names[0]));
         std::fs::write(&cert, cert_pem).unwrap();
         Leaf { cert, key: leaf.key.clone(), der, key_der }
+    }
+
+    /// A certificate of a caller's own, called so.
+    pub(crate) fn client(&self, name: &str) -> ClientLeaf {
+        self.client_with(name, |_| {})
+    }
+
+    pub(crate) fn client_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> ClientLeaf {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        change(&mut params);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        ClientLeaf { pem: cert.pem(), der: cert.der().clone(), key: key.serialize_der() }
     }
 
     fn issue(&self, names: &[&str]) -> (String, String, CertificateDer<'static>, Vec<u8>) {
@@ -153,6 +184,17 @@ pub(crate) struct Agreed {
 }
 
 impl TlsCaller {
+    /// The same caller with a certificate to show, and nothing remembered.
+    pub(crate) fn showing(&self, leaf: &ClientLeaf) -> Self {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf.key.clone()));
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+        let certified = Arc::new(rustls::sign::CertifiedKey::new(vec![leaf.der.clone()], key));
+        let mut config = (*self.config).clone();
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        config.resumption = rustls::client::Resumption::default();
+        Self { config: Arc::new(config) }
+    }
+
     /// Shakes hands on `io`, asking for `name`.
     pub(crate) async fn handshake(
         &self,
