@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gatepost::config::{self, Loaded, Mode};
+use gatepost::config::{self, Loaded, Mode, model::PlatformName};
 use serde_json::Value;
 
 fn shipped() -> Vec<PathBuf> {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let mut files: Vec<_> = fs::read_dir(conf)
-        .unwrap()
+    let mut files: Vec<_> = [conf.clone(), conf.join("functions")]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
         .collect();
@@ -45,6 +46,19 @@ fn every_shipped_config_is_right() {
         let loaded = load(&file);
         assert!(loaded.warnings.is_empty(), "{}:\n{}", file.display(), loaded.warnings);
         assert!(!loaded.config.listeners.is_empty(), "{} listens nowhere", file.display());
+    }
+}
+
+#[test]
+fn each_platform_has_a_config_that_is_of_it_and_a_section_in_the_docs() {
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/functions.md")).unwrap();
+    for name in PlatformName::ALL.map(PlatformName::as_str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("conf/functions/{name}.toml"));
+        let loaded = load(&file);
+        let of_it = loaded.config.functions.iter().all(|function| function.platform.name.as_str() == name);
+        assert!(of_it && !loaded.config.routes.is_empty(), "{}", file.display());
+        assert!(docs.contains(&format!("## `{name}`")), "docs/functions.md has no section on {name}");
+        assert!(docs.contains(&format!("conf/functions/{name}.toml")), "docs/functions.md does not lead to its config");
     }
 }
 

@@ -1,6 +1,7 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
 mod edits;
+mod on_platform;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr};
@@ -196,6 +197,7 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
     };
     let rest = destination(options, route, &told.path);
     release(&mut told, function, &pick, &rest);
+    on_platform::explain(&mut told, function, &headers, &rest);
     Ok(told)
 }
 

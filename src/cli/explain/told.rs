@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
+use super::on_platform::PlatformTold;
 use crate::{
     cli::{
         failure::Outcome,
@@ -40,6 +41,8 @@ pub(super) struct Told {
     /// The route answers itself.
     pub(super) answered: Option<Answered>,
     pub(super) function: Option<String>,
+    /// What its platform makes of the request.
+    pub(super) platform: Option<PlatformTold>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -70,6 +73,7 @@ impl Default for Told {
             edits: Vec::new(),
             answered: None,
             function: None,
+            platform: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -172,6 +176,9 @@ impl Told {
         if let Some(function) = &self.function {
             row(term, "function", function)?;
         }
+        if let Some(platform) = &self.platform {
+            platform.print(term)?;
+        }
         self.print_release(term)?;
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));
@@ -204,7 +211,7 @@ impl Told {
     }
 }
 
-fn row(term: &mut Terminal, label: &str, text: impl std::fmt::Display) -> Outcome {
+pub(super) fn row(term: &mut Terminal, label: &str, text: impl std::fmt::Display) -> Outcome {
     term.line(format_args!("  {label:<10}{text}"))?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 mod platform;
 
-pub use platform::{platform, rule};
+pub use platform::{function_keys, platform, rule};
 
 use std::{borrow::Cow, fmt, time::Duration};
 

@@ -39,8 +39,15 @@ impl Scope<'_> {
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
         let preset = self.preset(raw, span)?;
         self.rules(raw);
-        let platform = Keys::of(raw).over(preset.name, Some(&preset.platform));
+        let mut platform = Keys::of(raw).over(preset.name, Some(&preset.platform));
         let pool = raw.pool.as_ref().map(|at| &at.value);
+        let times = [
+            ("timeouts.first_byte", timeouts.is_some_and(|t| t.first_byte.is_some())),
+            ("timeouts.total", timeouts.is_some_and(|t| t.total.is_some())),
+            ("pool.idle", pool.is_some_and(|p| p.idle.is_some())),
+            ("pool.age", pool.is_some_and(|p| p.age.is_some())),
+        ];
+        platform.own.extend(times.into_iter().filter(|(_, is_own)| *is_own).map(|(key, _)| key));
         Some(Function {
             name: name.clone(),
             versions: versions?,

@@ -122,13 +122,13 @@ choices! {
     UpstreamHttp, "`auto`, `1.1` or `2`": {
         "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
     }
-    PlatformName, "the name of a platform, such as `aliyun-fc3` or `generic`": {
+    PlatformName, "`aliyun-fc3`, `tencent-scf`, `aws-lambda-url`, `cloud-run`, `azure-functions`, `knative`, `openfaas` or `generic`": {
         "aliyun-fc3" => Self::AliyunFc3, "tencent-scf" => Self::TencentScf, "aws-lambda-url" => Self::AwsLambdaUrl,
         "cloud-run" => Self::CloudRun, "azure-functions" => Self::AzureFunctions, "knative" => Self::Knative,
         "openfaas" => Self::OpenFaas, "generic" => Self::Generic,
     }
     // Those that an answer of a function can have; the others are gatepost's to give.
-    Class, "how it ended, such as `function`, `throttled` or `client_error`": {
+    Class, "`ok`, `client_error`, `throttled`, `function`, `platform`, `config`, `account` or `timeout`": {
         "ok" => Self::Ok, "client_error" => Self::ClientError, "throttled" => Self::Throttled,
         "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
         "account" => Self::Account, "timeout" => Self::Timeout,

@@ -67,7 +67,11 @@ impl Word for NamePattern {
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         let Some(prefix) = text.strip_suffix('*') else {
-            return header_name(text).and_then(not_ours).map(|name| Self::Exact(name.as_str().to_owned()));
+            let lower = text.to_ascii_lowercase();
+            if OURS.contains(&lower.as_str()) {
+                return Err(Complaint::new(format!("`{lower}` is gatepost's own word, and stays")));
+            }
+            return header_name(text).map(|name| Self::Exact(name.as_str().to_owned()));
         };
         let name: HeaderName = prefix
             .parse()
@@ -98,13 +102,6 @@ const OURS: [&str; 9] = [
     "x-request-id",
     "via",
 ];
-
-fn not_ours(name: HeaderName) -> Result<HeaderName, Complaint> {
-    if OURS.contains(&name.as_str()) {
-        return Err(Complaint::new(format!("`{name}` is gatepost's own word, and stays")));
-    }
-    Ok(name)
-}
 
 /// The name of an answer's header.
 #[derive(Debug, Clone)]

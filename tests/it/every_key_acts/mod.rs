@@ -8,6 +8,7 @@ mod handling;
 mod leaf;
 mod limit;
 mod listener;
+mod platform;
 mod release;
 mod route;
 mod server;
@@ -40,6 +41,7 @@ fn proofs() -> Vec<Proof> {
         listener::proofs(),
         function::proofs(),
         release::proofs(),
+        platform::proofs(),
         timeouts::proofs(),
         route::proofs(),
         handling::proofs(),

@@ -1,7 +1,7 @@
 //! What a function platform does, in words.
 
 use crate::config::{
-    model::{HostPattern, NamePatterns, Platform, PlatformRequestId, Rule, Sizes},
+    model::{Function, HostPattern, NamePatterns, Platform, PlatformRequestId, Rule, Sizes},
     words::size_words,
 };
 
@@ -24,6 +24,19 @@ pub fn platform(platform: &Platform) -> Vec<(&'static str, String)> {
         ("response_headers.remove", patterns(hide)),
         ("drop_attachment", list("nowhere", drop_attachment.iter().map(host), ", ")),
     ]
+}
+
+/// The keys of a function that its platform may have a word on, rules left out, as they are in force.
+pub fn function_keys(function: &Function) -> Vec<(&'static str, String)> {
+    let none = || "none".to_owned();
+    let times = [
+        ("timeouts.first_byte", super::duration(function.timeouts.first_byte)),
+        ("timeouts.total", function.timeouts.total.map_or_else(none, super::duration)),
+        ("pool.idle", super::duration(function.pool.idle)),
+        ("pool.age", function.pool.age.map_or_else(|| "any".to_owned(), super::duration)),
+    ];
+    let keys = platform(&function.platform).into_iter().filter(|(key, _)| !["platform", "classify"].contains(key));
+    keys.chain(times).collect()
 }
 
 fn size(size: Option<u64>) -> String {
