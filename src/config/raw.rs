@@ -8,17 +8,18 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, PlatformName, Rate,
-        TlsProfile, UpstreamHttp,
+        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
+        PlatformName, Rate, TlsProfile, UpstreamHttp,
     },
-    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer,
-        NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SizeOrNone, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, ByteRate, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
+        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, SizeOrNone, StickyBy, Strip, Text,
+        Weight,
     },
 };
 
@@ -55,10 +56,16 @@ table! {
         trusted_proxies: Networks,
         /// Connections in all. Default: (file limit − 1,024) / 2.
         max_connections: Connections,
+        /// Requests under way in all, shared evenly among the workers. Default: as many as `max_connections`.
+        max_requests: Connections,
+        /// Resident memory; above 90 % of it new work is answered with 503. Default: the control group's limit.
+        max_memory: Size,
         /// Name servers for the functions' names. Default: those of /etc/resolv.conf.
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// The largest body of a request, or `none`. Default `1GiB`.
+        max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
         maintenance: Maintenance,
     }
@@ -104,6 +111,10 @@ table! {
         h2c: bool,
         /// Connections on this listener. Default: only the total counts.
         max_connections: Connections,
+        /// Connections from one address (IPv6: from one /64). Default: any number.
+        max_connections_per_ip: Connections,
+        /// What a body must come at, or an answer be taken at, while the caller is waited for; `off`: at whatever it likes. Default `500B/s`.
+        min_body_rate: ByteRate,
         /// How long callers may take.
         timeouts: ListenerTimeouts,
         /// Permission bits of a unix socket. Default `0660`.
@@ -301,8 +312,12 @@ table! {
         request_headers: HeaderEdits,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
         response_headers: HeaderEdits,
+        /// Which pages of other origins may call it.
+        cors: Cors,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
+        /// The largest body of a request, or `none`. Default: the server's.
+        max_body: BodyBound,
         /// Whether callers are told to come back later.
         maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.

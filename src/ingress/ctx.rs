@@ -52,6 +52,11 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
+    pub(super) is_preflight: bool,
+    /// Of a route with `cors`: the caller's Origin, as it came.
+    pub(super) origin: Option<HeaderValue>,
+    /// The bound of the body, and how much of it is left; `None`: no bound.
+    pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -63,10 +68,10 @@ pub struct Ctx {
     /// How the call ended, where rules say so.
     pub(super) outcome: Option<Class>,
     pub(super) platform_request_id: Option<HeaderValue>,
-    /// Bytes of the request's body so far.
-    pub(super) body_bytes: u64,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
+    /// Among those under way.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +108,9 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            is_preflight: false,
+            origin: None,
+            body_left: None,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),
@@ -112,10 +120,15 @@ impl Ctx {
             upstream_status: None,
             outcome: None,
             platform_request_id: None,
-            body_bytes: 0,
             total: None,
             is_logged: false,
+            is_counted: false,
         }
+    }
+
+    /// What bounds this request: of h2 its own, of HTTP/1 its connection's.
+    pub(super) fn bounds(&self) -> Option<&Conn> {
+        self.stream.as_deref().or(self.conn.as_deref())
     }
 
     pub(super) fn live(&self) -> Result<&Arc<Live>> {
@@ -128,6 +141,9 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+        }
+        if self.is_counted {
+            live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);

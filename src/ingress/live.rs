@@ -12,7 +12,7 @@ use super::conn::ListenerKey;
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
-    observe::{LogPort, metrics::Handles},
+    observe::{LogPort, metrics::Handles, shedding::Shedding},
     upstream::Target,
 };
 
@@ -27,6 +27,9 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
+    /// Requests at a time that one worker takes.
+    pub max_requests: usize,
+    pub shedding: Arc<Shedding>,
 }
 
 impl Live {
@@ -62,6 +65,8 @@ struct Worker {
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     static DICE: Cell<u64> = const { Cell::new(0) };
+    /// Requests that this worker has under way.
+    static REQUESTS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Makes this thread a worker.
@@ -73,6 +78,19 @@ pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, seed: u64) {
 /// The generation in force, for one request.
 pub fn current() -> Option<(usize, Arc<Live>)> {
     WORKER.with_borrow_mut(|w| w.as_mut().map(|w| (w.number, w.live.load().clone())))
+}
+
+/// Counts a request that begins, if there may be so many; each that is counted wants a [`request_ends`].
+pub fn request_begins(max: usize) -> bool {
+    let under_way = REQUESTS.get();
+    if under_way < max {
+        REQUESTS.set(under_way + 1);
+    }
+    under_way < max
+}
+
+pub fn request_ends() {
+    REQUESTS.set(REQUESTS.get() - 1);
 }
 
 /// Writes a line of the access log.

@@ -6,6 +6,7 @@ use http::header;
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::{ctx::Picked, live::Live};
 use crate::{
     config::model::{Platform, Sizes},
     decide::{Class, Now, Reason, snapshot::Refusal},
@@ -37,6 +38,16 @@ fn too_large(what: TooLarge) -> Refusal {
         Part::Body => Reason::BodyTooLarge,
     };
     Refusal { detail: what.to_string().into(), ..reason.into() }
+}
+
+/// A body that grew past `bound` without having said so: its platform's, or else its route's.
+#[cold]
+pub(super) fn body_too_large(live: Option<&Live>, picked: Option<Picked>, bound: u64) -> Refusal {
+    let platform = live.zip(picked).map(|(live, p)| &live.snapshot.config.functions[p.function.index()].platform);
+    match platform.filter(|platform| platform.sizes.body == Some(bound)) {
+        Some(platform) => too_large(sizes::body_without_end(platform)),
+        None => Refusal::too_large(bound),
+    }
 }
 
 /// How a call ended, where rules say so. The status becomes an honest one, where that is asked for; the body stays the

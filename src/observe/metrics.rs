@@ -23,8 +23,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
+pub use process::resident;
 
-use super::access::{Counts, lock};
+use super::{
+    access::{Counts, lock},
+    shedding::Shedding,
+};
 use crate::{config::Config, decide::Class};
 use text::{Kind, Text};
 
@@ -70,6 +74,8 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
+    /// Whether new work is turned away for want of memory.
+    pub shedding: Arc<Shedding>,
 }
 
 impl Metrics {
@@ -85,6 +91,7 @@ impl Metrics {
             last_reload_failed: AtomicBool::new(false),
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
+            shedding: Arc::default(),
         })
     }
 
@@ -124,6 +131,11 @@ impl Metrics {
         self.render_log(&mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let shedding = u8::from(self.shedding.is_on());
+        out.single("gatepost_shedding", Kind::Gauge, "1 while new requests are refused for want of memory.", shedding);
+        let help = "What memory may be used, by server.max_memory or the control group.";
+        let limit = self.shedding.limit().map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string());
+        out.single("gatepost_memory_limit_bytes", Kind::Gauge, help, limit);
         process::render(&mut out, self.started);
         out.finish()
     }

@@ -26,7 +26,7 @@ use super::{
     generations::{Author, Generations, StateError},
     listener::Total,
     listeners::{Listeners, Plan},
-    notify, requests,
+    memory, notify, requests,
     tls::{self, AllTls},
     watch::WatchSet,
     workers::{Roots, Running, Workers},
@@ -79,6 +79,7 @@ pub struct Service {
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
+    max_memory: tokio::sync::watch::Sender<Option<u64>>,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
@@ -114,17 +115,23 @@ impl Service {
             hosts: hosts(config),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
+            max_requests: max_requests(config, count),
+            shedding: metrics.shedding.clone(),
             snapshot,
         };
         metrics.install(handles, generation);
+        let shedding = metrics.shedding.clone();
+        let max_memory = tokio::sync::watch::Sender::new(config.server.max_memory);
+        memory::look_now(&shedding, config.server.max_memory);
+        tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
-        let listeners = Listeners::new(workers.clone(), Arc::new(Total::new(max_connections(config))))
-            .context("cannot start the thread that accepts")?;
+        let total = Arc::new(Total::new(max_connections(config), shedding));
+        let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
 
         let mut service = Self {
             path,
@@ -139,6 +146,7 @@ impl Service {
             tls: AllTls::default(),
             roots,
             also_watched: Vec::new(),
+            max_memory,
             read_at,
             refused: None,
             loaded,
@@ -340,7 +348,15 @@ impl Service {
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let listeners = keys.table.clone();
-        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
+        let next = Live {
+            snapshot,
+            targets,
+            hosts: hosts(&config),
+            handles: handles.clone(),
+            listeners,
+            max_requests: max_requests(&config, self.workers.count()),
+            shedding: old.shedding.clone(),
+        };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
             && let Some(sink) = sink.take()
@@ -352,6 +368,7 @@ impl Service {
         self.board.metrics.install(handles.clone(), generation);
 
         self.listeners.total().set_max(max_connections(&config));
+        self.max_memory.send_replace(config.server.max_memory);
         self.resolver.use_servers(&config.server.dns);
         if let Some(sink) = sink {
             self.log.switch(sink);
@@ -539,6 +556,11 @@ fn roots_for(config: &Config) -> Roots {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Of each worker.
+fn max_requests(config: &Config, workers: usize) -> usize {
+    config.server.max_requests.map_or_else(|| max_connections(config), |max| max.get() as usize).div_ceil(workers)
 }
 
 /// (file limit − 1,024) / 2: each connection may need one to its function, and others need files too.

@@ -12,8 +12,8 @@ mod handling;
 
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
-pub use handling::handling;
-use handling::{handling_leaves, maintenance_words, serves_leaves};
+use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
 pub(super) struct Leaf {
@@ -76,16 +76,37 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain, maintenance } = server;
+    let Server {
+        workers,
+        state_dir,
+        trusted_proxies,
+        max_connections,
+        max_requests,
+        max_memory,
+        dns,
+        drain,
+        maintenance,
+        max_body,
+    } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
         Leaf::list("trusted_proxies", "none", trusted_proxies.as_slice()),
         Leaf::option("max_connections", "by the file limit", *max_connections),
+        Leaf::option("max_requests", "as max_connections", *max_requests),
+        Leaf::option("max_memory", "the control group's", max_memory.map(bytes)),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+        Leaf::one("max_body", body_bound(*max_body)),
     ]
+}
+
+/// In the largest unit that says it exactly.
+fn bytes(n: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| n >> shift << shift == n && n >> shift > 0);
+    unit.map_or_else(|| format!("{n}B"), |(shift, unit)| format!("{}{unit}", n >> shift))
 }
 
 pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
@@ -122,7 +143,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         proxy_protocol,
         h2c,
         max_connections,
-        timeouts: ListenerTimeouts { handshake, header, body, idle },
+        max_connections_per_ip,
+        timeouts: ListenerTimeouts { handshake, header, body, idle, min_body_rate },
         mode,
     } = listener;
     let certificates =
@@ -141,6 +163,8 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
+        Leaf::option("max_connections_per_ip", "any", *max_connections_per_ip),
+        Leaf::option("min_body_rate", "off", min_body_rate.map(|rate| format!("{}/s", bytes(rate.get().into())))),
         Leaf::one("timeouts.handshake", duration(*handshake)),
         Leaf::one("timeouts.header", duration(*header)),
         Leaf::one("timeouts.body", duration(*body)),

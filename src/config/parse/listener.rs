@@ -1,6 +1,6 @@
 //! `[listener.NAME]`
 
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZeroU32};
 
 use super::{Scope, number, patience};
 use crate::config::{
@@ -92,11 +92,13 @@ impl Scope<'_> {
             proxy_protocol,
             h2c,
             max_connections: raw.max_connections.as_ref().and_then(|at| number(at.value.0)),
+            max_connections_per_ip: raw.max_connections_per_ip.as_ref().and_then(|at| number(at.value.0)),
             timeouts: ListenerTimeouts {
                 handshake: patience(timeouts.and_then(|t| t.handshake.as_ref()), 10),
                 header: patience(timeouts.and_then(|t| t.header.as_ref()), 10),
                 body: patience(timeouts.and_then(|t| t.body.as_ref()), 30),
                 idle: patience(timeouts.and_then(|t| t.idle.as_ref()), 75),
+                min_body_rate: raw.min_body_rate.as_ref().map_or(NonZeroU32::new(500), |at| at.value.0),
             },
             mode: raw.mode.as_ref().map_or(0o660, |at| at.value.0),
         })

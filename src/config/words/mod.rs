@@ -1,17 +1,21 @@
 //! The values that are written as strings, each from its text.
 
+mod cors;
 mod handling;
 mod http_words;
 mod net;
 mod path;
 mod platform;
+mod size;
 mod time;
 
+pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
-pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses, size_words};
+pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
+pub(super) use size::{ByteRate, Size};
 pub(super) use time::{Patience, PatienceOrNone};
 
 use std::path::PathBuf;

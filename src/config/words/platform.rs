@@ -4,7 +4,7 @@ use http::HeaderName;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
-use super::http_words::header_name;
+use super::{http_words::header_name, size::Size};
 use crate::config::{
     model::NamePattern,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -21,44 +21,13 @@ impl Word for SizeOrNone {
     fn parse(text: &str) -> Result<Self, Complaint> {
         match text {
             "none" => Ok(Self(None)),
-            text => size(text).map(|bytes| Self(Some(bytes))),
+            text => Size::parse(text).map(|Size(bytes)| Self(Some(bytes))),
         }
     }
 
     fn form() -> Json {
-        json!({ "pattern": "^[0-9]+(B|KiB|MiB|GiB)$|^none$" })
+        json!({ "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$|^none$" })
     }
-}
-
-fn size(text: &str) -> Result<u64, Complaint> {
-    let complaint = || Complaint::new(format!("`{}` is not a size", text.escape_debug()));
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
-        return Err(complaint());
-    }
-    let factor: u64 = match unit {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "" => return Err(complaint().help(format!("write the unit: `{number}KiB`"))),
-        "KB" | "kB" | "K" | "k" => return Err(complaint().help(format!("write `{number}KiB`: 1,024 bytes each"))),
-        "MB" | "M" => return Err(complaint().help(format!("write `{number}MiB`: 1,048,576 bytes each"))),
-        _ => return Err(complaint()),
-    };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
-        Some(0) => Err(Complaint::new(format!("`{text}` leaves no room at all"))),
-        Some(bytes) if bytes <= 1 << 40 => Ok(bytes),
-        _ => Err(Complaint::new(format!("`{text}` is too much: at most 1024GiB"))),
-    }
-}
-
-/// In the unit in which people write it.
-pub(in crate::config) fn size_words(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fitting = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    fitting.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
 /// A header's name, or its beginning and a `*`.

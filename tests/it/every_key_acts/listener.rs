@@ -24,6 +24,8 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("listener.*.proxy_protocol.from", proxy_protocol),
         ("listener.*.h2c", h2c),
         ("listener.*.max_connections", max_connections),
+        ("listener.*.max_connections_per_ip", max_connections_per_ip),
+        ("listener.*.min_body_rate", min_body_rate),
         ("listener.*.timeouts.handshake", handshake),
         ("listener.*.timeouts.header", header),
         ("listener.*.timeouts.body", body),
@@ -156,6 +158,44 @@ async fn max_connections(leaf: Leaf) {
         assert_eq!(first.send("/").await.status, 200);
         assert_eq!(gateway.get("/").await.status, status);
     }
+}
+
+async fn max_connections_per_ip(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = listening(&function.url(), &format!("{ANYWHERE}\nLEAF"));
+    let [one, other] = leaf.pair(&config, "max_connections_per_ip = 1", "max_connections_per_ip = 2").start().await;
+    for (gateway, status) in [(one, 503), (other, 200)] {
+        let mut first = gateway.connect().await;
+        assert_eq!(first.send("/").await.status, 200);
+        assert_eq!(gateway.get("/").await.status, status);
+        assert_eq!(gateway.connect_from("127.0.0.2").await.send("/").await.status, 200);
+    }
+}
+
+async fn min_body_rate(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = listening(&function.url(), &format!("{ANYWHERE}\ntimeouts = {{ body = \"1s\" }}\nLEAF"));
+    let [paced, patient] = leaf.pair(&config, "min_body_rate = \"1KiB/s\"", "min_body_rate = \"off\"").start().await;
+    let mut callers = [paced.connect().await, patient.connect().await];
+    for caller in &mut callers {
+        caller.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
+    }
+    // Neither makes a pause as long as `timeouts.body`.
+    let [hasty, patient] = &mut callers;
+    let trickle = async {
+        loop {
+            hasty.write("x").await;
+            patient.write("x").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let told = paced.log(1);
+    let lines = tokio::select! {
+        () = trickle => unreachable!(),
+        lines = told => lines,
+    };
+    assert_eq!(lines[0]["reason"], "request_timeout", "{lines:?}");
+    assert!(!callers[1].closes_within(Duration::from_millis(10)).await);
 }
 
 /// Both gateposts get the same bytes: the one gives up, and then the other still waits. What the one said.

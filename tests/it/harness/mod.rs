@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
+pub(crate) mod faulty;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod load;

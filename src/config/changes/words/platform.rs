@@ -1,9 +1,7 @@
 //! What a function platform does, in words.
 
-use crate::config::{
-    model::{Function, HostPattern, NamePatterns, Platform, PlatformRequestId, Rule, Sizes},
-    words::size_words,
-};
+use super::handling::size as size_words;
+use crate::config::model::{Function, HostPattern, NamePatterns, Platform, PlatformRequestId, Rule, Sizes};
 
 /// Every key and its value; two values have the same words only if they are equal.
 pub fn platform(platform: &Platform) -> Vec<(&'static str, String)> {
