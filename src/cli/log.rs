@@ -1,6 +1,6 @@
 //! Where the service's own log goes: stderr, which under systemd is the journal.
 
-use std::{env, io};
+use std::{env, io, panic, thread};
 
 use anyhow::{Context, anyhow};
 use tracing_subscriber::EnvFilter;
@@ -30,5 +30,14 @@ pub(super) fn start(colour: bool) -> anyhow::Result<()> {
     } else {
         log.with_ansi(colour).try_init()
     };
-    started.map_err(|error| anyhow!(error))
+    started.map_err(|error| anyhow!(error))?;
+    // A panic ends what panicked, and the others go on: it is told like everything else.
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let said = panic.payload();
+        let said = said.downcast_ref::<&str>().copied().or_else(|| said.downcast_ref::<String>().map(String::as_str));
+        let at = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(thread = thread.name().unwrap_or("-"), at, "panicked: {}", said.unwrap_or("without words"));
+    }));
+    Ok(())
 }

@@ -147,7 +147,7 @@ pub struct Listener {
     pub name: Name,
     pub address: ListenAddress,
     /// Empty: plain HTTP. Chosen by SNI; the first is for callers without a (known) name.
-    pub tls: Vec<CertificateFiles>,
+    pub tls: Vec<TlsCertificate>,
     pub tls_profile: TlsProfile,
     /// `None`: callers are asked for no certificate.
     pub client_auth: Option<ClientAuth>,
@@ -163,6 +163,31 @@ pub struct Listener {
     /// Permission bits of a unix socket. Default `0660`.
     pub mode: u32,
 }
+
+/// One of a listener's `tls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsCertificate {
+    /// `{ cert = "…", key = "…" }`
+    Files(CertificateFiles),
+    /// `{ acme = { domains = […] } }`
+    Acme(Acme),
+}
+
+/// A certificate that gatepost gets itself (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Acme {
+    /// The directory's https URL.
+    pub directory: String,
+    /// Where the authority may write to.
+    pub email: Option<String>,
+    /// In the order of the file, lower case; never empty.
+    pub domains: Vec<String>,
+    /// PEM bundle that alone vouches for the directory; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+}
+
+/// Let's Encrypt's.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {

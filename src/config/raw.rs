@@ -17,9 +17,9 @@ use super::{
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, ByteRate, Condition, CookieIs, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
-        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, SizeOrNone, StickyBy, Strip, Text,
-        Weight,
+        Access, AddPrefix, ByteRate, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fraction, HeaderCondition,
+        HeaderIs, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, Size, SizeOrNone,
+        StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -98,7 +98,7 @@ table! {
         /// `ip:port` or `unix:/path`.
         address: ListenAddress [required],
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
-        tls: Vec<At<Certificate>>,
+        tls: Vec<At<TlsCertificate>>,
         /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).
         tls_profile: TlsProfile,
         /// PEM file with the authorities of callers' certificates. Default: callers are asked for none.
@@ -128,6 +128,26 @@ table! {
         cert: FilePath [required],
         /// PEM file with its private key.
         key: FilePath [required],
+    }
+}
+
+table! {
+    struct AcmeCertificate {
+        /// A certificate that gatepost gets, and renews, by itself.
+        acme: Acme [required],
+    }
+}
+
+table! {
+    struct Acme {
+        /// The authority's directory. Default: Let's Encrypt's.
+        directory: DirectoryUrl,
+        /// Where the authority may write to.
+        email: Email,
+        /// The names that the certificate is for.
+        domains: Vec<At<HostPattern>> [required],
+        /// PEM bundle that alone vouches for the directory. Default: the system's roots.
+        ca: FilePath,
     }
 }
 
@@ -369,6 +389,30 @@ impl Read for Version {
 
     fn schema() -> Json {
         json!({ "anyOf": [<Endpoint as Read>::schema(), <VersionTable as Read>::schema()] })
+    }
+}
+
+/// One of a listener's certificates: files, or `{ acme = { … } }`.
+#[derive(Debug, Clone)]
+pub(super) enum TlsCertificate {
+    Files(Certificate),
+    Acme(AcmeCertificate),
+}
+
+impl Read for TlsCertificate {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) if table.contains_key("acme") => read_table(value, reader).map(Self::Acme),
+            DeValue::Table(_) => read_table(value, reader).map(Self::Files),
+            _ => {
+                reader.expected("`{ cert = \"…\", key = \"…\" }` or `{ acme = { domains = […] } }`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Certificate as Read>::schema(), <AcmeCertificate as Read>::schema()] })
     }
 }
 

@@ -120,7 +120,8 @@ fn every_key_arrives() {
     };
     assert_eq!((&*local.name, local.mode, local.h2c), ("local", 0o600, true));
     assert_eq!(local.timeouts.idle, seconds(75), "the default");
-    assert_eq!(public.tls[0].key, std::path::Path::new("api.key"));
+    let TlsCertificate::Files(files) = &public.tls[0] else { panic!("files") };
+    assert_eq!(files.key, std::path::Path::new("api.key"));
     assert_eq!(public.max_connections.map(u32::from), Some(500));
     assert_eq!(public.max_connections_per_ip.map(u32::from), Some(50));
     assert_eq!(public.timeouts.min_body_rate.map(u32::from), Some(1024));

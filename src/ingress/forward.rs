@@ -231,6 +231,21 @@ fn is_ambiguous(name: &str) -> bool {
 /// with underscores pass: honest callers use them.
 #[cold]
 fn strip_ambiguous(headers: &mut HeaderMap, strip: &NamePatterns) {
+    for name in aliases(headers, strip) {
+        headers.remove(name);
+    }
+}
+
+/// The same once the route's own fields are there.
+pub fn strip_aliases(request: &mut RequestHeader, strip: &NamePatterns) {
+    if request.headers.keys().any(|name| is_ambiguous(name.as_str())) {
+        for name in aliases(&request.headers, strip) {
+            request.remove_header(&name);
+        }
+    }
+}
+
+fn aliases(headers: &HeaderMap, strip: &NamePatterns) -> Vec<HeaderName> {
     let reads_as = |name: &HeaderName| -> String {
         name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     };
@@ -242,16 +257,11 @@ fn strip_ambiguous(headers: &mut HeaderMap, strip: &NamePatterns) {
             || matches!(name, "host" | "content-length" | "transfer-encoding" | "x-request-id" | "via")
             || strip.contains(name)
     };
-    let going: Vec<HeaderName> = (headers.keys().filter(|name| is_ambiguous(name.as_str())))
-        .filter(|name| {
-            let other = reads_as(name);
-            is_ours(&other) || headers.contains_key(&other)
-        })
-        .cloned()
-        .collect();
-    for name in going {
-        headers.remove(name);
-    }
+    let is_alias = |name: &&HeaderName| {
+        let other = reads_as(name);
+        is_ambiguous(name.as_str()) && (is_ours(&other) || headers.contains_key(&other))
+    };
+    headers.keys().filter(is_alias).cloned().collect()
 }
 
 /// RFC 9110 §7.6.2: one hop less. Not one of none: [`Ingress`](super::Ingress) has answered that.
@@ -336,12 +346,13 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
 /// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), what only
 /// gatepost may say, what the platform at `from` adds that is not for callers, and what would frame it in two ways.
 ///
+/// What h2 does not have goes in [`H2Stream`](super::stream::H2Stream).
+///
 /// # Errors
 ///
 /// What is wrong with the answer, so that nothing of it may go on.
 pub fn edit_response(
     response: &mut ResponseHeader,
-    to_h2: bool,
     platform: &Platform,
     from: &EndpointHost,
 ) -> Result<(), &'static str> {
@@ -355,7 +366,7 @@ pub fn edit_response(
     let hides = !platform.hide.is_empty() || !platform.drop_attachment.is_empty();
     let (mut lengths, mut codings) = (0, 0);
     let mut goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
-        "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
+        "connection" => !is_switching && value != "keep-alive" && value != "close",
         "upgrade" => !is_switching,
         "content-length" => {
             lengths += 1;
@@ -363,7 +374,7 @@ pub fn edit_response(
         }
         "transfer-encoding" => {
             codings += 1;
-            codings > 1 || to_h2 || !has_content || value != "chunked"
+            codings > 1 || !has_content || value != "chunked"
         }
         text => STRIPPED.contains(&text) || (hides && is_hidden(platform, name, value, from)),
     };
@@ -373,7 +384,7 @@ pub fn edit_response(
             let of_it = response.headers.iter().filter(|(name, value)| is_hidden(platform, name, value, from));
             hidden.extend(of_it.map(|(name, _)| name.clone()));
         }
-        strip(response, is_switching, to_h2, has_content, hidden)
+        strip(response, is_switching, has_content, hidden)
     } else {
         Ok(())
     }
@@ -386,7 +397,6 @@ const STRIPPED: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authentica
 fn strip(
     response: &mut ResponseHeader,
     is_switching: bool,
-    to_h2: bool,
     has_content: bool,
     mut going: Vec<HeaderName>,
 ) -> Result<(), &'static str> {
@@ -403,7 +413,7 @@ fn strip(
         going.extend(named.filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING));
         going.extend([header::CONNECTION, header::UPGRADE]);
     }
-    if to_h2 || !has_content {
+    if !has_content {
         going.push(header::TRANSFER_ENCODING);
     }
     if !has_content {

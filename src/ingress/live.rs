@@ -8,7 +8,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 
-use super::conn::ListenerKey;
+use super::{challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
@@ -30,6 +30,8 @@ pub struct Live {
     /// Requests at a time that one worker takes.
     pub max_requests: usize,
     pub shedding: Arc<Shedding>,
+    /// Of ACME; the same over all generations.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Live {

@@ -1,7 +1,10 @@
 //! How an answer of gatepost's own goes out: a refusal, a redirect, a route's own words; and what a route does to the
 //! headers of every answer.
 
-use http::header;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -10,7 +13,7 @@ use super::{
     answer,
     ctx::Ctx,
     proxy::Ingress,
-    reply::{self, Answer},
+    reply::{self, Answer, X_REQUEST_ID},
 };
 use crate::{
     config::model::Serves,
@@ -20,7 +23,36 @@ use crate::{
     },
 };
 
+/// Where a request goes.
+pub(super) enum Way {
+    Function,
+    /// To what its route says in a function's place.
+    Route(Goes),
+    /// It asks gatepost itself what it can do.
+    Options,
+    /// To the answer to an ACME challenge.
+    Challenge(Arc<str>),
+}
+
 impl Ingress {
+    /// RFC 8555 §8.3: the key authorization, and nothing else.
+    pub(super) async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: &str) -> Result<()> {
+        let mut head = ResponseHeader::build(200, Some(4))?;
+        head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
+        head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
+        let is_end = session.req_header().method == Method::HEAD;
+        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
+        if is_end {
+            return session.as_downstream_mut().finish_body().await;
+        }
+        session.as_downstream_mut().write_response_body(Bytes::copy_from_slice(answer.as_bytes()), true).await
+    }
+
     /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
     pub(super) async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
         let header = reply::options(&ctx.request_id)?;
@@ -49,6 +81,10 @@ impl Ingress {
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
+            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
+                conn.h2.request_is_malformed();
+                conn.wake();
+            }
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         Self::send(session, ctx, answer).await

@@ -18,6 +18,7 @@ use super::{
     io::{ConnOf, Io},
     live::{self, Live},
     on_platform,
+    own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
@@ -52,21 +53,50 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
-/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
-fn too_large(request: &RequestHeader) -> Option<Reason> {
+/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
+/// are the library's to bound.
+fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
     let limits = HeadLimits::default();
-    if request.headers.len() > limits.fields {
-        return Some(Reason::HeadersTooLarge);
+    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
+    let (target, headers) = (request.raw_path(), &request.headers);
+    if headers.len() > limits.fields {
+        return Err(Reason::HeadersTooLarge.into());
     }
-    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong.into());
+    }
+    // RFC 9113 §8.3.1.
+    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
+        return bad("the path must begin with a slash");
+    }
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return bad("the request target has a character that must be percent-encoded");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (request.uri.authority(), hosts.next()) {
+        (None, None) => return bad("the request has neither :authority nor Host"),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return bad(":authority and Host differ");
+        }
+        _ => {}
+    }
+    if hosts.next().is_some() {
+        return bad("there is more than one Host");
+    }
+    // RFC 9110 §8.6: the library has compared them; a function is given one.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return bad("there is more than one Content-Length");
+    }
+    Ok(())
 }
 
 impl Ingress {
-    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
+    /// The whole decision. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
+        conn.is_asked();
         ctx.worker = worker;
         ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
@@ -113,32 +143,19 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(reason.into());
+            return Err(refusal);
         }
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
-            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+        if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
-        }
-        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
-        if !ctx.is_counted {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Err(Reason::Overloaded.into());
-        }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Ok(None);
+            return way;
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -180,11 +197,38 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            Ok(Some(goes))
+            Ok(match goes {
+                Goes::Function(_) => Way::Function,
+                goes => Way::Route(goes),
+            })
         });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
+    }
+
+    /// What is settled without a look at the routes; `None`: nothing is.
+    fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        let method = &request.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
+        }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            return Some(Err(Reason::Overloaded.into()));
+        }
+        if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
+            return Some(Ok(Way::Options));
+        }
+        None
     }
 
     /// Makes the request what the function gets: once, before any attempt copies it.
@@ -221,12 +265,14 @@ impl Ingress {
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+            // What the route says is there by now.
+            forward::strip_aliases(request, &platform.strip);
         }
         on_platform::fits(request, platform)
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on; before it, what of the answer is taken down.
-    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
+    fn edit_response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else {
             return Error::e_explain(ErrorType::InternalError, "an answer to a request that went nowhere");
         };
@@ -237,9 +283,8 @@ impl Ingress {
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
             ctx.outcome = on_platform::judge(response, platform)?;
         }
-        let to_h2 = session.req_header().version == Version::HTTP_2;
         let from = &function.versions[picked.version.index()].url.host;
-        forward::edit_response(response, to_h2, platform, from).map_err(|what| {
+        forward::edit_response(response, platform, from).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
@@ -282,9 +327,10 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Some(Goes::Function(_))) => return Ok(false),
-            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
@@ -419,7 +465,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Self::edit_response(response, session, ctx);
+            return Self::edit_response(response, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -427,7 +473,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
-        Self::edit_response(response, session, ctx)?;
+        Self::edit_response(response, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -447,9 +493,14 @@ impl ProxyHttp for Ingress {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
         if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
-            response.insert_header(X_PLATFORM_REQUEST_ID, id.clone())?;
+            let mut id = id.clone();
+            id.set_sensitive(ctx.is_h2);
+            response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
         }
         Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
@@ -488,7 +539,9 @@ impl ProxyHttp for Ingress {
         ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
-            target.failed(address, live::now());
+            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
+                target.failed(address, live::now());
+            }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,
                 host = target.host(), %address, error = %error,

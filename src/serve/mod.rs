@@ -4,8 +4,10 @@
 //! [`service`] and takes signals, reloads and admin calls, and on whose runtime names are resolved; one that accepts,
 //! where there are several workers; one each for watching files and writing the access log.
 
+mod acme;
 pub mod bind;
 mod board;
+mod certificate;
 mod connection;
 pub mod generations;
 mod h2;
@@ -122,6 +124,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
         }
     };
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
+    // The start has told already.
+    let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -130,6 +134,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             _ = hangup.recv() => {
                 service.reopen_log();
                 Order::Reload(Author { by: Some("SIGHUP".to_owned()), reason: None }, None)
+            }
+            _ = ends.tick() => {
+                service.warn_of_ends();
+                continue;
             }
             _ = beat.tick() => {
                 notify::watchdog();
@@ -176,6 +184,9 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How often certificates that end soon are told of.
+const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);
 
 struct Stop(Option<channel::Receiver<bool>>);
 

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Order, Ready, Receipt, ReloadResult,
+    acme::{self, Wanted},
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
@@ -76,6 +77,7 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    acme: acme::Manager,
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
@@ -89,6 +91,7 @@ pub struct Service {
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
     tls: AllTls,
+    acme: Wanted,
     plan: Plan,
     sink: Option<Sink>,
     admin: Option<AdminSocket>,
@@ -117,8 +120,10 @@ impl Service {
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
+            challenges: Arc::default(),
             snapshot,
         };
+        let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
         let shedding = metrics.shedding.clone();
         let max_memory = tokio::sync::watch::Sender::new(config.server.max_memory);
@@ -144,6 +149,7 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            acme,
             roots,
             also_watched: Vec::new(),
             max_memory,
@@ -152,11 +158,14 @@ impl Service {
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
-        service.tls = tls::prepare(&service.loaded, &service.tls).map_err(|e| anyhow!(e))?;
+        let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
+        service.tls = tls::prepare(&service.loaded, &acme, &service.tls).map_err(|e| anyhow!(e))?;
         let config = &service.loaded.config;
         let plan = service.listeners.plan(config, &service.tls, None).map_err(|e| anyhow!(e))?;
         let keys = service.listeners.keys(config, &plan);
         service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
+        // Now that somebody answers their challenges.
+        service.acme.apply(acme);
         service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
         service.show();
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
@@ -311,7 +320,8 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
-        let tls = tls::prepare(loaded, &self.tls)?;
+        let acme = self.acme.prepare(loaded)?;
+        let tls = tls::prepare(loaded, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
             None
         } else {
@@ -328,12 +338,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, tls, plan, sink, admin })
+        Ok(Prepared { targets, tls, acme, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, tls, plan, sink, admin } = prepared;
+        let Prepared { targets, tls, acme, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -356,6 +366,7 @@ impl Service {
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
+            challenges: old.challenges.clone(),
         };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
@@ -382,6 +393,7 @@ impl Service {
         }
         self.listeners.apply(&config, plan, &keys, &tls, &handles);
         self.tls = tls;
+        self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
         self.show();
         changes
@@ -423,8 +435,20 @@ impl Service {
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         changing.listeners = listeners;
+        changing.certificates = tls::served(&self.tls);
         drop(changing);
-        self.board.metrics.set_certificates(tls::expiries(&self.loaded));
+        self.warn_of_ends();
+    }
+
+    /// Tells of certificates that end soon: while nobody has renewed them, again and again.
+    pub fn warn_of_ends(&self) {
+        let now = Timestamp::now().as_second();
+        for served in tls::served(&self.tls) {
+            if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
+                let (listener, name) = (&served.listener, served.name());
+                tracing::warn!(%listener, name, "the certificate {end}");
+            }
+        }
     }
 
     /// Drains: no new connections, idle ones close, requests under way end, at most for `server.drain`.

@@ -23,6 +23,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod gets_its_certificates;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -38,8 +40,10 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
@@ -67,6 +71,7 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
 mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;

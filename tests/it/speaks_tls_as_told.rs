@@ -1,9 +1,16 @@
 //! TLS towards callers: whose certificates are believed, what is spoken, and who may come back by a ticket.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
 use rustls::{
     ProtocolVersion, SupportedProtocolVersion,
     version::{TLS12, TLS13},
 };
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::harness::{
@@ -257,6 +264,46 @@ async fn a_ticket_is_good_at_the_listener_that_gave_it_alone() {
     }
 }
 
+/// OpenSSL's own client, which is most callers' library: known by its certificate, and back by its ticket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssl_is_known_and_comes_back() {
+    let (server, callers) = (authority(), authority_called("partners"));
+    let (gateway, _function) = listening_with(&asking(&server, &callers), "forward_client_cert = true", 2).await;
+    let bank = callers.client("bank");
+    let dir = gateway.dir();
+    std::fs::write(dir.join("bank.pem"), &bank.pem).unwrap();
+    std::fs::write(dir.join("bank.key"), &bank.key_pem).unwrap();
+    for version in ["-tls1_3", "-tls1_2"] {
+        let connects = |more: &[&str]| {
+            let mut openssl = Command::new("openssl")
+                .args(["s_client", "-ign_eof", "-verify_return_error", version, "-servername", "one.test", "-connect"])
+                .arg(gateway.address("in").to_string())
+                .arg("-CAfile")
+                .arg(server.ca())
+                .args(more)
+                .current_dir(dir)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("openssl is installed");
+            let request = b"GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n";
+            // It may be refused before it has sent anything, and what it says is what counts.
+            let _ = openssl.stdin.take().unwrap().write_all(request);
+            String::from_utf8_lossy(&openssl.wait_with_output().unwrap().stdout).into_owned()
+        };
+        let shows = ["-cert", "bank.pem", "-key", "bank.key"];
+        let said = connects(&[&shows[..], &["-sess_out", "session"]].concat());
+        assert!(said.contains("New, TLSv1.") && said.contains("HTTP/1.1 200 "), "{version}: {said}");
+        // A session of its own is proof enough; the certificate isn't shown again.
+        let said = connects(&["-sess_in", "session"]);
+        assert!(said.contains("Reused, TLSv1.") && said.contains("HTTP/1.1 200 "), "{version}: {said}");
+        assert!(said.contains(&rfc_9440(&bank)), "{version}: {said}");
+        let said = connects(&[]);
+        assert!(!said.contains("HTTP/1.1"), "{version}: {said}");
+    }
+}
+
 // Profiles.
 
 #[tokio::test]
@@ -276,4 +323,27 @@ async fn modern_is_tls_1_3_alone_and_intermediate_takes_1_2_with_forward_secrecy
     gateway.swap("\"intermediate\"", "\"modern\"").await;
     assert_eq!(speaks(&TLS12).await, None);
     assert_eq!(speaks(&TLS13).await, Some(ProtocolVersion::TLSv1_3));
+}
+
+/// The numbers are there from the start, and those that are about to end are told of.
+#[tokio::test]
+async fn a_certificate_that_is_about_to_expire_is_told_of() {
+    let server = authority();
+    let soon = SystemTime::now() + Duration::from_secs(5 * 86_400);
+    let leaf = server.leaf_until(&["soon.test"], soon);
+    let (gateway, _function) = listening(&format!("tls = [{}]", leaf.toml())).await;
+    let labels = [("listener", "in"), ("name", "soon.test")];
+    let left = gateway.metrics().await.sum("gatepost_certificate_expiry_seconds", &labels) - now();
+    assert!((4.0 * DAY..=5.0 * DAY).contains(&left), "{left}");
+    gateway.says(&["soon.test", "expires"]).await;
+    let status: Value = gateway.ask_admin("/api/v1/status").await.json();
+    let shown = &status["certificates"][0];
+    assert_eq!((&shown["listener"], &shown["name"]), (&"in".into(), &"soon.test".into()));
+    assert!(shown["problem"].as_str().unwrap().contains("expires"), "{status}");
+}
+
+const DAY: f64 = 86_400.0;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }

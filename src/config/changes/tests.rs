@@ -196,7 +196,15 @@ fn every_leaf_shows_on_one_line() {
             c.listeners[1].address = tcp("0.0.0.0:8443");
         }),
         ("listener public: tls off → cert /c key /k", |c| {
-            c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
+            c.listeners[1].tls = vec![TlsCertificate::Files(CertificateFiles { cert: "/c".into(), key: "/k".into() })];
+        }),
+        ("listener public: tls off → acme a.test b.test from https://acme.test/dir email ops@a.test ca /ca", |c| {
+            c.listeners[1].tls = vec![TlsCertificate::Acme(Acme {
+                directory: "https://acme.test/dir".into(),
+                email: Some("ops@a.test".into()),
+                domains: vec!["a.test".into(), "b.test".into()],
+                ca: Some("/ca".into()),
+            })];
         }),
         ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
         ("listener public: client_ca none → /ca (required)", |c| {

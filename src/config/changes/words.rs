@@ -147,8 +147,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         timeouts: ListenerTimeouts { handshake, header, body, idle, min_body_rate },
         mode,
     } = listener;
-    let certificates =
-        tls.iter().map(|CertificateFiles { cert, key }| format!("cert {} key {}", cert.display(), key.display()));
+    let certificates = tls.iter().map(certificate);
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
@@ -171,6 +170,24 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
     ]
+}
+
+fn certificate(certificate: &TlsCertificate) -> String {
+    match certificate {
+        TlsCertificate::Files(CertificateFiles { cert, key }) => {
+            format!("cert {} key {}", cert.display(), key.display())
+        }
+        TlsCertificate::Acme(Acme { directory, email, domains, ca }) => {
+            let mut words = format!("acme {} from {directory}", domains.join(" "));
+            if let Some(email) = email {
+                words += &format!(" email {email}");
+            }
+            if let Some(ca) = ca {
+                words += &format!(" ca {}", ca.display());
+            }
+            words
+        }
+    }
 }
 
 fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {

@@ -12,7 +12,7 @@ mod time;
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
-pub(super) use net::{NameServer, NetworkRef};
+pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
 pub(super) use size::{ByteRate, Size};

@@ -6,7 +6,9 @@ use tokio::net::TcpStream;
 
 use super::{Proof, leaf::Leaf, named, one_function, table};
 use crate::harness::{
-    Connection, Gateway, Origin, PATIENCE, authority, get,
+    Connection, Gateway, Origin, PATIENCE,
+    acme::{Acme, acme},
+    authority, eventually, get,
     h2::H2,
     tls::{Agreed, Authority, TlsCaller, authority_called},
 };
@@ -16,6 +18,10 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("listener.*.address", address),
         ("listener.*.tls.cert", cert),
         ("listener.*.tls.key", key),
+        ("listener.*.tls.acme.directory", acme_directory),
+        ("listener.*.tls.acme.email", acme_email),
+        ("listener.*.tls.acme.domains", acme_domains),
+        ("listener.*.tls.acme.ca", acme_ca),
         ("listener.*.tls_profile = intermediate", tls_profile),
         ("listener.*.tls_profile = modern", tls_profile),
         ("listener.*.client_ca", client_ca),
@@ -89,6 +95,70 @@ async fn gets_in(gateway: &Gateway, caller: &TlsCaller) -> bool {
     let Ok((stream, _)) = caller.handshake(tcp, "one.test").await else { return false };
     // In TLS 1.3 a caller hears that it is refused only when it reads.
     Connection::over(stream).try_send(get("/").host("one.test")).await.is_ok()
+}
+
+/// A listener `in` with a certificate by ACME that has these keys, and one that answers the authority.
+fn by_acme(url: &str, keys: &str) -> String {
+    let tls = format!("{ANYWHERE}\ntls = [{{ acme = {{ {keys} }} }}]");
+    format!("{}[listener.plain]\n{ANYWHERE}\n", listening(url, &tls))
+}
+
+/// Waits until it serves a certificate of that authority for that name.
+async fn gets(gateway: &Gateway, acme: &Acme, name: &str) {
+    eventually(&format!("a certificate for {name}"), async || {
+        acme.state().names.insert(name.to_owned(), gateway.address("plain"));
+        let tcp = TcpStream::connect(gateway.address("in")).await.ok()?;
+        acme.authority.caller(&[]).handshake(tcp, name).await.ok()
+    })
+    .await;
+}
+
+async fn acme_directory(leaf: Leaf) {
+    let function = named("v1").await;
+    let (here, there) = (acme().await, acme().await);
+    let config =
+        by_acme(&function.url(), &format!("LEAF, ca = \"{}\", domains = [\"a.test\"]", here.authority.ca().display()));
+    let words = [&here, &there].map(|acme| format!("directory = \"{}\"", acme.directory()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    gets(&one, &here, "a.test").await;
+    // Its certificate is by another authority than `ca`.
+    other.says(&["no new certificate", &there.directory()]).await;
+}
+
+async fn acme_email(leaf: Leaf) {
+    let function = named("v1").await;
+    let acme = acme().await;
+    let config = by_acme(&function.url(), &format!("{}, LEAF, domains = [\"a.test\"]", acme.keys()));
+    let words = ["email = \"one@a.test\"", "email = \"other@a.test\""];
+    let [_one, _other] = leaf.pair(&config, words[0], words[1]).start().await;
+    for email in ["one@a.test", "other@a.test"] {
+        eventually(&format!("an account of {email}"), async || {
+            acme.state().contacts.iter().any(|c| c[0] == format!("mailto:{email}")).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn acme_domains(leaf: Leaf) {
+    let function = named("v1").await;
+    let acme = acme().await;
+    let config = by_acme(&function.url(), &format!("{}, LEAF", acme.keys()));
+    let words = ["domains = [\"a.test\"]", "domains = [\"b.test\"]"];
+    let [one, other] = leaf.pair(&config, words[0], words[1]).start().await;
+    gets(&one, &acme, "a.test").await;
+    gets(&other, &acme, "b.test").await;
+}
+
+async fn acme_ca(leaf: Leaf) {
+    let function = named("v1").await;
+    let (acme, wrong) = (acme().await, authority());
+    let config =
+        by_acme(&function.url(), &format!("directory = \"{}\", LEAF, domains = [\"a.test\"]", acme.directory()));
+    let words = [&wrong, &acme.authority].map(|authority| format!("ca = \"{}\"", authority.ca().display()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    gets(&other, &acme, "a.test").await;
+    one.says(&["no new certificate", "a.test"]).await;
+    assert_eq!(acme.state().orders.len(), 1);
 }
 
 async fn tls_profile(leaf: Leaf) {

@@ -1,5 +1,6 @@
 //! What the stories are told with: a gatepost process, scripted functions behind it, callers in front.
 
+pub(crate) mod acme;
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
