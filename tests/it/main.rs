@@ -76,4 +76,8 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_what_is_known_of_platforms;
+#[cfg(test)]
 mod tells_what_it_did;
+#[cfg(test)]
+mod works_on_each_platform;

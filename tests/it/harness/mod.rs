@@ -4,6 +4,7 @@ pub(crate) mod acme;
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
+pub(crate) mod edge;
 pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod gateway;
