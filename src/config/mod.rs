@@ -11,6 +11,9 @@ pub mod model;
 pub mod preset;
 pub mod secret;
 
+pub mod jwks;
+
+mod digest;
 mod load;
 mod material;
 mod overlap;
@@ -24,6 +27,7 @@ mod schema;
 mod source;
 mod words;
 
+pub use digest::Digest32;
 pub use load::{Loaded, Mode, load};
 pub use material::Material;
 pub use model::Config;

@@ -348,20 +348,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 12] = [
-    "api_key",
-    "compression",
-    "alarm",
-    "basic",
-    "concurrency",
-    "credential",
-    "egress",
-    "guard",
-    "jwt",
-    "mtls",
-    "ramp",
-    "retries",
-];
+const LATER: [&str; 8] = ["compression", "alarm", "concurrency", "credential", "egress", "guard", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

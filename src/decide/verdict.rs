@@ -6,6 +6,8 @@ pub use crate::config::model::Class;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     BadRequest,
+    CredentialsMissing,
+    CredentialsInvalid,
     ForbiddenAddress,
     ForbiddenClient,
     NoRoute,
@@ -20,13 +22,16 @@ pub enum Reason {
     NameNotResolved,
     Overloaded,
     NoVersion,
+    CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
+        Self::CredentialsMissing,
+        Self::CredentialsInvalid,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
@@ -41,6 +46,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
+        Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
     ];
@@ -48,6 +54,8 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::CredentialsInvalid => "credentials_invalid",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
@@ -62,6 +70,7 @@ impl Reason {
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
         }
@@ -71,6 +80,7 @@ impl Reason {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::CredentialsMissing | Self::CredentialsInvalid => 401,
             Self::ForbiddenAddress | Self::ForbiddenClient => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
@@ -80,7 +90,7 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion | Self::Maintenance => 503,
+            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -89,6 +99,8 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
+            Self::CredentialsMissing => "This route is for known clients: say who you are",
+            Self::CredentialsInvalid => "The credentials are not accepted",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
@@ -103,6 +115,7 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
+            Self::CredentialUnavailable => "Credentials cannot be checked at present",
             Self::Maintenance => "Closed for maintenance",
             Self::UpstreamTimeout => "The function did not answer in time",
         }

@@ -484,10 +484,10 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // An answer went out, and not all that the caller sent was read: see `linger`.
-        let is_unread = !(self.request_is_read() && self.inbox.is_empty()) || self.conn.h2.lingers.load(Relaxed);
         // It had to be dropped without an answer: there is one to come (`Conn::last_words`).
         let is_dropped = !self.answered && self.conn.ended() == Some(conn::Ended::Stuck);
+        // Or one went out, and not all that the caller sent was read: see `linger`.
+        let is_unread = !(self.request_is_read() && self.inbox.is_empty()) || self.conn.h2.lingers.load(Relaxed);
         if is_dropped || self.answered && !self.saw_end && is_unread {
             self.keep_for_linger();
         }

@@ -72,6 +72,9 @@ impl Ingress {
             _ => None,
         };
         let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if let (Some(live), Some(route), Some(denied)) = (&ctx.live, ctx.route, &refusal.denied) {
+            reply::challenge(&mut answer, denied, live.snapshot.callers.gate(route))?;
+        }
         if refusal.reason == Reason::Maintenance
             && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
             && let Some(maintenance) = live.snapshot.maintenance(route)

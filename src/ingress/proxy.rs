@@ -26,8 +26,10 @@ use super::{
 use crate::{
     decide::{
         Reason,
+        auth::{Denied, Gate},
         snapshot::{Asker, Goes, Refusal, Request},
     },
+    observe::unix_ms,
     upstream::{SHORTEST_IDLE, classify_error},
 };
 
@@ -142,7 +144,9 @@ impl Ingress {
             query: request.uri.query(),
             headers: &request.headers,
         };
-        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
+        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+        let tokens = live::tokens();
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
         if ctx.is_h2
             && let Err(refusal) = check_h2(request)
         {
@@ -194,6 +198,9 @@ impl Ingress {
         }
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
+        }
+        if let Err(Refusal { denied: Some(Denied { failure: Some(failure), .. }), .. }) = &outcome {
+            live.handles.auth_failed(worker, *failure);
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
@@ -257,6 +264,10 @@ impl Ingress {
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
+        // What was read here says nothing to the function, and is not its to know.
+        for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
+            request.remove_header(name);
+        }
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;

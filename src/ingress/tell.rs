@@ -36,7 +36,9 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
 
 /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
 pub(super) fn tell_of_lost(ctx: &mut Ctx) {
-    let (Some(live), Some((method, uri))) = (ctx.live.clone(), ctx.asked.take()) else { return };
+    let Some((method, uri)) = ctx.asked.take() else { return };
+    // Without one in the context the decision itself panicked.
+    let Some(live) = ctx.live.clone().or_else(|| live::current().map(|(_, live)| live)) else { return };
     if ctx.refusal.is_none() && matches!(ctx.bounds().and_then(Conn::ended), Some(Ended::Upstream | Ended::Stuck)) {
         ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
     }

@@ -228,9 +228,9 @@ impl ResolvesServerCert for BySni {
 pub fn served(all: &AllTls) -> Vec<Served> {
     let mut listeners: Vec<_> = all.iter().collect();
     listeners.sort_by_key(|(name, _)| *name);
-    let of = |(name, tls): (&Name, &Tls)| {
-        let listener = name.clone();
-        tls.certificates.to_vec().into_iter().map(move |source| Served { listener: listener.clone(), source })
-    };
-    listeners.into_iter().flat_map(of).collect()
+    let mut served = Vec::new();
+    for (name, tls) in listeners {
+        served.extend(tls.certificates.iter().map(|source| Served { listener: name.clone(), source: source.clone() }));
+    }
+    served
 }

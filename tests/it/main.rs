@@ -7,6 +7,7 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod authenticates_callers;
 mod bounds_bodies;
 #[cfg(test)]
 mod calls_from_other_origins;
