@@ -66,13 +66,18 @@ pub(super) fn judge(response: &mut ResponseHeader, platform: &Platform) -> Resul
     Ok(Some(outcome.class))
 }
 
+/// See [`generation_of`].
+const TURNS: u64 = 1024;
+
 /// Which connections may be used now: those made since the last turn of `age`, for they share this part of their pool's key.
-/// The others are not asked for again, and close as idle ones do. Workers take their turns one after the other.
+/// The others are not asked for again, and close as idle ones do, within `age`. Workers take their turns one after the other.
+///
+/// The parts come again after [`TURNS`], since pingora remembers some keys for good; no connection waits that long.
 pub(super) fn generation_of(now: Now, worker: usize, age: Duration) -> u64 {
     let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1);
     let offset = (worker as u64 % 8) * (age / 8);
     // Spread over all bits: it is mixed into a hash.
-    (now.0.saturating_add(offset) / age).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (now.0.saturating_add(offset) / age % TURNS).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
@@ -87,6 +92,8 @@ mod tests {
         assert_ne!(at(999, 0), at(1000, 0));
         assert_eq!(at(0, 1), at(874, 1));
         assert_ne!(at(874, 1), at(875, 1));
+        let all: std::collections::HashSet<_> = (0..5000).map(|turn| at(turn * 1000, 0)).collect();
+        assert_eq!(all.len() as u64, TURNS);
         let _ = generation_of(Now(u64::MAX), 7, Duration::MAX);
     }
 }

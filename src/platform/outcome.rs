@@ -148,4 +148,34 @@ mod tests {
         assert_eq!(told(411), Some((Class::Config, Some(502))));
         assert_eq!(told(200), Some((Class::Ok, None)));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+
+        /// Whatever a platform says: a success is never made a failure nor the other way round, and what is told is an error.
+        #[test]
+        fn an_answer_under_map_status_is_an_error_for_what_is_one(
+            which in 0..PlatformName::ALL.len(),
+            status in 200u16..600,
+            header in proptest::option::of("(x-fc-error-type|x-scf-error-type|x-amz-function-error)"),
+            word in "(FcCommonError|ScfSysError|Unhandled|[a-z]{0,8})",
+        ) {
+            let mut platform = preset(PlatformName::ALL[which]).unwrap().platform.clone();
+            platform.map_status = true;
+            let mut headers = HeaderMap::new();
+            if let Some(name) = header {
+                headers.insert(name.parse::<http::HeaderName>().unwrap(), word.parse().unwrap());
+            }
+            let Outcome { class, answer } = outcome(&platform, status, &headers).unwrap();
+            let told = answer.unwrap_or(status);
+            let is_failure = !matches!(class, Class::Ok | Class::ClientError);
+            assert_eq!(is_failure, told >= 500 || told == 429, "{status} {headers:?}: {class:?} {told}");
+            if !is_failure {
+                assert_eq!(answer, None);
+            }
+            // What was taken down does not depend on what callers are told.
+            platform.map_status = false;
+            assert_eq!(outcome(&platform, status, &headers).map_or_else(|| by_status(status), |o| o.class), class);
+        }
+    }
 }
