@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Uri};
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
+    body_coding::{Coder, Wish},
     conn::Conn,
     live::{self, Live},
     tell::tell_of_lost,
@@ -53,6 +54,9 @@ pub struct Ctx {
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
     pub(super) is_preflight: bool,
+    /// Of a route with `compression`: what the caller may have.
+    pub(super) wish: Option<Wish>,
+    pub(super) coder: Option<Box<Coder>>,
     /// Of a route with `cors`: the caller's Origin, as it came.
     pub(super) origin: Option<HeaderValue>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
@@ -109,6 +113,8 @@ impl Ctx {
             wants_fresh: false,
             is_upgrade: false,
             is_preflight: false,
+            wish: None,
+            coder: None,
             origin: None,
             body_left: None,
             is_whole: false,

@@ -1,6 +1,7 @@
 //! The values that are written as strings, each from its text.
 
 mod caller;
+mod coding;
 mod cors;
 mod handling;
 mod http_words;
@@ -26,7 +27,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, ClientAuthNeed, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -144,6 +145,7 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -201,6 +203,7 @@ words!(
     Text,
     FilePath,
     Access,
+    Coding,
     LogFormat,
     UpstreamHttp,
     PlatformName,
