@@ -2,14 +2,11 @@
 //!
 //! `cargo bench --bench route`
 
-use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, hint::black_box};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
-    config::model::{
-        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HostPattern, Limit, ListenAddress,
-        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
-    },
+    config::{self, Config, Sources, model::ListenerId},
     decide::{Facts, host, path, route::Router},
 };
 use http::{HeaderMap, Method};
@@ -60,61 +57,22 @@ fn spelling(c: &mut Criterion) {
 
 /// `count` routes: exact, params, prefix, and prefix under a host of its own, in turn.
 fn config(count: usize) -> Config {
-    Config {
-        server: Server {
-            workers: None,
-            state_dir: PathBuf::new(),
-            trusted_proxies: Networks::default(),
-            max_connections: None,
-            max_requests: None,
-            max_memory: None,
-            dns: Vec::new(),
-            drain: Duration::from_secs(30),
-            auth_failures: Limit::AUTH_FAILURES,
-            maintenance: None,
-            max_body: BodyBound::DEFAULT,
-        },
-        admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
-        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
-        listeners: Vec::new(),
-        clients: Vec::new(),
-        functions: Vec::new(),
-        routes: (0..count).map(route).collect(),
-        limits: Vec::new(),
+    let mut text = String::from(
+        "[listener.in]\naddress = \"127.0.0.1:0\"\n[function.f]\nversions = { v1 = \"http://127.0.0.1:9\" }\n",
+    );
+    for i in 0..count {
+        let path = match i % 4 {
+            0 => format!("path = \"/svc{i}/report\""),
+            1 => format!("path = \"/svc{i}/{{id}}/items\""),
+            2 => format!("path = \"/svc{i}/orders/*\""),
+            _ => format!("host = \"h{i}.example.com\"\npath = \"/orders/*\""),
+        };
+        let _ = write!(text, "[route.r{i:05}]\n{path}\nfunction = \"f\"\n");
     }
-}
-
-fn route(i: usize) -> Route {
-    let (host, path) = match i % 4 {
-        0 => (None, PathPattern::Exact(format!("/svc{i}/report"))),
-        1 => {
-            let literal = |text: &str| PathSegment::Literal(text.to_owned());
-            let svc = literal(&format!("svc{i}"));
-            let id = PathSegment::Param("id".to_owned());
-            (None, PathPattern::Params(vec![svc, id, literal("items")]))
-        }
-        2 => (None, PathPattern::Prefix(format!("/svc{i}/orders"))),
-        _ => (Some(HostPattern::Exact(format!("h{i}.example.com"))), PathPattern::Prefix("/orders".to_owned())),
+    let Ok(config) = config::parse(&Sources::new([("gatepost.toml", text)])) else {
+        std::process::abort();
     };
-    Route {
-        name: format!("r{i:05}").into(),
-        listeners: None,
-        hosts: host.into_iter().collect(),
-        path,
-        methods: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        priority: 0,
-        serves: Serves::Function(FunctionId(0)),
-        version: None,
-        clients: None,
-        allow: None,
-        deny: Networks::default(),
-        limits: Vec::new(),
-        handling: Handling::default(),
-        encoded_slash: EncodedSlash::Refuse,
-        forward_client_cert: false,
-    }
+    config
 }
 
 criterion_group!(benches, find, build, spelling);

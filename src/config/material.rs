@@ -99,13 +99,13 @@ impl Material {
                 material.contents.insert(at.value.clone(), bytes);
             }
         }
-        for ca in &pointers.client_authorities {
+        for ca in &pointers.anchors {
             let Some(chain) = certificates(ca, &mut files, report) else { continue };
             match chain.iter().position(|one| webpki::anchor_from_trusted_cert(one).is_err()) {
                 None => drop(material.authorities.insert(ca.value.clone(), chain)),
                 Some(nth) => report.push(
                     Problem::at(
-                        format!("certificate {} of {} cannot vouch for callers", nth + 1, ca.value.display()),
+                        format!("certificate {} of {} cannot vouch for others", nth + 1, ca.value.display()),
                         ca.span,
                     )
                     .label("expected certificates of authorities"),

@@ -92,6 +92,8 @@ pub struct Server {
     pub auth_failures: Limit,
     /// For every route that has none of its own.
     pub maintenance: Option<Maintenance>,
+    /// Where a route has none. The most exact first.
+    pub error_pages: Vec<ErrorPage>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
     pub max_body: BodyBound,
 }
@@ -454,7 +456,8 @@ pub struct Route {
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
-    pub handling: Handling,
+    /// Shared by all that ask for nothing special.
+    pub handling: Arc<Handling>,
 }
 
 impl Route {

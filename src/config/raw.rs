@@ -11,7 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
-    raw_handling::{Compression, Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
@@ -64,12 +64,14 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// Pages for errors, by status or class (`404`, `5xx`). Default: problem documents.
+        error_pages: Map<ErrorPage>,
         /// How many failed authentications an address may have.
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
-        maintenance: Maintenance,
+        maintenance: Box<Maintenance>,
     }
 }
 
@@ -378,9 +380,9 @@ table! {
         /// Where requests go.
         function: Text,
         /// Where callers are sent instead.
-        redirect: Redirect,
+        redirect: Box<Redirect>,
         /// What gatepost answers instead.
-        respond: Respond,
+        respond: Box<Respond>,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -398,19 +400,21 @@ table! {
         /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
         rewrite: Text,
         /// What the function sees of the request's headers.
-        request_headers: HeaderEdits,
+        request_headers: Box<HeaderEdits>,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
-        response_headers: HeaderEdits,
+        response_headers: Box<HeaderEdits>,
         /// Whether answers are compressed for callers who ask. Default `false`.
-        compression: Compression,
+        compression: Box<Compression>,
         /// Which pages of other origins may call it.
-        cors: Cors,
+        cors: Box<Cors>,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
         /// The largest body of a request, or `none`. Default: the server's.
         max_body: BodyBound,
+        /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
+        error_pages: Map<ErrorPage>,
         /// Whether callers are told to come back later.
-        maintenance: Maintenance,
+        maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.

@@ -101,6 +101,19 @@ table! {
 }
 
 table! {
+    struct ErrorPage {
+        /// The page's text.
+        body: Text,
+        /// A file with the page, of at most 1 MiB.
+        file: FilePath,
+        /// Default: by the file's ending; of a text, `text/plain; charset=utf-8`.
+        content_type: MediaType,
+        /// Whether it stands for the function's answers, too. Default `false`.
+        intercept: bool,
+    }
+}
+
+table! {
     struct SecurityTable {
         /// `basic` or `strict`.
         preset: SecurityPreset [required],

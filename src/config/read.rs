@@ -65,6 +65,21 @@ pub(super) trait Read: Sized {
     }
 }
 
+/// A table that few have: where it is absent it takes a pointer's place. Ten thousand routes are read at once.
+impl<T: Read> Read for Box<T> {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        T::read(value, reader).map(Box::new)
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+
+    fn extend(&mut self, value: &Value<'_>, reader: &mut Reader<'_>) -> bool {
+        T::extend(self, value, reader)
+    }
+}
+
 pub(super) fn read_at<T: Read>(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<At<T>> {
     let span = reader.span(value);
     T::read(value, reader).map(|value| At { value, span })

@@ -163,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::{EncodedSlash, FunctionId, Handling, PathPattern, Serves};
+    use crate::config::model::{EncodedSlash, FunctionId, PathPattern, Serves};
 
     fn nets(list: &[&str]) -> Networks {
         Networks::new(list.iter().map(|n| n.parse().unwrap()))
@@ -268,7 +268,7 @@ mod tests {
             allow: allow.map(nets),
             deny: nets(deny),
             limits: vec![],
-            handling: Handling::default(),
+            handling: Default::default(),
             encoded_slash: EncodedSlash::default(),
             forward_client_cert: false,
         }

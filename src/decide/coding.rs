@@ -69,7 +69,7 @@ impl Weights {
 }
 
 /// A weight (RFC 9110 §12.4.2) in thousandths: `0.5` is 500.
-fn thousandths(text: &str) -> Option<u16> {
+pub(super) fn thousandths(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -256,11 +256,7 @@ impl Snapshot {
         if let Some(id) = self.preflight(&facts) {
             decision.route = Some(id);
             // No page gets to say who calls, or spends from a limit, by asking first. Networks that are shut out are so all the same.
-            let route = &self.config.routes[id.index()];
-            let ip = decision.client_ip;
-            if route.deny.contains(ip) || route.allow.as_ref().is_some_and(|nets| !nets.contains(ip)) {
-                return Err(Reason::ForbiddenAddress.into());
-            }
+            client::admit(&self.config.routes[id.index()], decision.client_ip)?;
             return Ok(Goes::Preflight);
         }
         let id = match self.router.find(&facts) {

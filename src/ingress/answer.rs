@@ -10,10 +10,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::reply::{Answer, X_GATEPOST_REASON, X_REQUEST_ID};
 use crate::{
     config::model::{
-        Content, Cors, CorsHeaders, Handling, HeaderEdits, Maintenance, Origins, Respond, SecurityHeaders,
-        SecurityPreset,
+        Config, Content, Cors, CorsHeaders, ErrorPage, Handling, HeaderEdits, Maintenance, Origins, Respond, Route,
+        SecurityHeaders, SecurityPreset,
     },
-    decide::cors,
+    decide::{accept, cors},
 };
 
 /// A redirect to `to`, without a body (RFC 9110 §15.4: the note in it is for clients that don't follow).
@@ -64,6 +64,72 @@ pub(super) fn maintenance(answer: &mut Answer, maintenance: &Maintenance, reques
         answer.body = put_content(&mut answer.header, content, &request.method)?;
     }
     Ok(())
+}
+
+/// Puts the operator's page for that status in the place of a problem document, where the caller doesn't ask for one.
+pub(super) fn put_page(
+    answer: &mut Answer,
+    config: &Config,
+    route: Option<&Route>,
+    request: &RequestHeader,
+) -> Result<()> {
+    let is_problem = answer.header.headers.get(header::CONTENT_TYPE).is_some_and(|t| t == "application/problem+json");
+    let page = config.error_page(route, answer.header.status.as_u16(), false).filter(|_| is_problem);
+    if let Some(page) = page.filter(|page| wants(request, page)) {
+        answer.body = put_content(&mut answer.header, &page.content, &request.method)?;
+    }
+    Ok(())
+}
+
+fn wants(request: &RequestHeader, page: &ErrorPage) -> bool {
+    accept::wants_page(&request.headers, page.content.kind.to_str().unwrap_or(""))
+}
+
+/// What of a function's answer is about its body alone (RFC 9110 §8, RFC 9530), and goes with it.
+const OF_THE_BODY: [&str; 14] = [
+    "accept-ranges",
+    "content-digest",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-md5",
+    "content-range",
+    "digest",
+    "etag",
+    "last-modified",
+    "repr-digest",
+    "trailer",
+    "transfer-encoding",
+];
+
+/// Whether an answer has a body that surely comes, and ends soon: another can go out in its place while it is read.
+pub(super) fn has_short_body(head: &ResponseHeader, method: &Method) -> bool {
+    const LONGEST: u64 = 64 * 1024;
+    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+    method == Method::HEAD || length.is_some_and(|length: u64| (1..=LONGEST).contains(&length))
+}
+
+/// The page that goes out in place of a function's answer, with the rest of the answer's head.
+pub(super) fn intercept(
+    head: &ResponseHeader,
+    config: &Config,
+    route: &Route,
+    request: &RequestHeader,
+) -> Result<Option<Answer>> {
+    let Some(page) = config.error_page(Some(route), head.status.as_u16(), true) else { return Ok(None) };
+    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    // gRPC callers read frames; who asks for a document gets the function's.
+    if kind.starts_with(b"application/grpc") || !wants(request, page) {
+        return Ok(None);
+    }
+    let mut head = head.clone();
+    for name in OF_THE_BODY {
+        head.remove_header(name);
+    }
+    vary(&mut head, "Accept")?;
+    let body = put_content(&mut head, &page.content, &request.method)?;
+    Ok(Some(Answer { header: head, body }))
 }
 
 /// The answer to a preflight: what of it is of this caller's origin comes with [`dress`].

@@ -280,8 +280,15 @@ impl Conn {
     pub fn waits(&self, phase: Phase, at_most: impl FnOnce(u64) -> Option<Duration>) {
         if self.deadline.load(Relaxed) == 0 {
             self.begin(phase);
-            if let Some(time) = at_most(coarse_ms()) {
-                self.deadline.fetch_min(after(time), Relaxed);
+            match at_most(coarse_ms()) {
+                Some(Duration::ZERO) => {
+                    self.deadline.store(0, Relaxed);
+                    self.end(phase as u8);
+                }
+                Some(time) => {
+                    self.deadline.fetch_min(after(time), Relaxed);
+                }
+                None => {}
             }
         }
     }

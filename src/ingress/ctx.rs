@@ -14,6 +14,7 @@ use super::{
     body_coding::{Coder, Wish},
     conn::Conn,
     live::{self, Live},
+    reply::Answer,
     tell::tell_of_lost,
 };
 use crate::{
@@ -54,6 +55,12 @@ pub struct Ctx {
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
     pub(super) is_preflight: bool,
+    /// A page that goes out in place of the function's answer.
+    pub(super) page: Option<Box<Answer>>,
+    /// Such a page's body, which goes out as the function's comes.
+    pub(super) swap: Option<bytes::Bytes>,
+    /// The page went out alone.
+    pub(super) is_paged: bool,
     /// Of a route with `compression`: what the caller may have.
     pub(super) wish: Option<Wish>,
     pub(super) coder: Option<Box<Coder>>,
@@ -113,6 +120,9 @@ impl Ctx {
             wants_fresh: false,
             is_upgrade: false,
             is_preflight: false,
+            page: None,
+            swap: None,
+            is_paged: false,
             wish: None,
             coder: None,
             origin: None,

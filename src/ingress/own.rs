@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, header};
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::{
     answer,
+    body_coding::{self, Coder},
     ctx::Ctx,
     proxy::Ingress,
     reply::{self, Answer, X_REQUEST_ID},
@@ -81,6 +82,10 @@ impl Ingress {
         {
             answer::maintenance(&mut answer, maintenance, session.req_header())?;
         }
+        if let Some(live) = &ctx.live {
+            let route = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]);
+            answer::put_page(&mut answer, &live.snapshot.config, route, session.req_header())?;
+        }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
@@ -128,9 +133,45 @@ impl Ingress {
         answer::dress(head, handling, &caller)
     }
 
-    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    /// Makes another body of a function's answer, where the route wants it: a page, or its compressed form.
+    pub(super) fn recast(session: &Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route)) = (&ctx.live, ctx.route) else { return Ok(()) };
+        let config = &live.snapshot.config;
+        let route = &config.routes[route.index()];
+        let status = head.status.as_u16();
+        if status >= 400
+            && let Some(page) = answer::intercept(head, config, route, session.req_header())?
+        {
+            if !answer::has_short_body(head, &session.req_header().method) {
+                ctx.page = Some(Box::new(page));
+                // The rest of the answer is not wanted, nor known to come or to end: `fail_to_proxy` sends the page.
+                return Error::e_explain(ErrorType::HTTPStatus(status), "a page stands in for the function's answer");
+            }
+            *head = page.header;
+            ctx.swap = Some(page.body);
+        }
+        if let (Some(wish), Some(compression)) = (ctx.wish, &route.handling.compression) {
+            ctx.coder = body_coding::begin(head, session.req_header(), compression, wish)?;
+        }
+        Ok(())
+    }
+
+    /// The next piece of an answer, compressed.
+    pub(super) fn compress(coder: &mut Coder, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+        let piece = body.take().unwrap_or_default();
+        let coded = coder.code(&piece, end).or_err(ErrorType::InternalError, "compressing an answer")?;
+        *body = Some(coded).filter(|coded| !coded.is_empty());
+        Ok(())
+    }
+
+    /// Sends an answer of gatepost's own, dressed as the route wants it.
     pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
         Self::dress(session, ctx, &mut answer.header)?;
+        Self::write(session, ctx, answer).await
+    }
+
+    /// Writes an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    pub(super) async fn write(session: &mut Session, ctx: &Ctx, answer: Answer) -> Result<()> {
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());

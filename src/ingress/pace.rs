@@ -13,7 +13,8 @@ pub struct Pace {
     /// Bytes a second; 0: any pace will do.
     rate: u64,
     grace: u64,
-    left: u64,
+    /// Below zero: the clock is coarse, and may have counted a wait that was none.
+    left: i64,
     /// Bytes of the request that are in `left` already.
     counted: u64,
     /// When the present wait began, in milliseconds.
@@ -25,33 +26,42 @@ impl Pace {
     pub fn new(rate: Option<NonZeroU32>, pause: Duration) -> Self {
         let rate = rate.map_or(0, |rate| rate.get().into());
         let grace = rate * u64::try_from(pause.min(GRACE).as_millis()).unwrap_or(u64::MAX) / 1_000;
-        Self { rate, grace, left: grace, counted: 0, since: None }
+        Self { rate, grace, left: signed(grace), counted: 0, since: None }
     }
 
     /// A request begins.
     pub fn begin(&mut self) {
-        (self.left, self.counted, self.since) = (self.grace, 0, None);
+        (self.left, self.counted, self.since) = (signed(self.grace), 0, None);
     }
 
-    /// A wait begins, `moved` bytes into the request: how long it may last. `None`: as long as others allow.
+    /// A wait begins, `moved` bytes into the request: how long it may last. `None`: as long as others allow. Zero: not at all, for
+    /// the waits before it were too many, short as they may be.
     pub fn waits(&mut self, now_ms: u64, moved: u64) -> Option<Duration> {
         if self.rate == 0 {
             return None;
         }
         let fresh = moved.saturating_sub(self.counted);
         self.counted = moved;
-        self.left = self.left.saturating_add(fresh).min(self.grace * MOST);
+        self.left = self.left.saturating_add(signed(fresh)).min(signed(self.grace * MOST));
         self.since = Some(now_ms);
-        Some(Duration::from_millis(self.left.saturating_mul(1_000) / self.rate))
+        if self.left <= -signed(self.rate / 2) {
+            return Some(Duration::ZERO);
+        }
+        let left = u64::try_from(self.left).unwrap_or(0);
+        Some(Duration::from_millis((left.saturating_mul(1_000) / self.rate).max(1)))
     }
 
     /// Bytes move again.
     pub fn goes_on(&mut self, now_ms: u64) {
         if let Some(since) = self.since.take() {
             let waited = now_ms.saturating_sub(since);
-            self.left = self.left.saturating_sub(waited.saturating_mul(self.rate) / 1_000);
+            self.left = self.left.saturating_sub(signed(waited.saturating_mul(self.rate) / 1_000));
         }
     }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -76,12 +86,24 @@ mod tests {
 
     #[test]
     fn who_trickles_is_cut_behind_the_grace_and_who_keeps_pace_is_not() {
-        assert_eq!(lasts(500, 0, 1_000), Some(10_000));
+        assert_eq!(lasts(500, 0, 1_000), Some(10_001));
         assert_eq!(lasts(500, 1, 1_000), Some(10_020));
         assert_eq!(lasts(500, 250, 1_000), Some(19_500));
         assert_eq!(lasts(500, 500, 1_000), None);
         assert_eq!(lasts(500, 100, 100), None);
         assert_eq!(lasts(0, 0, 60_000), None);
+    }
+
+    /// No single wait is long enough for a sweeper that comes four times a second.
+    #[test]
+    fn who_trickles_without_a_pause_is_cut_as_well() {
+        let mut pace = Pace::new(NonZeroU32::new(500), Duration::from_secs(10));
+        let cut = (0..1000).find(|n| {
+            let may = pace.waits(n * 50 / 250 * 250, *n);
+            pace.goes_on((n + 1) * 50 / 250 * 250);
+            may == Some(Duration::ZERO)
+        });
+        assert!(cut.is_some_and(|n| (210..230).contains(&n)), "after {cut:?} waits of 50 ms");
     }
 
     #[test]

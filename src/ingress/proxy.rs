@@ -5,13 +5,13 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Version, header};
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
-use pingora_error::{Error, ErrorSource, ErrorType, OrErr, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
     answer,
-    body_coding::{self, Coder, Wish},
+    body_coding::Wish,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -305,14 +305,6 @@ impl Ingress {
         })
     }
 
-    /// The next piece of an answer, compressed.
-    fn compress(coder: &mut Coder, body: &mut Option<bytes::Bytes>, end: bool) -> Result<()> {
-        let piece = body.take().unwrap_or_default();
-        let coded = coder.code(&piece, end).or_err(ErrorType::InternalError, "compressing an answer")?;
-        *body = Some(coded).filter(|coded| !coded.is_empty());
-        Ok(())
-    }
-
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
     fn reason_of(session: &Session, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
         if let Some((reason, detail)) = &ctx.refusal {
@@ -526,18 +518,13 @@ impl ProxyHttp for Ingress {
             response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
         }
         Self::dress(session, ctx, response)?;
-        if let (Some(wish), Some(route)) = (ctx.wish, ctx.route)
-            && let Some(compression) = &live.snapshot.config.routes[route.index()].handling.compression
-        {
-            ctx.coder = body_coding::begin(response, session.req_header(), compression, wish)?;
-        }
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
         if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
             session.set_keepalive(None);
         }
-        Ok(())
+        Self::recast(session, ctx, response)
     }
 
     fn response_body_filter(
@@ -548,6 +535,9 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        if let Some(page) = &mut ctx.swap {
+            *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
+        }
         if let Some(coder) = &mut ctx.coder {
             Self::compress(coder, body, end_of_stream)?;
         }
@@ -610,6 +600,7 @@ impl ProxyHttp for Ingress {
         // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
         let is_safe = session.req_header().method.is_idempotent()
             && ctx.refusal.is_none()
+            && ctx.page.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
             && ctx.bounds().is_none_or(|c| c.ended().is_none());
@@ -624,6 +615,12 @@ impl ProxyHttp for Ingress {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if let Some(page) = ctx.page.take() {
+            // pingora keeps no connection after an error.
+            session.set_keepalive(None);
+            ctx.is_paged = Box::pin(Self::write(session, ctx, *page)).await.is_ok();
+            return nothing;
+        }
         let Some((reason, detail)) = Self::reason_of(session, ctx, error) else {
             return nothing;
         };

@@ -136,14 +136,11 @@ impl H2Stream {
     /// The caller is who is waited for.
     fn waits(&mut self, phase: Phase, cx: &Context<'_>) -> Poll<Box<Error>> {
         self.bounds.register(cx.waker());
-        if let Some(error) = Self::news(&self.bounds, &mut self.told) {
-            return Poll::Ready(error);
-        }
         let (pace, moved) = (&mut self.pace, (self.bytes_in + self.bytes_out) as u64);
         let is_paced = phase == Phase::Write || self.bytes_in > 0;
         self.bounds.waits(phase, |now| if is_paced { pace.waits(now, moved) } else { None });
         self.bounds.caller_is_slow();
-        Poll::Pending
+        Self::news(&self.bounds, &mut self.told).map_or(Poll::Pending, Poll::Ready)
     }
 
     fn goes_on(&mut self, phase: Phase) {

@@ -126,7 +126,7 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     }
     // Whoever is answered early may keep the rest of its request.
     let is_early = |e: &&Error| ctx.is_whole && *e.esource() == ErrorSource::Downstream && !is_of_writing(e.etype());
-    match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
+    match (ctx.upstream_status.or(status), error.filter(|e| !ctx.is_paged && !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
         // No function was asked: a `respond` says so.

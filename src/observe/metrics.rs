@@ -207,9 +207,6 @@ impl Metrics {
 
     fn render_acme(&self, out: &mut Text) {
         let acme = lock(&self.acme);
-        if acme.is_empty() {
-            return;
-        }
         let name = "gatepost_acme_orders_total";
         out.family(name, Kind::Counter, "Orders of certificates by ACME, by how they ended.");
         for (first, counts) in acme.iter() {

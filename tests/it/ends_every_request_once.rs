@@ -95,6 +95,19 @@ async fn h2_streams_that_are_reset_leave_one_line_each_and_no_gauge() {
     assert_eq!(h2.send("/").await.text(), "fine");
 }
 
+/// RFC 9110 §15.2: they are for the caller, and its body may wait for one (§10.1.1).
+#[tokio::test]
+async fn interim_answers_reach_h2_callers() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (gateway, _function) = in_front(origin().reply(Reply::raw(hints)).start().await, "").await;
+    let mut caller = Raw::open(gateway.address("in")).await;
+    caller.say(frames::get(1)).await;
+    assert_eq!(caller.status().await, 103);
+    assert_eq!(caller.status().await, 200);
+    let lines = gateway.all_told(1).await;
+    assert_eq!((&lines[0]["status"], &lines[0]["class"]), (&200.into(), &"ok".into()), "{}", lines[0]);
+}
+
 /// RFC 9113 §8.1: what came must not be taken for the whole.
 #[tokio::test]
 async fn an_h2_answer_that_breaks_off_is_reset_with_a_code() {
@@ -589,7 +602,7 @@ async fn a_half_closed_caller_gets_its_answer_as_it_comes_and_504_where_none_doe
         })
         .start()
         .await;
-    let (gateway, _function) = in_front(function, "timeouts = { first_byte = \"500ms\", idle = \"1s\" }").await;
+    let (gateway, _function) = in_front(function, "timeouts = { first_byte = \"3s\", idle = \"3s\" }").await;
     let half_closed = async |target: &str| {
         let mut caller = gateway.connect().await;
         caller.write(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;

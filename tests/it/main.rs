@@ -69,6 +69,8 @@ mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
 #[cfg(test)]
+mod shows_pages_for_errors;
+#[cfg(test)]
 mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;

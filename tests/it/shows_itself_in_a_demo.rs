@@ -101,7 +101,9 @@ async fn what_it_prints_can_be_typed_as_it_stands() {
     assert!(demo.types("/hello").contains(r#""path":"/hello""#));
     assert_eq!(counts(&demo.types("seq 20")), ["19", r#"{"version":"v1"}"#, "1", r#"{"version":"v2"}"#]);
     assert!(demo.types("x-tester").contains("v2"));
-    assert_eq!(counts(&demo.types("seq 8")), ["5", "200", "3", "429"]);
+    // A machine that takes a second for eight calls earns a sixth.
+    let limited = demo.types("seq 8");
+    assert!(matches!(*counts(&limited), ["5" | "6" | "7", "200", _, "429"]), "{limited}");
     demo.types("sed -i");
     demo.says(0, &["v2 5 % → 50 %"]).await;
     assert_eq!(counts(&demo.types("seq 20")), ["10", r#"{"version":"v1"}"#, "10", r#"{"version":"v2"}"#]);

@@ -228,6 +228,31 @@ async fn a_caller_comes_back_to_any_worker_and_behind_a_reload() {
     }
 }
 
+/// A ticket lives longer than some certificates: rustls alone would go on believing it.
+#[tokio::test]
+async fn a_ticket_does_not_outlive_the_certificate_that_it_stands_for() {
+    let (server, callers) = (authority(), authority_called("partners"));
+    let (gateway, _function) = listening(&asking(&server, &callers)).await;
+    let end = SystemTime::now() + Duration::from_secs(4);
+    let bank = callers.client_with("bank", |p| p.not_after = end.into());
+    let all = BOTH.map(|version| server.caller_with(&["http/1.1"], &[version]).showing(&bank));
+    for caller in &all {
+        assert!(!ask(&gateway, caller).await.unwrap().1.resumed);
+    }
+    for caller in &all {
+        // Each time it comes back it is given another ticket.
+        eventually("it is no longer let in", async || match ask(&gateway, caller).await {
+            Some((_, agreed)) => {
+                assert!(agreed.resumed);
+                None
+            }
+            None => Some(()),
+        })
+        .await;
+        assert!(SystemTime::now() >= end, "refused too early");
+    }
+}
+
 /// One listener asks for certificates, its neighbour (with the same certificate) does not, a third believes somebody
 /// else: a session that began at one means nothing at another.
 #[tokio::test]

@@ -54,9 +54,13 @@ per = "header:x-partner-id"
 
 /// What `gatepost explain ARGS` prints.
 fn explained(args: &[&str]) -> String {
+    explained_of(CONFIG, args)
+}
+
+fn explained_of(config: &str, args: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("gatepost.toml");
-    std::fs::write(&file, CONFIG).unwrap();
+    std::fs::write(&file, config).unwrap();
     let words = ["gatepost", "explain", "--config", file.to_str().unwrap()];
     let line = CommandLine::try_parse_from(words.iter().chain(args)).unwrap();
     let Command::Explain(options) = line.command else { panic!("not explain") };
@@ -139,4 +143,38 @@ fn json_says_the_same() {
     assert_eq!(told["picked_by"], "weight");
     assert_eq!(told["destinations"][1]["percent"], "5");
     assert_eq!(told["others"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_credential_says_which_client_it_is_or_why_it_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("partner");
+    // SHA-256 of `key`.
+    std::fs::write(&secret, "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683").unwrap();
+    let config = format!(
+        "{CONFIG}\n[client.partner]\nowner = \"Bo\"\napi_key = {{ sha256 = \"file:{}\" }}\n\
+         [client.lost]\nbasic = {{ user = \"u\", sha256 = \"file:{}.not\" }}\n\
+         [route.partner]\nhost = \"api.example.com\"\npath = \"/partner\"\nfunction = \"orders\"\nclients = [\"partner\", \"lost\"]\n",
+        secret.display(),
+        secret.display(),
+    );
+    let of = |args: &[&str]| explained_of(&config, &[&["GET", "http://api.example.com/partner"][..], args].concat());
+    let text = of(&["-H", "X-Api-Key: key"]);
+    assert!(text.contains("partner") && text.contains("Bo") && text.contains("goes to"), "{text}");
+    for (args, why) in [
+        (
+            &[][..],
+            "401 credentials_missing: it shows nothing that this route reads: expected Basic credentials or an API key in x-api-key",
+        ),
+        (
+            &["-H", "x-api-key: kee"],
+            "401 credentials_invalid: api_key: no client has this one; route partner is for partner, lost",
+        ),
+        (&["-H", "x-api-key: key", "-H", "x-api-key: key"], "api_key: it is there twice, empty, too long or malformed"),
+        // Its secret cannot be read here, so nobody is it.
+        (&["-H", "authorization: Basic dTp4"], "401 credentials_invalid: basic: no client has this one"),
+    ] {
+        let text = of(args);
+        assert!(text.contains(why), "`{why}` is not in\n{text}");
+    }
 }

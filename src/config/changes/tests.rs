@@ -1,6 +1,6 @@
 //! Every leaf of the model shows, in words that a release engineer would use.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
 
@@ -107,7 +107,7 @@ fn base() -> Config {
         allow: None,
         deny: Networks::default(),
         limits: vec![LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)), LimitUse::Shared(SharedLimitId(0))],
-        handling: Handling::default(),
+        handling: Arc::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     };
@@ -124,6 +124,7 @@ fn base() -> Config {
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -416,30 +417,31 @@ fn every_leaf_shows_on_one_line() {
             c.routes[0].deny = nets(&["10.0.0.0/8"]);
         }),
         ("route orders: strip_prefix none → /orders", |c| {
-            c.routes[0].handling.path = Some(PathEdit::Prefix { strip: Some("/orders".into()), add: None });
+            Arc::make_mut(&mut c.routes[0].handling).path =
+                Some(PathEdit::Prefix { strip: Some("/orders".into()), add: None });
         }),
         ("route orders: rewrite none → /x{path}", |c| {
             let template = Template { text: "/x{path}".into(), pieces: vec![Piece::Text("/x".into()), Piece::Path] };
-            c.routes[0].handling.path = Some(PathEdit::Rewrite(template));
+            Arc::make_mut(&mut c.routes[0].handling).path = Some(PathEdit::Rewrite(template));
         }),
         ("route orders: request_headers as they come → set x-env: prod, remove x-debug-*", |c| {
             let name = HeaderName::from_static("x-env");
-            c.routes[0].handling.request_headers = Some(HeaderEdits {
+            Arc::make_mut(&mut c.routes[0].handling).request_headers = Some(HeaderEdits {
                 set: vec![(name, http::HeaderValue::from_static("prod"))],
                 remove_prefixes: vec!["x-debug-".into()],
                 ..HeaderEdits::default()
             });
         }),
         ("route orders: response_headers as they come → remove server", |c| {
-            c.routes[0].handling.response_headers =
+            Arc::make_mut(&mut c.routes[0].handling).response_headers =
                 Some(HeaderEdits { remove: vec![http::header::SERVER], ..HeaderEdits::default() });
         }),
         ("route orders: security_headers none → strict in place of the function's", |c| {
-            c.routes[0].handling.security_headers =
+            Arc::make_mut(&mut c.routes[0].handling).security_headers =
                 Some(SecurityHeaders { preset: SecurityPreset::Strict, replace: true });
         }),
         ("route orders: maintenance off → 503, back in 5m, but for 10.0.0.0/8", |c| {
-            c.routes[0].handling.maintenance = Some(Maintenance {
+            Arc::make_mut(&mut c.routes[0].handling).maintenance = Some(Maintenance {
                 status: http::StatusCode::SERVICE_UNAVAILABLE,
                 retry_after: secs(300),
                 content: None,
@@ -449,7 +451,7 @@ fn every_leaf_shows_on_one_line() {
         (
             "route orders: cors none → from https://*.a.test by GET with x-a, exposing x-b, with credentials, for 10m",
             |c| {
-                c.routes[0].handling.cors = Some(Cors {
+                Arc::make_mut(&mut c.routes[0].handling).cors = Some(Cors {
                     origins: Origins::These(vec![Origin::Below("https://".into(), ".a.test".into())]),
                     methods: vec![Method::GET],
                     headers: CorsHeaders::These(vec![HeaderName::from_static("x-a")]),
@@ -460,14 +462,23 @@ fn every_leaf_shows_on_one_line() {
             },
         ),
         ("route orders: compression off → br from 1KiB of text/*", |c| {
-            c.routes[0].handling.compression = Some(Compression {
+            Arc::make_mut(&mut c.routes[0].handling).compression = Some(Compression {
                 codings: vec![Coding::Br],
                 min_size: 1024,
                 types: vec![MediaPattern::Type("text/".into())],
             });
         }),
+        (
+            "route orders: error_pages none → 5xx a body (text/plain, 0 bytes, e3b0c44298fc), the function's too",
+            |c| {
+                let kind = http::HeaderValue::from_static("text/plain");
+                let content = Content { file: None, bytes: bytes::Bytes::new(), kind };
+                Arc::make_mut(&mut c.routes[0].handling).error_pages =
+                    vec![ErrorPage { on: PageFor::Class(5), content, intercept: true }];
+            },
+        ),
         ("route orders: max_body the server's → 6MiB", |c| {
-            c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
+            Arc::make_mut(&mut c.routes[0].handling).max_body = Some(BodyBound(Some(6 << 20)));
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;

@@ -14,7 +14,7 @@ mod handling;
 
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
-use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+use handling::{body_bound, handling_leaves, maintenance_words, page_words, serves_leaves};
 pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
@@ -90,6 +90,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         auth_failures,
         maintenance,
         max_body,
+        error_pages,
     } = server;
     // What it counts by is fixed.
     let Limit { rate: failures, burst, per: _, max_keys: _, dry_run: _ } = auth_failures;
@@ -106,6 +107,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::one("auth_failures.burst", burst),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
+        Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
     ]
 }
 

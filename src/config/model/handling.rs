@@ -1,6 +1,10 @@
 //! What a route does with a request and its answer beside sending it on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -187,6 +191,32 @@ pub enum MediaPattern {
     Suffix(String),
 }
 
+/// One of `error_pages = { 404 = { file = "404.html" }, 5xx = { file = "5xx.html", intercept = true } }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPage {
+    pub on: PageFor,
+    pub content: Content,
+    /// Whether it stands for the function's answers with that status, too.
+    pub intercept: bool,
+}
+
+/// Sorts the more exact first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PageFor {
+    Status(u16),
+    /// 4 or 5.
+    Class(u16),
+}
+
+impl PageFor {
+    pub fn is_for(self, status: u16) -> bool {
+        match self {
+            Self::Status(one) => one == status,
+            Self::Class(class) => status / 100 == class,
+        }
+    }
+}
+
 /// `max_body = "6MiB"`: so many bytes of a request's body; `None` (written `none`): no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyBound(pub Option<u64>);
@@ -208,6 +238,16 @@ pub struct Handling {
     pub max_body: Option<BodyBound>,
     pub cors: Option<Cors>,
     pub compression: Option<Compression>,
+    /// The most exact first.
+    pub error_pages: Vec<ErrorPage>,
+}
+
+impl Handling {
+    /// The one of all routes that ask for nothing special, if this is it: ten thousand routes have no need of as many.
+    pub(in crate::config) fn shared(self) -> Arc<Self> {
+        static PLAIN: LazyLock<Arc<Handling>> = LazyLock::new(Arc::default);
+        if self == **PLAIN { PLAIN.clone() } else { Arc::new(self) }
+    }
 }
 
 impl Config {
@@ -216,15 +256,29 @@ impl Config {
         route.handling.max_body.unwrap_or(self.server.max_body).0
     }
 
+    /// The page for an error: the route's, or else everyone's. `intercepted`: for a function's answer.
+    pub fn error_page<'c>(&'c self, route: Option<&'c Route>, status: u16, intercepted: bool) -> Option<&'c ErrorPage> {
+        let of_route = route.map(|route| route.handling.error_pages.as_slice()).unwrap_or_default();
+        let all = of_route.iter().chain(&self.server.error_pages);
+        all.into_iter().find(|page| page.on.is_for(status)).filter(|page| page.intercept || !intercepted)
+    }
+
     /// Calls `fill` with every body of an answer.
     pub(in crate::config) fn each_content(&mut self, mut fill: impl FnMut(&mut Content)) {
         let of_server = self.server.maintenance.iter_mut().filter_map(|m| m.content.as_mut());
         of_server.for_each(&mut fill);
+        self.server.error_pages.iter_mut().for_each(|page| fill(&mut page.content));
         for route in &mut self.routes {
             if let Serves::Respond(Respond { content: Some(content), .. }) = &mut route.serves {
                 fill(content);
             }
-            route.handling.maintenance.iter_mut().filter_map(|m| m.content.as_mut()).for_each(&mut fill);
+            let has_content =
+                |h: &Handling| !h.error_pages.is_empty() || h.maintenance.as_ref().is_some_and(|m| m.content.is_some());
+            if has_content(&route.handling) {
+                let handling = Arc::make_mut(&mut route.handling);
+                handling.error_pages.iter_mut().for_each(|page| fill(&mut page.content));
+                handling.maintenance.iter_mut().filter_map(|m| m.content.as_mut()).for_each(&mut fill);
+            }
         }
     }
 }

@@ -129,7 +129,7 @@ impl Scope<'_> {
 
     fn redirect(
         &mut self,
-        at: &At<raw_handling::Redirect>,
+        at: &At<Box<raw_handling::Redirect>>,
         raw: &raw::Route,
         path: Option<&PathPattern>,
     ) -> Option<Redirect> {
@@ -262,7 +262,10 @@ impl Scope<'_> {
         }
     }
 
-    pub(super) fn maintenance(&mut self, raw: Option<&At<raw_handling::Maintenance>>) -> Option<Option<Maintenance>> {
+    pub(super) fn maintenance(
+        &mut self,
+        raw: Option<&At<Box<raw_handling::Maintenance>>>,
+    ) -> Option<Option<Maintenance>> {
         let Some(table) = raw.and_then(|at| at.value.0.as_ref()) else { return Some(None) };
         let status = status(table.status.as_ref(), StatusCode::SERVICE_UNAVAILABLE)?;
         if let Some(at) = table.status.as_ref().filter(|_| has_no_body(status)) {
@@ -321,7 +324,11 @@ impl Scope<'_> {
         self.header_edits(raw.response_headers.as_ref(), Way::Response)
     }
 
-    fn header_edits(&mut self, raw: Option<&At<raw_handling::HeaderEdits>>, way: Way) -> Option<Option<HeaderEdits>> {
+    fn header_edits(
+        &mut self,
+        raw: Option<&At<Box<raw_handling::HeaderEdits>>>,
+        way: Way,
+    ) -> Option<Option<HeaderEdits>> {
         let Some(at) = raw else { return Some(None) };
         let raw = &at.value;
         let mut places = BTreeMap::new();

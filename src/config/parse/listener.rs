@@ -148,7 +148,7 @@ impl Scope<'_> {
         match (&raw.client_ca, &raw.client_auth) {
             (Some(ca), need) if !plain => {
                 let path = self.path(ca);
-                self.pointers.client_authorities.push(At { value: path.clone(), span: ca.span });
+                self.pointers.anchors.push(At { value: path.clone(), span: ca.span });
                 let need = need.as_ref().map_or_else(ClientAuthNeed::default, |at| at.value);
                 Some(ClientAuth { ca: path, need })
             }
@@ -236,7 +236,7 @@ impl Scope<'_> {
         }
         let ca = raw.ca.as_ref().map(|ca| {
             let path = self.path(ca);
-            self.pointers.authorities.push(At { value: path.clone(), span: ca.span });
+            self.pointers.anchors.push(At { value: path.clone(), span: ca.span });
             path
         });
         Some(Acme {

@@ -6,6 +6,7 @@ mod cors;
 mod function;
 mod handling;
 mod listener;
+mod pages;
 mod route;
 mod tables;
 
@@ -31,8 +32,8 @@ pub(super) struct Pointers {
     pub(super) authorities: Vec<At<PathBuf>>,
     /// Bodies of answers.
     pub(super) contents: Vec<At<PathBuf>>,
-    /// Of callers' certificates.
-    pub(super) client_authorities: Vec<At<PathBuf>>,
+    /// Of callers' certificates, and of ACME directories: rustls must be able to use them.
+    pub(super) anchors: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
     /// Secrets that are hashes of what callers show.
     pub(super) digests: Vec<DigestPointer>,
@@ -161,6 +162,7 @@ impl<'s> Scope<'s> {
             drain: patience(raw.drain.as_ref(), 30),
             auth_failures: auth_failures(raw.auth_failures.as_ref().map(|at| &at.value)),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
+            error_pages: self.error_pages(raw.error_pages.as_ref())?,
             max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }

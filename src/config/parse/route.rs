@@ -37,6 +37,7 @@ impl Scope<'_> {
         let request_headers = self.request_edits(raw);
         let response_headers = self.response_edits(raw);
         let compression = self.compression(raw);
+        let error_pages = self.error_pages(raw.error_pages.as_ref());
         let cors = self.cors(raw);
         let maintenance = self.maintenance(raw.maintenance.as_ref());
         self.client_cert_is_there(raw);
@@ -68,7 +69,9 @@ impl Scope<'_> {
                 max_body: raw.max_body.as_ref().map(|at| at.value),
                 cors: cors?,
                 compression: compression?,
-            },
+                error_pages: error_pages?,
+            }
+            .shared(),
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })
     }

@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern,
-        ListenAddress, ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId,
-        Server, Serves,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern, ListenAddress,
+        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server, Serves,
     },
     decide::Facts,
 };
@@ -34,7 +33,7 @@ fn route(name: &str) -> Route {
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        handling: Handling::default(),
+        handling: Default::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }
@@ -116,6 +115,7 @@ fn config(routes: Vec<Route>) -> Config {
             auth_failures: crate::config::model::Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },

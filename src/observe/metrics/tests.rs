@@ -35,6 +35,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -100,7 +101,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 allow: None,
                 deny: Networks::default(),
                 limits: if limits { used.to_vec() } else { Vec::new() },
-                handling: Handling::default(),
+                handling: Default::default(),
                 encoded_slash: EncodedSlash::Refuse,
                 forward_client_cert: false,
             })

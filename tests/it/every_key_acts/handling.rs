@@ -1,7 +1,7 @@
 //! What a route does beside sending on, and `server.maintenance`.
 
 use super::{Proof, leaf::Leaf, named, one_function, table};
-use crate::harness::{Gateway, Reply, get, origin, request};
+use crate::harness::{Gateway, Origin, Reply, get, origin, request};
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
@@ -47,6 +47,14 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("route.*.cors.expose_headers", cors_expose),
         ("route.*.cors.allow_credentials", cors_credentials),
         ("route.*.cors.max_age", cors_max_age),
+        ("route.*.error_pages.*.body", page_body),
+        ("route.*.error_pages.*.file", page_file),
+        ("route.*.error_pages.*.content_type", page_type),
+        ("route.*.error_pages.*.intercept", page_intercept),
+        ("server.error_pages.*.body", page_body),
+        ("server.error_pages.*.file", page_file),
+        ("server.error_pages.*.content_type", page_type),
+        ("server.error_pages.*.intercept", page_intercept),
         ("route.*.max_body", max_body),
         ("server.max_body", max_body),
         ("server.maintenance", maintenance),
@@ -350,4 +358,43 @@ async fn compression_min_size(leaf: Leaf) {
 async fn compression_types(leaf: Leaf) {
     let lines = ["types = [\"text/*\"]", "types = [\"*+json\"]"];
     coded(leaf, "compression = { LEAF }", lines, [Some("zstd"), None]).await;
+}
+
+/// The page for an error, of a route that refuses (403) and has a function that fails (500) beside it.
+async fn paged(leaf: &Leaf, page: &str, lines: [&str; 2]) -> ([Gateway; 2], Origin) {
+    let f = origin().reply(Reply::text("own").status(500)).start().await;
+    let status = if leaf.key() == "intercept" { "5xx" } else { "403" };
+    let pages = format!("error_pages = {{ {status} = {{ {page} }} }}");
+    let [server, route] = if leaf.name.starts_with("server") { [pages.as_str(), ""] } else { ["", pages.as_str()] };
+    let config = format!(
+        "[server]\n{server}\n[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\npath = \"/f\"\nfunction = \"f\"\n{}\n\
+         [route.shut]\npath = \"/x/*\"\ndeny = [\"127.0.0.1\"]\nredirect = \"/\"\n{}\n",
+        f.url(),
+        if leaf.key() == "intercept" { route } else { "" },
+        if leaf.key() == "intercept" { "" } else { route },
+    );
+    let pair = leaf.pair(&config, lines[0], lines[1]);
+    (pair.also(|build| build.file("a.html", "file a").file("b.html", "file b")).start().await, f)
+}
+
+async fn page_body(leaf: Leaf) {
+    texts(paged(&leaf, "LEAF", ["body = \"one\"", "body = \"other\""]).await.0, ["one", "other"]).await;
+}
+
+async fn page_file(leaf: Leaf) {
+    texts(paged(&leaf, "LEAF", ["file = \"a.html\"", "file = \"b.html\""]).await.0, ["file a", "file b"]).await;
+}
+
+async fn page_type(leaf: Leaf) {
+    let lines = ["content_type = \"text/css\"", "content_type = \"text/csv\""];
+    let (both, _f) = paged(&leaf, "body = \"x\", LEAF", lines).await;
+    header(&both, "content-type", [Some("text/css"), Some("text/csv")]).await;
+}
+
+async fn page_intercept(leaf: Leaf) {
+    let (both, _f) = paged(&leaf, "body = \"page\", LEAF", ["intercept = true", "intercept = false"]).await;
+    for (gateway, text) in both.iter().zip(["page", "own"]) {
+        let answer = gateway.get("/f").await;
+        assert_eq!((answer.status, answer.text().as_str()), (500, text));
+    }
 }

@@ -29,6 +29,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         max_body,
         cors,
         compression,
+        error_pages,
     } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
@@ -45,6 +46,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::option("max_body", "the server's", max_body.map(body_bound)),
         Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
+        Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
         Leaf::option("compression", "off", compression.as_ref().map(compression_words)),
     ]
 }
@@ -127,6 +129,15 @@ fn cors_words(cors: &Cors) -> String {
     let expose = expose.as_ref().map_or_else(String::new, |e| format!(", exposing {}", e.to_str().unwrap_or_default()));
     let credentials = if *credentials { ", with credentials" } else { "" };
     format!("from {origins} by {methods} with {headers}{expose}{credentials}, for {}", duration(*max_age))
+}
+
+pub(super) fn page_words(page: &ErrorPage) -> String {
+    let ErrorPage { on, content, intercept } = page;
+    let on = match on {
+        PageFor::Status(status) => status.to_string(),
+        PageFor::Class(class) => format!("{class}xx"),
+    };
+    format!("{on} {}{}", content_words(content), if *intercept { ", the function's too" } else { "" })
 }
 
 fn compression_words(compression: &Compression) -> String {
