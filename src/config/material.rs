@@ -17,6 +17,7 @@ use super::{
     model::CertificateFiles,
     parse::Pointers,
     report::{Problem, Report},
+    secret::{Secret, SecretRef},
     source::{At, hex},
 };
 
@@ -26,6 +27,8 @@ pub struct Material {
     keys: BTreeMap<(PathBuf, PathBuf), Arc<CertifiedKey>>,
     authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     paths: BTreeSet<PathBuf>,
+    /// By their references, as written.
+    secrets: BTreeMap<String, Secret>,
     hash: String,
 }
 
@@ -38,6 +41,11 @@ impl Material {
     /// The certificates of a `ca` or `client_ca` file.
     pub fn authority(&self, ca: &Path) -> Option<&[CertificateDer<'static>]> {
         self.authorities.get(ca).map(Vec::as_slice)
+    }
+
+    /// A secret as it was when the config was loaded.
+    pub fn secret(&self, at: &SecretRef) -> Option<&Secret> {
+        self.secrets.get(&at.to_string())
     }
 
     /// SHA-256 (hex) over the files' paths and contents.
@@ -89,6 +97,7 @@ impl Material {
             if let Ok(secret) = &read {
                 let name = PathBuf::from(at.value.to_string());
                 files_hash(&mut hasher, &name, secret.expose().as_bytes());
+                material.secrets.insert(at.value.to_string(), secret.clone());
             }
             material.paths.extend(at.value.path());
             if let Err(error) = read {

@@ -7,14 +7,15 @@ use std::{
 };
 
 /// A room, and the other rooms that it may use. `lib.rs` says the same in words.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("decide", &["config"]),
+    ("platform", &["config"]),
     ("upstream", &["config", "decide"]),
     ("observe", &["config", "decide", "upstream"]),
-    ("ingress", &["config", "decide", "upstream", "observe"]),
+    ("ingress", &["config", "decide", "platform", "upstream", "observe"]),
     ("admin", &["config", "decide", "upstream", "observe"]),
-    ("serve", &["config", "decide", "upstream", "observe", "ingress", "admin"]),
+    ("serve", &["config", "decide", "platform", "upstream", "observe", "ingress", "admin"]),
     ("cli", &["config", "decide", "upstream", "observe", "ingress", "admin", "serve"]),
 ];
 

@@ -1,5 +1,6 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
+mod credential;
 mod function;
 mod listener;
 mod route;
@@ -63,6 +64,7 @@ pub(super) fn parse_into(sources: &Sources, report: &mut Report) -> Option<(Conf
     scope.number("client", &file.clients);
     scope.number("function", &file.functions);
     scope.number("limit", &file.limits);
+    scope.number("credential", &file.credentials);
     let config = scope.config();
     Some((config?, scope.pointers))
 }
@@ -94,6 +96,7 @@ impl<'s> Scope<'s> {
         let listeners = self.listeners();
         let clients = self.each(&file.clients, Self::client);
         self.clients_apart();
+        let credentials = self.each(&file.credentials, Self::credential);
         let functions = self.each(&file.functions, Self::function);
         let limits = self.each(&file.limits, |scope, name, _, limit| {
             Some(SharedLimit { name: name.clone(), limit: scope.limit(limit)? })
@@ -111,7 +114,7 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits })
+        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits, credentials })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an
@@ -143,16 +146,7 @@ impl<'s> Scope<'s> {
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
-        let token = raw.token.as_ref().map(|at| {
-            let secret = match &at.value {
-                super::secret::SecretRef::File(path) => {
-                    super::secret::SecretRef::File(self.sources.folder(at.span.file).join(path))
-                }
-                other => other.clone(),
-            };
-            self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
-            secret
-        });
+        let token = raw.token.as_ref().map(|at| self.secret(at));
         Admin {
             address: raw
                 .address
@@ -160,6 +154,18 @@ impl<'s> Scope<'s> {
                 .map_or_else(|| ListenAddress::Tcp(([127, 0, 0, 1], 9901).into()), |at| at.value.clone()),
             token,
         }
+    }
+
+    /// A secret's place, to be read with the rest of the material.
+    fn secret(&mut self, at: &At<super::secret::SecretRef>) -> super::secret::SecretRef {
+        let secret = match &at.value {
+            super::secret::SecretRef::File(path) => {
+                super::secret::SecretRef::File(self.sources.folder(at.span.file).join(path))
+            }
+            other => other.clone(),
+        };
+        self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
+        secret
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {

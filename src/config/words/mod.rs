@@ -3,11 +3,13 @@
 mod http_words;
 mod net;
 mod path;
+mod size;
 mod time;
 
-pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
+pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
+pub(super) use size::Size;
 pub(super) use time::{Patience, PatienceOrNone};
 
 use std::path::PathBuf;
@@ -119,7 +121,19 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    CredentialWord, "`sigv4`, `acs3`, `tc3` or `header`": {
+        "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
+}
+
+/// The kind of a `[credential]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CredentialWord {
+    SigV4,
+    Acs3,
+    Tc3,
+    Header,
 }
 
 /// `"0660"`: the permission bits of a unix socket.
@@ -172,7 +186,7 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef);
+words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef, CredentialWord);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]
