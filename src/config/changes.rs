@@ -14,10 +14,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Client, Config, Credential, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version};
+use super::model::{
+    Client, Config, Credential, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version,
+};
 use words::{
-    Leaf, Words, admin_leaves, client_leaves, credential_leaves, function_leaves, limit, limit_leaves, limit_use, listener_leaves,
-    log_leaves, route_leaves, server_leaves, url, version_leaves,
+    Leaf, Words, admin_leaves, client_leaves, credential_leaves, function_leaves, limit, limit_leaves, limit_use,
+    listener_leaves, log_leaves, route_leaves, server_leaves, url, version_leaves,
 };
 
 /// One thing that is different now, on one line.

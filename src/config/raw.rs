@@ -15,8 +15,8 @@ use super::{
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, CredentialWord, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef,
-        PathWord, Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip, Text, Weight,
+        Access, Condition, CookieIs, CredentialWord, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer,
+        NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip, Text, Weight,
     },
 };
 

@@ -96,23 +96,14 @@ impl Scope<'_> {
         self.find("credential", name, &file.credentials).map(CredentialId)
     }
 
-    fn access_key(
-        &mut self,
-        raw: &raw::Credential,
-        needs: impl Fn(&mut Self, &str) + Copy,
-    ) -> Option<AccessKey> {
+    fn access_key(&mut self, raw: &raw::Credential, needs: impl Fn(&mut Self, &str) + Copy) -> Option<AccessKey> {
         let id = self.needed(raw.access_key_id.as_ref(), "access_key_id", needs);
         let secret = self.needed(raw.access_key_secret.as_ref(), "access_key_secret", needs);
         let token = raw.session_token.as_ref().map(|at| self.secret(at));
         Some(AccessKey { id: id?, secret: secret?, token })
     }
 
-    fn needed(
-        &mut self,
-        at: Option<&At<SecretRef>>,
-        key: &str,
-        needs: impl Fn(&mut Self, &str),
-    ) -> Option<SecretRef> {
+    fn needed(&mut self, at: Option<&At<SecretRef>>, key: &str, needs: impl Fn(&mut Self, &str)) -> Option<SecretRef> {
         match at {
             Some(at) => Some(self.secret(at)),
             None => {

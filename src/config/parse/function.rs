@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use super::{Scope, dangling, patience, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp, UpstreamTimeouts, Version,
-        VersionId,
+        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
+        UpstreamTimeouts, Version, VersionId,
     },
     raw,
     read::Map,

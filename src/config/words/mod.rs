@@ -6,7 +6,9 @@ mod path;
 mod size;
 mod time;
 
-pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name};
+pub(super) use http_words::{
+    Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
+};
 pub(super) use net::{NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use size::Size;
@@ -186,7 +188,19 @@ impl Word for SecretRef {
     }
 }
 
-words!(Text, FilePath, Access, LogFormat, UpstreamHttp, TlsProfile, ClientAuthNeed, EncodedSlash, Mode, SecretRef, CredentialWord);
+words!(
+    Text,
+    FilePath,
+    Access,
+    LogFormat,
+    UpstreamHttp,
+    TlsProfile,
+    ClientAuthNeed,
+    EncodedSlash,
+    Mode,
+    SecretRef,
+    CredentialWord
+);
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.
 #[derive(Debug, Clone, Copy)]

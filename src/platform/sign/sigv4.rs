@@ -42,8 +42,7 @@ impl SigV4 {
         let request = canonical(call, &path(call.path, true), &list, &names, &payload);
         let word = self.authorization(moment, &request, &names);
 
-        let mut fields: Fields =
-            vec![field(X_AMZ_DATE, &date)?, field(X_AMZ_CONTENT_SHA256, &payload)?];
+        let mut fields: Fields = vec![field(X_AMZ_DATE, &date)?, field(X_AMZ_CONTENT_SHA256, &payload)?];
         if let Some(token) = &self.key.token {
             fields.push(field(X_AMZ_SECURITY_TOKEN, token)?);
         }

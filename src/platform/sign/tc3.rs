@@ -42,8 +42,7 @@ impl Tc3 {
         };
         let word = self.authorization(call, moment, &timestamp, content_type, &payload);
 
-        let mut fields: Fields =
-            vec![field(X_TC_TIMESTAMP, &timestamp)?, field(X_SCF_CAM_TIMESTAMP, &timestamp)?];
+        let mut fields: Fields = vec![field(X_TC_TIMESTAMP, &timestamp)?, field(X_SCF_CAM_TIMESTAMP, &timestamp)?];
         if call.content_type.is_none() {
             fields.push(field("content-type", SOME_BYTES)?);
         }
