@@ -7,8 +7,8 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HostPattern, ListenAddress, ListenerId, Log, LogFormat,
-        Networks, PathPattern, PathSegment, Route, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, Handling, HostPattern, ListenAddress, ListenerId, Log,
+        LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
     },
     decide::{Facts, host, path, route::Router},
 };
@@ -68,6 +68,7 @@ fn config(count: usize) -> Config {
             max_connections: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            maintenance: None,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -100,13 +101,13 @@ fn route(i: usize) -> Route {
         headers: Vec::new(),
         query: Vec::new(),
         priority: 0,
-        function: FunctionId(0),
+        serves: Serves::Function(FunctionId(0)),
         version: None,
         clients: None,
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        strip_prefix: None,
+        handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }

@@ -41,9 +41,14 @@ pub enum Mode {
 pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     let (sources, mut report) = read(path);
     let parsed = parse::parse_into(&sources, &mut report);
-    let material = parsed.map(|(config, pointers)| {
+    let material = parsed.map(|(mut config, pointers)| {
         let material = Material::read(&pointers, mode, &mut report);
         report.watch(material.paths().map(Path::to_owned));
+        config.each_content(|content| {
+            if let Some(bytes) = content.file.as_deref().and_then(|file| material.content(file)) {
+                content.bytes = bytes.clone();
+            }
+        });
         (config, material)
     });
     report.sort();

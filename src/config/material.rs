@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     load::Mode,
-    model::CertificateFiles,
+    model::{CertificateFiles, LARGEST_CONTENT},
     parse::Pointers,
     report::{Problem, Report},
     secret::{Secret, SecretRef},
@@ -26,6 +27,7 @@ use super::{
 pub struct Material {
     keys: BTreeMap<(PathBuf, PathBuf), Arc<CertifiedKey>>,
     authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
+    contents: BTreeMap<PathBuf, Bytes>,
     paths: BTreeSet<PathBuf>,
     /// By their references, as written.
     secrets: BTreeMap<String, Secret>,
@@ -46,6 +48,11 @@ impl Material {
     /// A secret as it was when the config was loaded.
     pub fn secret(&self, at: &SecretRef) -> Option<&Secret> {
         self.secrets.get(&at.to_string())
+    }
+
+    /// The bytes of an answer's file.
+    pub(super) fn content(&self, path: &Path) -> Option<&Bytes> {
+        self.contents.get(path)
     }
 
     /// SHA-256 (hex) over the files' paths and contents.
@@ -72,6 +79,11 @@ impl Material {
         for ca in &pointers.authorities {
             if let Some(chain) = certificates(ca, &mut files, report) {
                 material.authorities.insert(ca.value.clone(), chain);
+            }
+        }
+        for at in &pointers.contents {
+            if let Some(bytes) = content(at, &mut files, report) {
+                material.contents.insert(at.value.clone(), bytes);
             }
         }
         for ca in &pointers.client_authorities {
@@ -145,6 +157,24 @@ impl Files {
             })
             .as_deref()
     }
+}
+
+/// A body: it stays in memory, so it is bounded, and looked at before it is read.
+fn content(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<Bytes> {
+    let about = fs::metadata(&at.value).ok();
+    let problem = match &about {
+        Some(about) if !about.is_file() => "is not a file",
+        Some(about) if about.len() > LARGEST_CONTENT => "is larger than 1 MiB",
+        _ => return files.read(at, report).map(Bytes::copy_from_slice),
+    };
+    // Watched all the same: it may become right.
+    files.bytes.insert(at.value.clone(), None);
+    report.push(
+        Problem::at(format!("{} {problem}", at.value.display()), at.span)
+            .label("expected a file of at most 1 MiB")
+            .help("large files are better served by a function or an object store"),
+    );
+    None
 }
 
 fn certificates(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {

@@ -15,6 +15,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_handling;
 mod read;
 mod report;
 mod schema;

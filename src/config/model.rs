@@ -9,6 +9,10 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod handling;
+
+pub use handling::*;
+
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.
 pub type Name = Arc<str>;
 
@@ -77,6 +81,8 @@ pub struct Server {
     pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
+    /// For every route that has none of its own.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `[admin]`
@@ -403,7 +409,7 @@ pub struct Route {
     pub query: Vec<QueryCondition>,
     /// Only where two routes would match alike; higher wins. Default 0.
     pub priority: i32,
-    pub function: FunctionId,
+    pub serves: Serves,
     /// The pinned version.
     pub version: Option<VersionId>,
     /// `None`: anyone.
@@ -412,11 +418,20 @@ pub struct Route {
     pub allow: Option<Networks>,
     pub deny: Networks,
     pub limits: Vec<LimitUse>,
-    /// A segment-border prefix of `path`, without a slash at its end; never empty.
-    pub strip_prefix: Option<String>,
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
+    pub handling: Handling,
+}
+
+impl Route {
+    /// The function that answers, where one does.
+    pub fn function(&self) -> Option<FunctionId> {
+        match self.serves {
+            Serves::Function(id) => Some(id),
+            Serves::Redirect(_) | Serves::Respond(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

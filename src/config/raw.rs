@@ -11,12 +11,14 @@ use super::{
         ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, TlsProfile,
         UpstreamHttp,
     },
+    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, Condition, CookieIs, CredentialWord, FilePath, Fraction, HeaderCondition, HeaderIs, Mode, NameServer,
-        NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, Condition, CookieIs, CredentialWord, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
+        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip,
+        Text, Weight,
     },
 };
 
@@ -58,6 +60,8 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// Whether callers of every route are told to come back later.
+        maintenance: Maintenance,
     }
 }
 
@@ -255,7 +259,11 @@ table! {
         /// Only where two routes would match alike; higher wins. Default `0`.
         priority: Whole<-1_000_000, 1_000_000>,
         /// Where requests go.
-        function: Text [required],
+        function: Text,
+        /// Where callers are sent instead.
+        redirect: Redirect,
+        /// What gatepost answers instead.
+        respond: Respond,
         /// Pins a version, whatever the weights.
         version: Text,
         /// Only these `[client]`s. Default: anyone.
@@ -268,6 +276,18 @@ table! {
         limits: Vec<At<RouteLimit>>,
         /// Leading segments of the path that the function doesn't see.
         strip_prefix: Strip,
+        /// Segments that the function sees before the path.
+        add_prefix: AddPrefix,
+        /// The path that the function sees; `{path}`, `{rest}` and the path's own `{param}`s are filled in.
+        rewrite: Text,
+        /// What the function sees of the request's headers.
+        request_headers: HeaderEdits,
+        /// What the caller sees of the answer's headers, gatepost's own answers included.
+        response_headers: HeaderEdits,
+        /// Headers that tell browsers to be careful: `basic` or `strict`.
+        security_headers: Security,
+        /// Whether callers are told to come back later.
+        maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.

@@ -348,10 +348,9 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 19] = [
+const LATER: [&str; 15] = [
     "api_key",
     "compression",
-    "respond",
     "alarm",
     "basic",
     "concurrency",
@@ -364,9 +363,6 @@ const LATER: [&str; 19] = [
     "mtls",
     "platform",
     "ramp",
-    "redirect",
-    "request_headers",
-    "response_headers",
     "retries",
 ];
 

@@ -153,9 +153,18 @@ fn every_key_arrives() {
     assert_eq!((&*v42.url.authority, &*v42.url.base_path), ("[2001:db8::1]:8443", "/base"));
     assert_eq!(v42.host.as_deref(), Some("orders.example.com"));
 
-    let [odd, orders, user] = &config.routes[..] else {
-        panic!("three routes");
+    let [elsewhere, moved, odd, orders, rewritten, robots, user] = &config.routes[..] else {
+        panic!("seven routes");
     };
+    assert!(matches!(&elsewhere.serves, Serves::Redirect(to) if to.status.as_u16() == 302 && to.keep_query));
+    assert!(matches!(&moved.serves, Serves::Redirect(to) if to.status.as_u16() == 301 && !to.keep_query));
+    assert!(matches!(&robots.serves, Serves::Respond(own) if own.headers.len() == 1 && own.content.is_some()));
+    assert!(matches!(&rewritten.handling.path, Some(PathEdit::Rewrite(to)) if to.pieces.len() == 3));
+    let edits = orders.handling.request_headers.as_ref().expect("edits");
+    assert_eq!((edits.set.len(), edits.add.len(), edits.remove.len()), (1, 1, 1));
+    assert_eq!(edits.remove_prefixes, ["x-debug-"]);
+    assert!(orders.handling.security_headers.is_some_and(|security| security.replace));
+    assert!(orders.handling.maintenance.is_some() && config.server.maintenance.is_some());
     assert!(matches!(&odd.path, PathPattern::Regex(regex)
         if regex.is_match("/v1/x") && !regex.is_match("/a/v1/x")));
     assert!(matches!(&user.path, PathPattern::Params(segments) if segments.len() == 3));
@@ -166,11 +175,12 @@ fn every_key_arrives() {
     assert_eq!(orders.methods.as_ref().map(Vec::len), Some(2));
     assert_eq!(orders.headers.iter().filter(|c| c.value.is_none()).count(), 1);
     assert_eq!((orders.query.len(), orders.priority), (1, 5));
-    assert_eq!((orders.function, orders.version), (FunctionId(0), Some(VersionId(1))));
+    assert_eq!((orders.function(), orders.version), (Some(FunctionId(0)), Some(VersionId(1))));
     assert_eq!(orders.clients.as_deref(), Some(&[ClientId(0)][..]));
     assert_eq!(orders.allow.as_ref().map(|nets| nets.as_slice().len()), Some(3));
     assert_eq!(nets(&orders.deny), ["10.9.0.0/16"]);
-    assert_eq!(orders.strip_prefix.as_deref(), Some("/orders"));
+    assert!(matches!(&orders.handling.path, Some(PathEdit::Prefix { strip: Some(strip), add: Some(add) })
+        if strip == "/orders" && add == "/v2"));
     assert_eq!(orders.encoded_slash, EncodedSlash::Keep);
     let [LimitUse::Own(own), LimitUse::Shared(SharedLimitId(0))] = &orders.limits[..] else {
         panic!("two limits");

@@ -169,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::{EncodedSlash, FunctionId, PathPattern};
+    use crate::config::model::{EncodedSlash, FunctionId, Handling, PathPattern, Serves};
 
     fn nets(list: &[&str]) -> Networks {
         Networks::new(list.iter().map(|n| n.parse().unwrap()))
@@ -264,13 +264,13 @@ mod tests {
             headers: vec![],
             query: vec![],
             priority: 0,
-            function: FunctionId(0),
+            serves: Serves::Function(FunctionId(0)),
             version: None,
             clients: clients.map(|c| c.iter().copied().map(ClientId).collect()),
             allow: allow.map(nets),
             deny: nets(deny),
             limits: vec![],
-            strip_prefix: None,
+            handling: Handling::default(),
             encoded_slash: EncodedSlash::default(),
             forward_client_cert: false,
         }

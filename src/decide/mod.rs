@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cookie;
 pub mod facts;
+pub mod fill;
 pub mod host;
 pub mod limit;
 pub mod path;

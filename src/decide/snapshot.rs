@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     client::{self, Clients},
-    host,
+    fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::{
     Config,
-    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Name, Route, RouteId},
+    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route, RouteId, Serves},
 };
 
 /// Everything that a decision needs of one config. Shared by all workers, swapped whole.
@@ -150,8 +150,19 @@ pub struct Decision<'r> {
     pub host: Cow<'r, str>,
     /// Normalised; as sent where it has no normal form.
     pub path: Cow<'r, str>,
-    /// The version, or the refusal.
-    pub outcome: Result<Pick, Refusal>,
+    /// Where it goes, or the refusal.
+    pub outcome: Result<Goes, Refusal>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Goes {
+    /// To a version of the route's function.
+    Function(Pick),
+    /// Elsewhere: the caller is told the URL.
+    Redirect(String),
+    /// Nowhere: the route has an answer of its own.
+    Respond,
 }
 
 /// Why a request goes nowhere.
@@ -206,7 +217,7 @@ impl Snapshot {
         request: &Request<'r>,
         asker: Asker<'_>,
         decision: &mut Decision<'r>,
-    ) -> Result<Pick, Refusal> {
+    ) -> Result<Goes, Refusal> {
         if let Some(authority) = request.authority {
             decision.host = host::parse(authority).map_err(Refusal::bad)?.name;
         }
@@ -242,6 +253,19 @@ impl Snapshot {
             .map_or(Ok(()), |asks| asks.take(asker.now))
             .map_err(|refused| Refusal { limit: Some(refused), ..Reason::RateLimited.into() })?;
 
+        if let Some(maintenance) = self.maintenance(id)
+            && !maintenance.allow.contains(decision.client_ip)
+        {
+            return Err(Reason::Maintenance.into());
+        }
+        let function = match &route.serves {
+            Serves::Function(id) => *id,
+            Serves::Redirect(redirect) => {
+                let to = fill::location(redirect, route, &decision.host, &decision.path, request.query);
+                return Ok(Goes::Redirect(to));
+            }
+            Serves::Respond(_) => return Ok(Goes::Respond),
+        };
         let pick = PickFacts {
             pin: route.version,
             client_ip: decision.client_ip,
@@ -250,7 +274,13 @@ impl Snapshot {
             worker: asker.worker,
             dice: asker.dice,
         };
-        self.splits[route.function.index()].pick(&pick).ok_or_else(|| Reason::NoVersion.into())
+        self.splits[function.index()].pick(&pick).map(Goes::Function).ok_or_else(|| Reason::NoVersion.into())
+    }
+
+    /// The route's maintenance, or everyone's.
+    pub fn maintenance(&self, route: RouteId) -> Option<&Maintenance> {
+        let own = self.config.routes[route.index()].handling.maintenance.as_ref();
+        own.or(self.config.server.maintenance.as_ref())
     }
 
     /// The limits that a request is under, with its keys; `None`: none.

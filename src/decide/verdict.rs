@@ -17,11 +17,12 @@ pub enum Reason {
     NameNotResolved,
     Overloaded,
     NoVersion,
+    Maintenance,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
@@ -36,6 +37,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
+        Self::Maintenance,
         Self::UpstreamTimeout,
     ];
 
@@ -55,6 +57,7 @@ impl Reason {
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
+            Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -71,7 +74,7 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion => 503,
+            Self::Overloaded | Self::NoVersion | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -93,6 +96,7 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
+            Self::Maintenance => "Closed for maintenance",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

@@ -1,16 +1,19 @@
 //! What a request becomes on its way to a function, and an answer on its way back.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::reply::X_REQUEST_ID;
-use crate::config::model::{Endpoint, Route};
+use crate::{
+    config::model::{Endpoint, Route},
+    decide::fill,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Other ways of saying who called: nobody's word but gatepost's reaches a function.
-const SPOOFED: [&str; 8] = [
+const SPOOFED: [&str; 9] = [
     "forwarded",
     "x-real-ip",
     "x-forwarded-port",
@@ -20,6 +23,8 @@ const SPOOFED: [&str; 8] = [
     // RFC 9440 §2.4: whoever could send these would choose who it is.
     "client-cert",
     "client-cert-chain",
+    // A function that reads its headers as CGI variables takes it for its own `HTTP_PROXY` (CVE-2016-5385).
+    "proxy",
 ];
 /// RFC 9440.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -37,20 +42,16 @@ const HOP_BY_HOP: [&str; 9] = [
     "http2-settings",
 ];
 
-/// The target for the function: base path, then the normalised path less `strip_prefix`, then the query as it came.
+/// The target for the function: base path, then the normalised path as the route edits it, then the query as it came.
 /// `None`: what came is right as it is.
 pub fn target(path: &str, raw_path: &str, query: Option<&str>, route: &Route, url: &Endpoint) -> Option<Box<str>> {
-    let stripped = route.strip_prefix.as_deref().and_then(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
-    if url.base_path.is_empty() && stripped == raw_path {
+    let seen = fill::function_path(route, path);
+    if url.base_path.is_empty() && seen == raw_path {
         return None;
     }
-    let mut out = String::with_capacity(url.base_path.len() + path.len() + query.map_or(0, str::len) + 2);
+    let mut out = String::with_capacity(url.base_path.len() + seen.len() + query.map_or(0, str::len) + 2);
     out.push_str(&url.base_path);
-    // What is left empty becomes `/`.
-    if !stripped.starts_with('/') {
-        out.push('/');
-    }
-    out.push_str(stripped);
+    out.push_str(&seen);
     if let Some(query) = query {
         out.push('?');
         out.push_str(query);
@@ -66,6 +67,10 @@ pub struct Caller<'r> {
     pub is_trusted: bool,
     pub tls: bool,
     pub version: Version,
+    /// The Host that was asked for.
+    pub host: Option<HeaderValue>,
+    /// What [`asks_for_websocket`] said.
+    pub is_websocket: bool,
     pub request_id: &'r HeaderValue,
     /// What it proved by TLS, where the route tells its function.
     pub certificate: Option<&'r HeaderValue>,
@@ -79,6 +84,9 @@ struct Seen {
     cookie: bool,
     proto: bool,
     via: bool,
+    /// A name that some would read as another one.
+    ambiguous: bool,
+    hops: bool,
 }
 
 impl Seen {
@@ -90,7 +98,9 @@ impl Seen {
                 "cookie" => seen.cookie = true,
                 "via" => seen.via = true,
                 "x-forwarded-proto" => seen.proto = true,
+                "max-forwards" => seen.hops = true,
                 name => {
+                    seen.ambiguous |= is_ambiguous(name);
                     seen.spoofed |= SPOOFED.contains(&name);
                     seen.hop_by_hop |= HOP_BY_HOP.contains(&name);
                 }
@@ -129,10 +139,6 @@ fn edit_parts(
     target: Option<&str>,
 ) -> Result<(), &'static str> {
     const BAD_TARGET: &str = "the request target is no URI";
-    let asked_host = match parts.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => parts.headers.get(header::HOST).cloned(),
-    };
     match target {
         Some(target) => parts.uri = target.parse().map_err(|_| BAD_TARGET)?,
         // Origin-form: the authority is in Host from here on.
@@ -146,9 +152,9 @@ fn edit_parts(
     let headers = &mut parts.headers;
     let seen = Seen::of(headers);
     if seen.hop_by_hop {
-        strip_hop_by_hop(headers, caller.version)?;
+        strip_hop_by_hop(headers, caller.version, caller.is_websocket)?;
     }
-    match (own_host, &asked_host) {
+    match (own_host, &caller.host) {
         (Some(host), _) | (None, Some(host)) => drop(headers.insert(header::HOST, host.clone())),
         (None, None) => {}
     }
@@ -165,7 +171,7 @@ fn edit_parts(
     if !believed {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if caller.tls { "https" } else { "http" }));
     }
-    match asked_host {
+    match caller.host {
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),
     };
@@ -187,24 +193,90 @@ fn edit_parts(
     if seen.cookie {
         join_cookies(headers)?;
     }
+    if seen.hops && parts.method == Method::OPTIONS {
+        count_hop(headers);
+    }
+    // Last: what gatepost says is there by now.
+    if seen.ambiguous {
+        strip_ambiguous(headers);
+    }
     Ok(())
 }
 
+/// Whether a name has more than letters, digits and dashes. Functions that get their headers as variables (CGI, WSGI, PHP)
+/// see `X_Forwarded_For` and `X-Forwarded-For` as one.
+fn is_ambiguous(name: &str) -> bool {
+    !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Takes out names that can be read as one that gatepost answers for, or as another that is there. Others with underscores
+/// pass: honest callers use them.
+#[cold]
+fn strip_ambiguous(headers: &mut HeaderMap) {
+    let reads_as = |name: &HeaderName| -> String {
+        name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+    };
+    let is_ours = |name: &str| {
+        SPOOFED.contains(&name)
+            || HOP_BY_HOP.contains(&name)
+            || name.starts_with("x-forwarded-")
+            || name.starts_with("x-gatepost-")
+            || matches!(name, "host" | "content-length" | "transfer-encoding" | "x-request-id" | "via")
+    };
+    let going: Vec<HeaderName> = (headers.keys().filter(|name| is_ambiguous(name.as_str())))
+        .filter(|name| {
+            let other = reads_as(name);
+            is_ours(&other) || headers.contains_key(&other)
+        })
+        .cloned()
+        .collect();
+    for name in going {
+        headers.remove(name);
+    }
+}
+
+/// RFC 9110 §7.6.2: one hop less. Not one of none: [`Ingress`](super::Ingress) has answered that.
+fn count_hop(headers: &mut HeaderMap) {
+    if let Some(hops @ 1..) = hops_left(headers) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(hops - 1));
+    }
+}
+
+/// How much further an OPTIONS or TRACE may go; `None`: as far as it likes.
+pub fn hops_left(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether this request becomes a tunnel if the function agrees: a GET without content (RFC 6455 §4.1) over HTTP/1.1 that
+/// names `websocket` alone, and the connection option with it (RFC 9110 §7.8).
+pub fn asks_for_websocket(request: &RequestHeader) -> bool {
+    let headers = &request.headers;
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let (Some(upgrade), None) = (upgrades.next(), upgrades.next()) else { return false };
+    upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && request.version == Version::HTTP_11
+        && request.method == Method::GET
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
+        && options_of_connection(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+fn options_of_connection(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii).filter(|o| !o.is_empty())
+}
+
 /// Takes out what is between the caller and gatepost alone, and puts in again what a WebSocket or gRPC needs.
-fn strip_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<(), &'static str> {
+fn strip_hop_by_hop(headers: &mut HeaderMap, version: Version, is_websocket: bool) -> Result<(), &'static str> {
     /// More are nobody's need, and each costs a look-up.
     const MOST: usize = 10;
     let mut named = Vec::new();
-    let mut wants_upgrade = false;
-    for token in headers.get_all(header::CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')) {
-        let token = token.trim_ascii();
-        if token.is_empty() {
-            continue;
-        }
-        wants_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
-        let name = HeaderName::from_bytes(token).map_err(|_| "Connection names what is no header field")?;
-        // A caller that could take these away would choose what a function believes.
-        if name == header::HOST || name.as_str().starts_with("x-forwarded-") || name == header::CONTENT_LENGTH {
+    for option in options_of_connection(headers) {
+        let name = HeaderName::from_bytes(option).map_err(|_| "Connection names what is no header field")?;
+        // A caller that could take these away would choose what a function believes, or where its body ends.
+        if matches!(name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+            || name.as_str().starts_with("x-forwarded-")
+        {
             return Err("Connection names a field that is not the connection's");
         }
         if named.len() == MOST {
@@ -212,9 +284,6 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<(), &'s
         }
         named.push(name);
     }
-    let is_websocket = wants_upgrade
-        && version == Version::HTTP_11
-        && headers.get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
     // RFC 9113 §8.2.2: the one value that h2 allows; gRPC asks for it.
     let trailers = version == Version::HTTP_2 && headers.get(header::TE).is_some_and(|te| te == "trailers");
     for name in named {
@@ -245,42 +314,83 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), and what only
-/// gatepost may say.
-pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) {
+/// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), what only
+/// gatepost may say, and what would frame it in two ways.
+///
+/// # Errors
+///
+/// What is wrong with the answer, so that nothing of it may go on.
+pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<(), &'static str> {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
     }
     // Nearly all answers have nothing of all this but a plain Connection, which pingora replaces: one pass tells.
     let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    let goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
+    let has_content = !(response.status.is_informational() || response.status == StatusCode::NO_CONTENT);
+    let (mut lengths, mut codings) = (0, 0);
+    let mut goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
         "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
         "upgrade" => !is_switching,
-        "keep-alive" | "proxy-connection" | "x-gatepost-reason" => true,
-        "transfer-encoding" => to_h2,
-        _ => false,
+        "content-length" => {
+            lengths += 1;
+            lengths > 1 || !has_content || value.as_bytes().contains(&b',')
+        }
+        "transfer-encoding" => {
+            codings += 1;
+            codings > 1 || to_h2 || !has_content || value != "chunked"
+        }
+        name => STRIPPED.contains(&name),
     };
-    if response.headers.iter().any(goes) {
-        strip(response, is_switching, to_h2);
-    }
+    if response.headers.iter().any(&mut goes) { strip(response, is_switching, to_h2, has_content) } else { Ok(()) }
 }
 
+/// Fields of an answer that never go on.
+const STRIPPED: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "x-gatepost-reason"];
+
 #[cold]
-fn strip(response: &mut ResponseHeader, is_switching: bool, to_h2: bool) {
+fn strip(
+    response: &mut ResponseHeader,
+    is_switching: bool,
+    to_h2: bool,
+    has_content: bool,
+) -> Result<(), &'static str> {
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // RFC 9112 §6.1: nothing but chunked was asked for, so that nothing else can be read, by the caller neither.
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("its Transfer-Encoding is not chunked, once");
+        }
+    }
     let mut going: Vec<HeaderName> = Vec::new();
     if !is_switching {
         let named = response.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
-        going.extend(named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()));
+        let named = named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok());
+        going.extend(named.filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING));
         going.extend([header::CONNECTION, header::UPGRADE]);
     }
-    if to_h2 {
+    if to_h2 || !has_content {
         going.push(header::TRANSFER_ENCODING);
+    }
+    if !has_content {
+        // RFC 9110 §8.6, RFC 9112 §6.1: neither of them where there is no content.
+        going.push(header::CONTENT_LENGTH);
     }
     for name in going {
         response.remove_header(&name);
     }
-    for name in ["keep-alive", "proxy-connection", "x-gatepost-reason"] {
+    for name in STRIPPED {
         response.remove_header(name);
     }
+    one_length(response)
+}
+
+/// RFC 9112 §6.3: what is said twice alike goes on once. That they are alike pingora has seen to.
+fn one_length(response: &mut ResponseHeader) -> Result<(), &'static str> {
+    const BAD: &str = "its Content-Length is not one number";
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    let first = first.as_bytes().split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+    let first = HeaderValue::from_bytes(first).map_err(|_| BAD)?;
+    response.insert_header(header::CONTENT_LENGTH, first).map_err(|_| BAD)
 }

@@ -49,6 +49,10 @@ pub struct Head {
     pub framing: Framing,
     /// The target of an absolute-form request up to its path, to be cut out: `http://host:80`. The rest may be empty.
     pub absolute: Option<Range<usize>>,
+    /// Where that has the host that was asked for, if there is no Host (HTTP/1.0 may leave it out).
+    pub authority: Option<Range<usize>>,
+    /// The caller wants the connection closed behind the answer (RFC 9112 §9.6).
+    pub closes: bool,
     /// The client waits for `100 Continue`.
     pub expects_continue: bool,
 }
@@ -141,6 +145,7 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     let mut length: Option<u64> = None;
     let mut chunked = false;
     let mut expects_continue = false;
+    let mut closes = false;
     loop {
         let line = next_line(head, &mut at)?;
         if line.is_empty() {
@@ -159,6 +164,10 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                // In any of its lines: pingora reads the first.
+                closes |= value.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 // RFC 9110 §8.6: one value. A repeated one is refused even where equal: nobody honest sends it.
@@ -194,7 +203,8 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     if chunked && request.is_1_0 {
         return Err(BadHead::new("Transfer-Encoding in an HTTP/1.0 request")); // RFC 9112 §6.1
     }
-    if let Some(authority) = request.authority {
+    if let Some(authority) = &request.authority {
+        let authority = &line[authority.clone()];
         // RFC 9112 §3.2.2: Host is to be the same, and the target would win: refuse what could be read two ways.
         if hosts == 1 && !authority.eq_ignore_ascii_case(host) {
             return Err(BadHead::new("the target's host and Host differ"));
@@ -210,6 +220,8 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
         end: at,
         framing,
         absolute: request.absolute.map(|r| r.start + start..r.end + start),
+        authority: request.authority.filter(|_| hosts == 0).map(|r| r.start + start..r.end + start),
+        closes,
         expects_continue: expects_continue && !request.is_1_0,
     }))
 }
@@ -228,14 +240,14 @@ fn next_line<'h>(head: &'h [u8], at: &mut usize) -> Result<&'h [u8], BadHead> {
     Ok(&rest[..lf - 1])
 }
 
-struct RequestLine<'l> {
+struct RequestLine {
     is_1_0: bool,
-    /// Within the line.
+    /// Within the line, as is the other.
     absolute: Option<Range<usize>>,
-    authority: Option<&'l [u8]>,
+    authority: Option<Range<usize>>,
 }
 
-fn request_line<'l>(line: &'l [u8], limits: &HeadLimits) -> Result<RequestLine<'l>, BadHead> {
+fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead> {
     let method_end = memchr(b' ', line).ok_or(BadHead::new("the request line has no target"))?;
     let method = &line[..method_end];
     if method.is_empty() || method.len() > LONGEST_METHOD || !method.iter().all(|&b| is_token(b)) {
@@ -276,7 +288,8 @@ fn request_line<'l>(line: &'l [u8], limits: &HeadLimits) -> Result<RequestLine<'
                 return Err(BadHead::new("the request target's host is empty or has user information"));
             }
             let from = method_end + 1;
-            plain(Some(from..from + scheme.len() + authority_end), Some(authority))
+            let end = from + scheme.len() + authority_end;
+            plain(Some(from..end), Some(from + scheme.len()..end))
         }
     }
 }
@@ -397,6 +410,27 @@ mod tests {
         bad(b"GET http://x/ HTTP/1.1\r\nHost: y\r\n\r\n");
         bad(b"GET http://u@x/ HTTP/1.1\r\nHost: u@x\r\n\r\n");
         bad(b"GET http:/// HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+
+    #[test]
+    fn http_1_0_may_name_its_host_in_the_target_alone() {
+        let bytes = b"GET http://x.test/a HTTP/1.0\r\n\r\n";
+        assert_eq!(&bytes[head(bytes).authority.unwrap()], b"x.test");
+        assert_eq!(head(b"GET http://x/ HTTP/1.0\r\nHost: x\r\n\r\n").authority, None);
+        bad(b"GET http://x/ HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_close_in_any_line_counts() {
+        for (lines, closes) in [
+            (&b"Connection: keep-alive\r\nconnection: Close"[..], true),
+            (b"Connection: x , close", true),
+            (b"Connection: keep-alive", false),
+            (b"Connection: closed\r\nX: close", false),
+        ] {
+            let bytes = [b"GET / HTTP/1.1\r\nHost: x\r\n", lines, b"\r\n\r\n"].concat();
+            assert_eq!(head(&bytes).closes, closes, "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]

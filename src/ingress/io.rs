@@ -132,6 +132,8 @@ pub struct Io {
     is_dry: bool,
     /// Something was written since the present request's head.
     answered: bool,
+    /// The present request is the connection's last: its caller wants it so.
+    pub closes: bool,
     /// Of the present request's body and head, as they came.
     pub bytes_in: u64,
 }
@@ -164,6 +166,7 @@ impl Io {
             saw_end: false,
             is_dry: false,
             answered: false,
+            closes: false,
             bytes_in: 0,
         })
     }
@@ -272,13 +275,23 @@ impl Io {
             Some(cut) => {
                 own.extend_from_slice(&self.inbox[head.start..cut.start]);
                 if self.inbox[cut.end] != b'/' {
-                    own.extend_from_slice(b"/");
+                    // RFC 9112 §3.2.4: OPTIONS without a path asks the server itself.
+                    let is_options = own.starts_with(b"OPTIONS ") && self.inbox[cut.end] == b' ';
+                    own.extend_from_slice(if is_options { b"*" } else { b"/" });
                 }
                 own.extend_from_slice(&self.inbox[cut.end..head.end]);
             }
         }
+        if let Some(host) = &head.authority {
+            // Before the empty line.
+            own.truncate(own.len() - 2);
+            for part in [b"Host: ", &self.inbox[host.clone()], b"\r\n\r\n"] {
+                own.extend_from_slice(part);
+            }
+        }
         self.bytes_in = bytes.len() as u64;
         self.answered = false;
+        self.closes = head.closes;
         self.inbox.advance(head.end);
         self.searched = 0;
         if self.inbox.is_empty() {

@@ -1,5 +1,6 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
+mod answer;
 pub mod chunk;
 pub mod conn;
 mod ctx;

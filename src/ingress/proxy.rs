@@ -10,19 +10,21 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
+    answer,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id,
     tell::tell,
 };
 use crate::{
+    config::model::Serves,
     decide::{
         Reason,
-        snapshot::{Asker, Refusal, Request},
+        snapshot::{Asker, Goes, Refusal, Request},
     },
     upstream::{SHORTEST_IDLE, classify_error},
 };
@@ -47,8 +49,8 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
 }
 
 impl Ingress {
-    /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
@@ -60,7 +62,14 @@ impl Ingress {
             // HTTP/1 callers have the sweeper.
             session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
-        ctx.is_upgrade = Self::asks_for_websocket(session);
+        ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
+        if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
+            // Nothing behind reads the request as one that asks for a tunnel.
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        if io_of(session).is_some_and(|io| io.closes) {
+            session.set_keepalive(None);
+        }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
             session.as_downstream_mut().set_ignore_info_resp(true);
@@ -100,6 +109,13 @@ impl Ingress {
             ctx.conn = Some(conn);
             return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
         }
+        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
+        if request.method == Method::OPTIONS && is_last() {
+            ctx.client_ip = Some(peer);
+            ctx.live = Some(live);
+            ctx.conn = Some(conn);
+            return Ok(None);
+        }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
             Cow::Borrowed(host) => ctx.host_len = Some(host.len()),
@@ -109,19 +125,21 @@ impl Ingress {
         ctx.client = decision.client;
         ctx.route = decision.route;
         let outcome = decision.outcome;
-        if let (Ok(pick), Some(route)) = (&outcome, decision.route) {
-            let route = &snapshot.config.routes[route.index()];
-            let function = &snapshot.config.functions[route.function.index()];
+        if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
+            && let route = &snapshot.config.routes[route.index()]
+            && let Some(id) = route.function()
+        {
+            let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
             ctx.picked = Some(Picked {
-                function: route.function,
+                function: id,
                 version: pick.version,
                 picked_by: pick.picked_by,
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
-            live.handles.enter(worker, route.function, pick.version);
+            live.handles.enter(worker, id, pick.version);
             ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
@@ -130,7 +148,10 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
-        let outcome = outcome.and_then(|_| Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted));
+        let outcome = outcome.and_then(|goes| {
+            Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            Ok(Some(goes))
+        });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
@@ -157,32 +178,39 @@ impl Ingress {
             is_trusted: from_trusted,
             tls: conn.info.tls,
             version: request.version,
+            host: ctx.asked_host.clone(),
+            is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
+            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
+        edits
+            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
     }
 
-    /// Whether this request becomes a tunnel if the function agrees. An Upgrade that is not to pass is taken out, so that
-    /// nothing behind reads the request as one that asks for it (RFC 9110 §7.8: it needs the connection option, and HTTP/1.1).
-    fn asks_for_websocket(session: &mut Session) -> bool {
-        let request = session.req_header();
-        let Some(upgrade) = request.headers.get(header::UPGRADE) else { return false };
-        let asks = request.version == Version::HTTP_11
-            && upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-            && request.headers.get_all(header::CONNECTION).iter().any(|value| {
-                value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-            });
-        if !asks {
-            session.req_header_mut().remove_header(&header::UPGRADE);
+    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
+    async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
+        let header = reply::options(&ctx.request_id)?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
         }
-        asks
+        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
+        session.as_downstream_mut().finish_body().await
     }
 
-    /// Answers with a refusal; the connection may be kept if the request was read to its end.
+    /// [`forward::edit_response`], and why nothing of the answer goes on.
+    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+            ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
+            Error::explain(ErrorType::InvalidHTTPHeader, what)
+        })
+    }
+
+    /// Answers with a refusal.
     async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
         let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
             (Some(live), Some(route), Some(refused)) => {
@@ -190,12 +218,53 @@ impl Ingress {
             }
             _ => None,
         };
-        let answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if refusal.reason == Reason::Maintenance
+            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
+            && let Some(maintenance) = live.snapshot.maintenance(route)
+        {
+            answer::maintenance(&mut answer, maintenance, session.req_header())?;
+        }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
+        Self::send(session, ctx, answer).await
+    }
+
+    /// Answers in a function's place: the route redirects, or has an answer of its own.
+    async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
+        let live = ctx.live()?.clone();
+        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
+        let method = &session.req_header().method;
+        let answer = match (goes, &route.serves) {
+            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
+                answer::redirect(&to, redirect.status, &ctx.request_id)?
+            }
+            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
+            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
+        };
+        Self::send(session, ctx, answer).await
+    }
+
+    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
+    fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
+        let config = &live.snapshot.config;
+        let handling = &config.routes[route.index()].handling;
+        if handling.response_headers.is_none() && handling.security_headers.is_none() {
+            return Ok(());
+        }
+        let is_secure = conn.info.tls
+            || (config.server.trusted_proxies.contains(conn.info.ip())
+                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
+        answer::dress(head, handling, is_secure)
+    }
+
+    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
+        Self::dress(session, ctx, &mut answer.header)?;
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
@@ -257,11 +326,13 @@ impl ProxyHttp for Ingress {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Err(refusal) = Self::decide(session, ctx) else {
-            return Ok(false);
-        };
-        // Large, and not for ordinary requests: in a box of its own.
-        Box::pin(Self::refuse(session, ctx, refusal)).await?;
+        // Answers of our own are large, and not for ordinary requests: in a box each.
+        match Self::decide(session, ctx) {
+            Ok(Some(Goes::Function(_))) => return Ok(false),
+            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+        }
         Ok(true)
     }
 
@@ -362,7 +433,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Ok(());
+            return Self::edit_response(response, session, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -370,6 +441,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
+        Self::edit_response(response, session, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -382,7 +454,6 @@ impl ProxyHttp for Ingress {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2);
         if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
@@ -390,6 +461,7 @@ impl ProxyHttp for Ingress {
             session.set_keepalive(None);
         }
         response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }

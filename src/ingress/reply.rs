@@ -19,6 +19,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// When to come back after an answer with 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
+/// What any route can take.
+const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
+
 /// An answer of gatepost's own.
 #[derive(Debug)]
 pub struct Answer {
@@ -49,7 +52,7 @@ pub fn answer(
         head.insert_header(header::ALLOW, allow.to_string())?;
     } else if reason == Reason::MethodNotAllowed {
         // RFC 9110 §15.5.6: a 405 says what is allowed. Here no route was asked: methods that no route can have are refused.
-        head.insert_header(header::ALLOW, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")?;
+        head.insert_header(header::ALLOW, METHODS)?;
     }
     if let (Some(refused), Some(limiter)) = (&refusal.limit, limiter) {
         head.insert_header(header::RETRY_AFTER, refused.retry_after().to_string())?;
@@ -71,6 +74,18 @@ pub fn answer(
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     let head_only = request.is_some_and(|r| r.method == Method::HEAD);
     Ok(Answer { header: head, body: if head_only { Bytes::new() } else { body } })
+}
+
+/// The answer to an OPTIONS that asks gatepost itself.
+///
+/// # Errors
+///
+/// Never, as far as known, like [`answer`].
+pub fn options(request_id: &HeaderValue) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(204, Some(2))?;
+    head.insert_header(X_REQUEST_ID, request_id.clone())?;
+    head.insert_header(header::ALLOW, METHODS)?;
+    Ok(head)
 }
 
 /// RFC 9457 §3. All members are words of ours, or escaped.
@@ -111,7 +126,8 @@ fn grpc_status(reason: Reason) -> &'static str {
         | Reason::UpstreamReset
         | Reason::NameNotResolved
         | Reason::Overloaded
-        | Reason::NoVersion => "14", // UNAVAILABLE
+        | Reason::NoVersion
+        | Reason::Maintenance => "14", // UNAVAILABLE
     }
 }
 

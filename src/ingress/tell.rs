@@ -116,7 +116,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     match (ctx.upstream_status.or(status), error.filter(|e| !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
-        (Some(429), _) => Class::Throttled,
+        (Some(429), _) if ctx.picked.is_some() => Class::Throttled,
+        // No function was asked: a `respond` says so.
+        (Some(500..), _) if ctx.picked.is_none() => Class::Config,
         (Some(500..), _) => Class::Function,
         (Some(400..), _) => Class::ClientError,
         _ => Class::Ok,

@@ -3,6 +3,8 @@
 //! Every module stands under `cfg(test)` so that clippy lets tests unwrap (see clippy.toml).
 
 #[cfg(test)]
+mod answers_itself;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod changes_listeners_live;
@@ -30,6 +32,8 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
+mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
+mod edits;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr};
@@ -17,18 +18,19 @@ use crate::{
     config::{
         Config, changes,
         model::{
-            EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId, VersionId,
+            EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId, Serves,
+            VersionId,
         },
     },
     decide::{
         Facts, PickedBy, Reason,
         client::{self, Clients},
-        cookie, host, limit, path,
+        cookie, fill, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
 };
-use told::{Destination, LimitTold, Lost, Told};
+use told::{Answered, Destination, LimitTold, Lost, Told};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -161,7 +163,27 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         return Ok(told);
     }
     told.limits = limits(config, route, &facts, &told);
-    let function = &config.functions[route.function.index()];
+    told.edits = edits::told(route);
+    let maintenance = route.handling.maintenance.as_ref().or(config.server.maintenance.as_ref());
+    if let Some(maintenance) = maintenance.filter(|m| !m.allow.contains(client_ip)) {
+        told.refuse(Reason::Maintenance, format!("{client_ip} is not in its `allow`"));
+        if let Some(refused) = &mut told.refused {
+            refused.status = maintenance.status.as_u16();
+        }
+        return Ok(told);
+    }
+    let function = match &route.serves {
+        Serves::Function(id) => &config.functions[id.index()],
+        Serves::Redirect(redirect) => {
+            let to = fill::location(redirect, route, &host, &told.path, options.url.query());
+            told.answered = Some(Answered { status: redirect.status.as_u16(), location: Some(to) });
+            return Ok(told);
+        }
+        Serves::Respond(respond) => {
+            told.answered = Some(Answered { status: respond.status.as_u16(), location: None });
+            return Ok(told);
+        }
+    };
     told.function = Some(function.name.to_string());
     let pick = PickFacts {
         pin: route.version,
@@ -272,16 +294,12 @@ fn limit_key(per: &LimitKey, facts: &Facts<'_>, told: &Told) -> String {
     found.filter(|key| !key.is_empty()).unwrap_or_else(|| format!("its address {address}, for want of that key"))
 }
 
-/// What of the URL goes on to a version: the path behind `strip_prefix`, and the query.
+/// What of the URL goes on to a version: the path as the route edits it, and the query.
 fn destination(options: &Options, route: &Route, path: &str) -> String {
-    let stripped = match &route.strip_prefix {
-        Some(prefix) => path.strip_prefix(prefix.as_str()).unwrap_or(path),
-        None => path,
-    };
-    let slash = if stripped.starts_with('/') { "" } else { "/" };
+    let seen = fill::function_path(route, path);
     match options.url.query() {
-        Some(query) => format!("{slash}{stripped}?{query}"),
-        None => format!("{slash}{stripped}"),
+        Some(query) => format!("{seen}?{query}"),
+        None => seen.into_owned(),
     }
 }
 

@@ -106,7 +106,7 @@ fn an_override_beats_the_weights() {
 fn a_refusal_says_why() {
     let text = explained(&["POST", "http://api.example.com/orders/7"]);
     assert!(text.contains("not     orders: everything holds but the method\n"), "{text}");
-    assert!(text.contains("405 method_not_allowed: allowed here: GET"), "{text}");
+    assert!(text.contains("405 method_not_allowed: allowed here: GET, HEAD"), "{text}");
     let text = explained(&["GET", "http://api.example.com/office", "--from", "198.51.100.9"]);
     assert!(text.contains("403 forbidden_client: 198.51.100.9 is not let in by `clients` of route office"), "{text}");
     let text = explained(&["GET", "/nothing", "-H", "Host: api.example.com", "--all"]);

@@ -35,6 +35,10 @@ pub(super) struct Told {
     pub(super) others: Vec<Lost>,
     pub(super) refused: Option<Refused>,
     pub(super) limits: Vec<LimitTold>,
+    /// What the route does to heads and answers, a line each.
+    pub(super) edits: Vec<String>,
+    /// The route answers itself.
+    pub(super) answered: Option<Answered>,
     pub(super) function: Option<String>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
@@ -63,6 +67,8 @@ impl Default for Told {
             others: Vec::new(),
             refused: None,
             limits: Vec::new(),
+            edits: Vec::new(),
+            answered: None,
             function: None,
             picked_by: None,
             bucket: None,
@@ -87,6 +93,13 @@ pub(super) struct Refused {
     pub(super) reason: &'static str,
     pub(super) status: u16,
     pub(super) detail: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// Where a redirect leads.
+    pub(super) location: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +159,15 @@ impl Told {
             let dry = if limit.dry_run { ", only counted (dry_run)" } else { "" };
             let (rate, burst, per, key) = (&limit.rate, limit.burst, &limit.per, &limit.key);
             row(term, label, format_args!("{rate}, burst {burst}, per {per}, counted by {key}{shared}{dry}"))?;
+        }
+        for (index, edit) in self.edits.iter().enumerate() {
+            row(term, if index == 0 { "edits" } else { "" }, edit)?;
+        }
+        if let Some(Answered { status, location }) = &self.answered {
+            match location {
+                Some(to) => row(term, "answer", format_args!("{status} to {to}, by the route itself"))?,
+                None => row(term, "answer", format_args!("{status}, by the route itself"))?,
+            }
         }
         if let Some(function) = &self.function {
             row(term, "function", function)?;

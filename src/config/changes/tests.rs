@@ -92,13 +92,13 @@ fn base() -> Config {
         headers: vec![],
         query: vec![],
         priority: 0,
-        function: FunctionId(0),
+        serves: Serves::Function(FunctionId(0)),
         version: None,
         clients: None,
         allow: None,
         deny: Networks::default(),
         limits: vec![LimitUse::Own(own_limit(100, 50, LimitKey::ClientIp)), LimitUse::Shared(SharedLimitId(0))],
-        strip_prefix: None,
+        handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     };
@@ -110,6 +110,7 @@ fn base() -> Config {
             max_connections: None,
             dns: vec![],
             drain: secs(30),
+            maintenance: None,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -182,10 +183,10 @@ fn every_leaf_shows_on_one_line() {
             c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
         }),
         ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
-        ("listener public: client_ca none → /ca", |c| {
+        ("listener public: client_ca none → /ca (required)", |c| {
             c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Required });
         }),
-        ("listener public: client_auth off → optional", |c| {
+        ("listener public: client_ca none → /ca (optional)", |c| {
             c.listeners[1].client_auth = Some(ClientAuth { ca: "/ca".into(), need: ClientAuthNeed::Optional });
         }),
         ("listener public: proxy_protocol off → 10.0.0.0/24", |c| {
@@ -323,7 +324,7 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("route orders: priority 0 → -3", |c| c.routes[0].priority = -3),
         ("route orders: function orders → report", |c| {
-            c.routes[0].function = FunctionId(1);
+            c.routes[0].serves = Serves::Function(FunctionId(1));
         }),
         ("route orders: version by weights → v42", |c| {
             c.routes[0].version = Some(VersionId(1));
@@ -341,7 +342,35 @@ fn every_leaf_shows_on_one_line() {
             c.routes[0].deny = nets(&["10.0.0.0/8"]);
         }),
         ("route orders: strip_prefix none → /orders", |c| {
-            c.routes[0].strip_prefix = Some("/orders".into());
+            c.routes[0].handling.path = Some(PathEdit::Prefix { strip: Some("/orders".into()), add: None });
+        }),
+        ("route orders: rewrite none → /x{path}", |c| {
+            let template = Template { text: "/x{path}".into(), pieces: vec![Piece::Text("/x".into()), Piece::Path] };
+            c.routes[0].handling.path = Some(PathEdit::Rewrite(template));
+        }),
+        ("route orders: request_headers as they come → set x-env: prod, remove x-debug-*", |c| {
+            let name = HeaderName::from_static("x-env");
+            c.routes[0].handling.request_headers = Some(HeaderEdits {
+                set: vec![(name, http::HeaderValue::from_static("prod"))],
+                remove_prefixes: vec!["x-debug-".into()],
+                ..HeaderEdits::default()
+            });
+        }),
+        ("route orders: response_headers as they come → remove server", |c| {
+            c.routes[0].handling.response_headers =
+                Some(HeaderEdits { remove: vec![http::header::SERVER], ..HeaderEdits::default() });
+        }),
+        ("route orders: security_headers none → strict in place of the function's", |c| {
+            c.routes[0].handling.security_headers =
+                Some(SecurityHeaders { preset: SecurityPreset::Strict, replace: true });
+        }),
+        ("route orders: maintenance off → 503, back in 5m, but for 10.0.0.0/8", |c| {
+            c.routes[0].handling.maintenance = Some(Maintenance {
+                status: http::StatusCode::SERVICE_UNAVAILABLE,
+                retry_after: secs(300),
+                content: None,
+                allow: nets(&["10.0.0.0/8"]),
+            });
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;
@@ -421,7 +450,7 @@ fn what_moves_in_the_tables_is_no_change_of_those_that_point_at_it() {
         first.name = "aaa".into();
         c.functions.insert(0, first);
         for route in &mut c.routes {
-            route.function = FunctionId(1);
+            route.serves = Serves::Function(FunctionId(1));
         }
     });
     assert_eq!(lines, ["function aaa: added"]);

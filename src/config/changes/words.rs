@@ -4,8 +4,12 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+mod handling;
+
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
+pub use handling::handling;
+use handling::{handling_leaves, maintenance_words, serves_leaves};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
 pub(super) struct Leaf {
@@ -68,7 +72,7 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain } = server;
+    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain, maintenance } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
@@ -76,6 +80,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::option("max_connections", "by the file limit", *max_connections),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
+        Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
     ]
 }
 
@@ -128,15 +133,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
                 TlsProfile::Intermediate => "intermediate",
             },
         ),
-        Leaf::option("client_ca", "none", client_auth.as_ref().map(|auth| auth.ca.display())),
-        Leaf::one(
-            "client_auth",
-            match client_auth.as_ref().map(|auth| auth.need) {
-                None => "off",
-                Some(ClientAuthNeed::Required) => "required",
-                Some(ClientAuthNeed::Optional) => "optional",
-            },
-        ),
+        Leaf::option("client_ca", "none", client_auth.as_ref().map(client_ca)),
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
@@ -146,6 +143,14 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
     ]
+}
+
+fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {
+    let need = match need {
+        ClientAuthNeed::Required => "required",
+        ClientAuthNeed::Optional => "optional",
+    };
+    format!("{} ({need})", ca.display())
 }
 
 pub(super) fn client_leaves(client: &Client) -> Vec<Leaf> {
@@ -310,14 +315,14 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         headers,
         query,
         priority,
-        function,
+        serves,
         version: pinned,
         clients,
         allow,
         deny,
         limits: _,
-        strip_prefix,
         encoded_slash,
+        handling,
         forward_client_cert,
     } = route;
     let listeners =
@@ -325,7 +330,8 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
     let clients = clients.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.clients, id.index()).to_owned()));
     let methods = methods.as_ref().map(|methods| methods.iter().map(|method| method.to_string()));
     let pinned = pinned.map(|id| {
-        config.functions.get(function.index()).map_or_else(String::new, |function| version(function, id).to_owned())
+        let function = route.function().and_then(|function| config.functions.get(function.index()));
+        function.map_or_else(String::new, |function| version(function, id).to_owned())
     });
     let headers =
         headers.iter().map(|HeaderCondition { name, value }| format!("{name}: {}", value.as_deref().unwrap_or("*")));
@@ -335,7 +341,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         EncodedSlash::Refuse => "refuse",
         EncodedSlash::Keep => "keep",
     };
-    vec![
+    let mut leaves = vec![
         list_or("listeners", "all", listeners),
         Leaf::list("host", "any", hosts.iter().map(host)),
         Leaf::one("path", path_words(path)),
@@ -343,15 +349,16 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         Leaf::list("headers", "any", headers),
         Leaf::list("query", "any", query),
         Leaf::one("priority", priority),
-        Leaf::one("function", name_at(&config.functions, function.index())),
         Leaf::option("version", "by weights", pinned),
         list_or("clients", "anyone", clients),
         networks_or("allow", "anyone", allow.as_ref()),
         Leaf::list("deny", "nobody", deny.as_slice()),
-        Leaf::option("strip_prefix", "none", strip_prefix.as_ref()),
         Leaf::one("encoded_slash", encoded_slash),
         Leaf::one("forward_client_cert", forward_client_cert),
-    ]
+    ];
+    leaves.extend(serves_leaves(config, serves));
+    leaves.extend(handling_leaves(handling));
+    leaves
 }
 
 pub(super) fn limit_use(config: &Config, one: &LimitUse) -> String {

@@ -115,7 +115,7 @@ impl Scope<'_> {
             );
         }
         match (&raw.client_ca, &raw.client_auth) {
-            (Some(ca), need) => {
+            (Some(ca), need) if !plain => {
                 let path = self.path(ca);
                 self.pointers.client_authorities.push(At { value: path.clone(), span: ca.span });
                 let need = need.as_ref().map_or_else(ClientAuthNeed::default, |at| at.value);
@@ -128,7 +128,7 @@ impl Scope<'_> {
                 );
                 None
             }
-            (None, _) => None,
+            _ => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod credential;
 mod function;
+mod handling;
 mod listener;
 mod route;
 mod tables;
@@ -26,6 +27,8 @@ pub(super) struct Pointers {
     /// Certificate and key, each with its path.
     pub(super) certificates: Vec<(At<PathBuf>, At<PathBuf>)>,
     pub(super) authorities: Vec<At<PathBuf>>,
+    /// Bodies of answers.
+    pub(super) contents: Vec<At<PathBuf>>,
     /// Of callers' certificates.
     pub(super) client_authorities: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
@@ -142,6 +145,7 @@ impl<'s> Scope<'s> {
             max_connections: number(&raw.max_connections),
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
+            maintenance: self.maintenance(raw.maintenance.as_ref())?,
         })
     }
 

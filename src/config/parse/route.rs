@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Scope, function::version_names};
 use crate::config::{
     model::{
-        ClientId, EncodedSlash, FunctionId, HeaderCondition, HostPattern, LimitUse, ListenerId, Name, PathPattern,
+        ClientId, EncodedSlash, Handling, HeaderCondition, HostPattern, LimitUse, ListenerId, Name, PathPattern,
         PathSegment, QueryCondition, Route, VersionId,
     },
     raw::{self, RouteLimit},
@@ -15,7 +15,7 @@ use crate::config::{
 };
 
 impl Scope<'_> {
-    pub(super) fn route(&mut self, name: &Name, _: Span, raw: &raw::Route) -> Option<Route> {
+    pub(super) fn route(&mut self, name: &Name, place: Span, raw: &raw::Route) -> Option<Route> {
         let file = self.file;
         let listeners = self.names(raw.listeners.as_ref(), "listeners", |scope, at| {
             scope.find("listener", at, &file.listeners).map(ListenerId)
@@ -25,18 +25,18 @@ impl Scope<'_> {
         let hosts = self.hosts(raw);
         let path = self.path_pattern(raw);
         self.encoded_slash_fits(raw);
-        let strip_prefix = (raw.strip_prefix.as_ref())
-            .filter(|strip| path.as_ref().is_some_and(|path| self.strips(strip, path)))
-            .map(|strip| strip.value.0.clone());
         let methods = self.distinct(raw.methods.as_ref(), "methods");
         let headers = self.headers(raw);
         let query = self.query(raw);
-        let function =
-            (raw.function.as_ref()).and_then(|at| self.find("function", at, &file.functions)).map(FunctionId);
+        let serves = self.serves(raw, path.as_ref(), place);
         let version = self.pin(raw);
         let allow = raw.allow.as_ref().map(|list| self.some_networks(list, "allow"));
         let deny = self.networks(raw.deny.as_ref());
         let limits = self.route_limits(raw);
+        let path_edit = self.path_edit(raw, path.as_ref());
+        let request_headers = self.request_edits(raw);
+        let response_headers = self.response_edits(raw);
+        let maintenance = self.maintenance(raw.maintenance.as_ref());
         self.client_cert_is_there(raw);
         Some(Route {
             name: name.clone(),
@@ -47,7 +47,7 @@ impl Scope<'_> {
             headers,
             query,
             priority: raw.priority.as_ref().and_then(|at| i32::try_from(at.value.0).ok()).unwrap_or_default(),
-            function: function?,
+            serves: serves?,
             version,
             clients: clients?,
             allow: match allow {
@@ -56,8 +56,14 @@ impl Scope<'_> {
             },
             deny: deny?,
             limits,
-            strip_prefix,
             encoded_slash: raw.encoded_slash.as_ref().map_or(EncodedSlash::Refuse, |at| at.value),
+            handling: Handling {
+                path: path_edit,
+                request_headers: request_headers?,
+                response_headers: response_headers?,
+                security_headers: Self::security(raw.security_headers.as_ref()),
+                maintenance: maintenance?,
+            },
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })
     }
@@ -170,7 +176,7 @@ impl Scope<'_> {
     }
 
     /// Whether the prefix ends at a segment border of everything that the path matches.
-    fn strips(&mut self, strip: &At<Strip>, path: &PathPattern) -> bool {
+    pub(super) fn strips(&mut self, strip: &At<Strip>, path: &PathPattern) -> bool {
         let prefix = &strip.value.0;
         let starts = |text: &str| {
             text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -1,11 +1,13 @@
 //! The values that are written as strings, each from its text.
 
+mod handling;
 mod http_words;
 mod net;
 mod path;
 mod size;
 mod time;
 
+pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{
     Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
 };

@@ -12,7 +12,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Conditions {
     listeners: Option<Box<[ListenerId]>>,
+    /// With HEAD where GET is.
     methods: Option<Box<[Method]>>,
+    names_head: bool,
     headers: Box<[HeaderCondition]>,
     query: Box<[QueryCondition]>,
     priority: i32,
@@ -30,18 +32,26 @@ pub(super) enum Failed<'c> {
 
 impl Conditions {
     pub(super) fn of(route: &Route) -> Self {
+        let mut methods = route.methods.clone();
+        let names_head = methods.as_ref().is_some_and(|methods| methods.contains(&Method::HEAD));
+        // RFC 9110 §9.3.2: HEAD is GET without the content; §9.1: whoever serves one serves the other.
+        if let Some(methods) = methods.as_mut().filter(|m| !names_head && m.contains(&Method::GET)) {
+            methods.push(Method::HEAD);
+        }
         Self {
             listeners: route.listeners.as_deref().map(Into::into),
-            methods: route.methods.as_deref().map(Into::into),
+            methods: methods.map(Into::into),
+            names_head,
             headers: route.headers.as_slice().into(),
             query: route.query.as_slice().into(),
             priority: route.priority,
         }
     }
 
-    /// Orders routes with the same host and path, the best first. A listener makes no route more specific.
-    pub(super) fn rank(&self) -> (Reverse<usize>, Reverse<i32>) {
-        (Reverse(self.count()), Reverse(self.priority))
+    /// Orders routes with the same host and path, the best first. A listener makes no route more specific. Of those that
+    /// are alike otherwise, one that names HEAD comes before one that has it by its GET.
+    pub(super) fn rank(&self) -> (Reverse<usize>, Reverse<i32>, Reverse<bool>) {
+        (Reverse(self.count()), Reverse(self.priority), Reverse(self.names_head))
     }
 
     pub(super) fn count(&self) -> usize {

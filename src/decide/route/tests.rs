@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, HeaderCondition, HostPattern, ListenAddress, ListenerId,
-        Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server,
+        AccessSink, Admin, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern, ListenAddress,
+        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server, Serves,
     },
     decide::Facts,
 };
@@ -27,13 +27,13 @@ fn route(name: &str) -> Route {
         headers: Vec::new(),
         query: Vec::new(),
         priority: 0,
-        function: FunctionId(0),
+        serves: Serves::Function(FunctionId(0)),
         version: None,
         clients: None,
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        strip_prefix: None,
+        handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
     }
@@ -110,6 +110,7 @@ fn config(routes: Vec<Route>) -> Config {
             max_connections: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            maintenance: None,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -432,9 +433,18 @@ fn method_not_allowed_only_if_nothing_but_the_method_failed() {
     assert_eq!(gate.get("other/x"), "405 DELETE, HEAD, POST, PUT");
     assert_eq!(gate.get("h/y"), "404");
     assert_eq!(gate.ask(get("h/x").method(Method::PUT)), "post");
-    // A method is a condition like any other: HEAD is not GET.
-    let gate = super::tests::gate([route("get").methods(&[Method::GET])]);
-    assert_eq!(gate.ask(get("h/").method(Method::HEAD)), "405 GET");
+}
+
+#[test]
+fn who_may_get_may_head_but_a_route_that_names_head_comes_first() {
+    let get_alone = gate([route("get").methods(&[Method::GET])]);
+    assert_eq!(get_alone.ask(get("h/").method(Method::HEAD)), "get");
+    assert_eq!(get_alone.ask(get("h/").method(Method::PUT)), "405 GET, HEAD");
+    let both = gate([route("get").methods(&[Method::GET]), route("head").methods(&[Method::HEAD])]);
+    assert_eq!(both.ask(get("h/").method(Method::HEAD)), "head");
+    assert_eq!(both.get("h/"), "get");
+    let head_alone = gate([route("head").methods(&[Method::HEAD])]);
+    assert_eq!(head_alone.get("h/"), "405 HEAD");
 }
 
 #[test]

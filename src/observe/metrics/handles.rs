@@ -99,11 +99,12 @@ impl Handles {
         let old_listeners: HashMap<&str, &Arc<ListenerCounts>> = old.listeners.iter().map(|(n, l)| (&**n, l)).collect();
 
         let routes = config.routes.iter().map(|route| {
-            let function = &config.functions[route.function.index()];
+            let function = route.function().and_then(|id| config.functions.get(id.index()));
+            let function_name = function.map_or_else(|| Name::from(""), |f| f.name.clone());
             let old = old_routes.get(&*route.name).copied();
             // The labels hold the function's name: with another function, it is another series.
-            let old_series = old.filter(|old| old.function == function.name);
-            let versions = function.versions.iter().map(|version| {
+            let old_series = old.filter(|old| old.function == function_name);
+            let versions = function.into_iter().flat_map(|f| &f.versions).map(|version| {
                 let kept = old_series.and_then(|old| old.versions.iter().find(|(name, _)| *name == version.name));
                 (version.name.clone(), kept_or_new(kept.map(|(_, s)| s), shards))
             });
@@ -124,7 +125,7 @@ impl Handles {
             }
             RouteHandles {
                 name: route.name.clone(),
-                function: function.name.clone(),
+                function: function_name,
                 unpicked: kept_or_new(old_series.map(|old| &old.unpicked), shards),
                 versions: versions.collect(),
                 limits,

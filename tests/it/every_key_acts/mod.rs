@@ -4,6 +4,7 @@
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
 mod function;
+mod handling;
 mod leaf;
 mod limit;
 mod listener;
@@ -41,6 +42,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         timeouts::proofs(),
         route::proofs(),
+        handling::proofs(),
         limit::proofs(),
     ]
     .concat()

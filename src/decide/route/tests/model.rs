@@ -108,9 +108,15 @@ impl Plan {
 
     fn method_fits(&self, ask: &Ask) -> bool {
         match &self.methods {
-            Some(methods) => methods.contains(&ask.method.as_str()),
+            Some(methods) => {
+                methods.contains(&ask.method.as_str()) || ask.method == Method::HEAD && methods.contains(&"GET")
+            }
             None => true,
         }
+    }
+
+    fn names_head(&self) -> bool {
+        self.methods.as_ref().is_some_and(|methods| methods.contains(&"HEAD"))
     }
 
     fn conditions(&self) -> usize {
@@ -159,6 +165,7 @@ fn beats(one: &Plan, other: &Plan, host: &str) -> Option<bool> {
             (one != other).then_some(one > other)
         })
         .or_else(|| (one.priority != other.priority).then_some(one.priority > other.priority))
+        .or_else(|| (one.names_head() != other.names_head()).then_some(one.names_head()))
 }
 
 /// What the contract says; `None` where two routes tie for the place.
@@ -180,6 +187,9 @@ fn expected(plans: &[Plan], ask: &Ask) -> Option<Found> {
         return None;
     }
     let mut methods: Vec<&str> = (near.iter()).flat_map(|(_, plan)| plan.methods.iter().flatten().copied()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
     methods.sort();
     methods.dedup();
     Some(if methods.is_empty() {
@@ -208,7 +218,7 @@ prop_compose! {
         listeners in option::weighted(0.2, vec(0u32..2, 1..3)),
         hosts in prop_oneof![Just(vec![]), vec(select(HOSTS.to_vec()), 1..3)],
         path in patterns(),
-        methods in option::weighted(0.3, vec(select(vec!["GET", "POST", "PUT"]), 1..3)),
+        methods in option::weighted(0.3, vec(select(vec!["GET", "HEAD", "POST", "PUT"]), 1..3)),
         headers in prop_oneof![
             3 => Just(vec![]),
             1 => vec(select(vec![("x-one", "1"), ("x-one", "*"), ("x-two", "1")]), 1..3),
@@ -223,7 +233,7 @@ prop_compose! {
 prop_compose! {
     fn ask()(
         listener in 0u32..2,
-        method in select(vec![Method::GET, Method::POST, Method::DELETE]),
+        method in select(vec![Method::GET, Method::HEAD, Method::POST, Method::DELETE]),
         host in select(ASKED_HOSTS.to_vec()),
         segments in vec(select(vec!["a", "b", "ab", "c"]), 0..4),
         slash in prop::bool::weighted(0.1),

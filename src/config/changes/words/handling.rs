@@ -1,0 +1,107 @@
+//! What a route does beside sending on, in words.
+
+use http::{HeaderName, HeaderValue};
+
+use super::{Leaf, duration, name_at, nets_words};
+use crate::config::{model::*, source::hex};
+
+pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
+    let (function, redirect, respond) = match serves {
+        Serves::Function(id) => (Some(name_at(&config.functions, id.index())), None, None),
+        Serves::Redirect(redirect) => (None, Some(redirect_words(redirect)), None),
+        Serves::Respond(respond) => (None, None, Some(respond_words(respond))),
+    };
+    vec![
+        Leaf::option("function", "none", function),
+        Leaf::option("redirect", "none", redirect),
+        Leaf::option("respond", "none", respond),
+    ]
+}
+
+/// All but what answers.
+pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
+    let Handling { path, request_headers, response_headers, security_headers, maintenance } = handling;
+    let (strip, add, rewrite) = match path {
+        None => (None, None, None),
+        Some(PathEdit::Prefix { strip, add }) => (strip.as_ref(), add.as_ref(), None),
+        Some(PathEdit::Rewrite(to)) => (None, None, Some(&to.text)),
+    };
+    vec![
+        Leaf::option("strip_prefix", "none", strip),
+        Leaf::option("add_prefix", "none", add),
+        Leaf::option("rewrite", "none", rewrite),
+        Leaf::list("request_headers", "as they come", edits(request_headers.as_ref())),
+        Leaf::list("response_headers", "as they come", edits(response_headers.as_ref())),
+        Leaf::option("security_headers", "none", security_headers.as_ref().map(security_words)),
+        Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+    ]
+}
+
+/// What a route does beside sending on, each in a line; what is off says nothing.
+pub fn handling(handling: &Handling) -> Vec<String> {
+    let off = handling_leaves(&Handling::default());
+    let all = handling_leaves(handling);
+    let is_on = |(leaf, off): &(&Leaf, &Leaf)| leaf.value != off.value;
+    all.iter().zip(&off).filter(is_on).map(|(leaf, _)| format!("{} {}", leaf.key, leaf.value)).collect()
+}
+
+fn redirect_words(redirect: &Redirect) -> String {
+    let Redirect { to: Template { text, pieces: _ }, status, keep_query } = redirect;
+    let query = if *keep_query { "" } else { " without its query" };
+    format!("to {text}{query} by {}", status.as_u16())
+}
+
+fn respond_words(respond: &Respond) -> String {
+    let Respond { status, content, headers } = respond;
+    let mut words = status.as_u16().to_string();
+    if let Some(content) = content {
+        words += &format!(" with {}", content_words(content));
+    }
+    for header in headers {
+        words += &format!(" and {}", field(header));
+    }
+    words
+}
+
+/// A body by its hash: its text may be long.
+pub(super) fn content_words(content: &Content) -> String {
+    use sha2::Digest as _;
+    let Content { file, bytes, kind } = content;
+    let hash = hex(&sha2::Sha256::digest(bytes));
+    let from = file.as_ref().map_or_else(|| "a body".to_owned(), |file| file.display().to_string());
+    let kind = kind.to_str().unwrap_or_default();
+    format!("{from} ({kind}, {} bytes, {})", bytes.len(), hash.get(..12).unwrap_or_default())
+}
+
+pub(super) fn maintenance_words(maintenance: &Maintenance) -> String {
+    let Maintenance { status, retry_after, content, allow } = maintenance;
+    let mut words = format!("{}, back in {}", status.as_u16(), duration(*retry_after));
+    if let Some(content) = content {
+        words += &format!(", {}", content_words(content));
+    }
+    if !allow.is_empty() {
+        words += &format!(", but for {}", nets_words(allow));
+    }
+    words
+}
+
+fn security_words(SecurityHeaders { preset, replace }: &SecurityHeaders) -> String {
+    let preset = match preset {
+        SecurityPreset::Basic => "basic",
+        SecurityPreset::Strict => "strict",
+    };
+    format!("{preset}{}", if *replace { " in place of the function's" } else { "" })
+}
+
+fn edits(edits: Option<&HeaderEdits>) -> Vec<String> {
+    let Some(HeaderEdits { set, add, remove, remove_prefixes }) = edits else { return Vec::new() };
+    let set = set.iter().map(|header| format!("set {}", field(header)));
+    let add = add.iter().map(|header| format!("add {}", field(header)));
+    let remove = remove.iter().map(|name| format!("remove {name}"));
+    let prefixes = remove_prefixes.iter().map(|prefix| format!("remove {prefix}*"));
+    set.chain(add).chain(remove).chain(prefixes).collect()
+}
+
+fn field((name, value): &(HeaderName, HeaderValue)) -> String {
+    format!("{name}: {}", value.to_str().unwrap_or_default())
+}

@@ -1,0 +1,138 @@
+//! What a route does with a request and its answer beside sending it on.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{Config, FunctionId, Networks};
+
+/// What answers a route's requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    Function(FunctionId),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+/// `redirect = { to = "https://{host}{path}", status = 308 }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    pub to: Template,
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// Whether the request's query goes with it. Default yes.
+    pub keep_query: bool,
+}
+
+/// A path or URL with places that the request fills.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// As it was written.
+    pub text: String,
+    pub pieces: Vec<Piece>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    Text(String),
+    /// `{host}`: what the caller asked for, without its port.
+    Host,
+    /// `{path}`: the normalised path, with its slash.
+    Path,
+    /// `{rest}`: what `/*` stood for, without a slash before it.
+    Rest,
+    /// `{name}` of a path with parameters: the segment's number.
+    Segment(usize),
+    /// `{name}` of a `path_regex` with such a group.
+    Group(String),
+}
+
+/// `respond = { status = 200, body = "ok" }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    pub status: StatusCode,
+    pub content: Option<Content>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A body that stands in the config, or in a file beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Where it was read from; its bytes come with the rest of what the config points to.
+    pub file: Option<PathBuf>,
+    pub bytes: Bytes,
+    pub kind: HeaderValue,
+}
+
+/// A body's file may be so large: it stays in memory.
+pub const LARGEST_CONTENT: u64 = 1 << 20;
+
+/// `maintenance = { status = 503, retry_after = "10m", body = "…", allow = ["@office"] }`, or `true`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    pub status: StatusCode,
+    pub retry_after: Duration,
+    pub content: Option<Content>,
+    /// Who gets through all the same.
+    pub allow: Networks,
+}
+
+/// `set`, `add` and `remove` of `request_headers` and `response_headers`: no name is in two of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+    /// `x-debug-*`, less the star; lower case.
+    pub remove_prefixes: Vec<String>,
+}
+
+/// How a function's path comes of the request's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathEdit {
+    /// `strip_prefix` (a segment-border prefix of `path`) and `add_prefix`, neither with a slash at its end.
+    Prefix { strip: Option<String>, add: Option<String> },
+    /// `rewrite`
+    Rewrite(Template),
+}
+
+/// `security_headers = "strict"`, or `{ preset = "strict", replace = true }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecurityHeaders {
+    pub preset: SecurityPreset,
+    /// Whether what the function says of these goes. Default no: it knows best.
+    pub replace: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityPreset {
+    /// For sites that frame their own pages.
+    Basic,
+    /// For APIs and whatever is never framed.
+    Strict,
+}
+
+/// What a route does beside sending requests on. All of it is off by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handling {
+    pub path: Option<PathEdit>,
+    pub request_headers: Option<HeaderEdits>,
+    pub response_headers: Option<HeaderEdits>,
+    pub security_headers: Option<SecurityHeaders>,
+    pub maintenance: Option<Maintenance>,
+}
+
+impl Config {
+    /// Calls `fill` with every body of an answer.
+    pub(in crate::config) fn each_content(&mut self, mut fill: impl FnMut(&mut Content)) {
+        let of_server = self.server.maintenance.iter_mut().filter_map(|m| m.content.as_mut());
+        of_server.for_each(&mut fill);
+        for route in &mut self.routes {
+            if let Serves::Respond(Respond { content: Some(content), .. }) = &mut route.serves {
+                fill(content);
+            }
+            route.handling.maintenance.iter_mut().filter_map(|m| m.content.as_mut()).for_each(&mut fill);
+        }
+    }
+}

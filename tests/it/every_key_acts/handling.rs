@@ -1,0 +1,254 @@
+//! What a route does beside sending on, and `server.maintenance`.
+
+use super::{Proof, leaf::Leaf, named, one_function, table};
+use crate::harness::{Gateway, get};
+
+pub(super) fn proofs() -> Vec<Proof> {
+    table![
+        ("route.*.redirect", redirect),
+        ("route.*.redirect.to", redirect_to),
+        ("route.*.redirect.status", redirect_status),
+        ("route.*.redirect.keep_query", keep_query),
+        ("route.*.redirect.any_host", any_host),
+        ("route.*.respond.status", respond_status),
+        ("route.*.respond.body", respond_body),
+        ("route.*.respond.file", respond_file),
+        ("route.*.respond.content_type", respond_type),
+        ("route.*.respond.headers.*", respond_headers),
+        ("route.*.add_prefix", add_prefix),
+        ("route.*.rewrite", rewrite),
+        ("route.*.request_headers.set.*", request_set),
+        ("route.*.request_headers.add.*", request_add),
+        ("route.*.request_headers.remove", request_remove),
+        ("route.*.response_headers.set.*", response_set),
+        ("route.*.response_headers.add.*", response_add),
+        ("route.*.response_headers.remove", response_remove),
+        ("route.*.security_headers = basic", security),
+        ("route.*.security_headers = strict", security),
+        ("route.*.security_headers.preset = basic", security_preset),
+        ("route.*.security_headers.preset = strict", security_preset),
+        ("route.*.security_headers.replace", security_replace),
+        ("route.*.maintenance", maintenance),
+        ("route.*.maintenance.status", maintenance_status),
+        ("route.*.maintenance.retry_after", maintenance_retry_after),
+        ("route.*.maintenance.body", maintenance_body),
+        ("route.*.maintenance.file", maintenance_file),
+        ("route.*.maintenance.content_type", maintenance_type),
+        ("route.*.maintenance.allow", maintenance_allow),
+        ("server.maintenance", maintenance),
+        ("server.maintenance.status", maintenance_status),
+        ("server.maintenance.retry_after", maintenance_retry_after),
+        ("server.maintenance.body", maintenance_body),
+        ("server.maintenance.file", maintenance_file),
+        ("server.maintenance.content_type", maintenance_type),
+        ("server.maintenance.allow", maintenance_allow),
+    ]
+}
+
+/// A route that answers itself, in the one way and in the other.
+async fn itself(leaf: &Leaf, route: &str, one: &str, other: &str) -> [Gateway; 2] {
+    let pair = leaf.pair(&format!("[route.r]\npath = \"/x/*\"\n{route}\n"), one, other);
+    pair.also(|build| build.file("a.html", "file a").file("b.html", "file b")).start().await
+}
+
+/// A header of the answer to the same request.
+async fn header(both: &[Gateway; 2], name: &str, values: [Option<&str>; 2]) {
+    for (gateway, value) in both.iter().zip(values) {
+        let answer = gateway.get("/x/y?q").await;
+        assert_eq!(answer.header(name), value, "{answer:?}");
+    }
+}
+
+async fn redirect(leaf: Leaf) {
+    let both = itself(&leaf, "LEAF", "redirect = \"/one\"", "redirect = \"/other/{rest}\"").await;
+    header(&both, "location", [Some("/one?q"), Some("/other/y?q")]).await;
+}
+
+async fn redirect_to(leaf: Leaf) {
+    let both = itself(&leaf, "redirect = { LEAF }", "to = \"/one\"", "to = \"https://b.test{path}\"").await;
+    header(&both, "location", [Some("/one?q"), Some("https://b.test/x/y?q")]).await;
+}
+
+async fn redirect_status(leaf: Leaf) {
+    let both = itself(&leaf, "redirect = { to = \"/z\", LEAF }", "status = 301", "status = 307").await;
+    for (gateway, status) in both.iter().zip([301, 307]) {
+        assert_eq!(gateway.get("/x/y").await.status, status);
+    }
+}
+
+async fn keep_query(leaf: Leaf) {
+    let both = itself(&leaf, "redirect = { to = \"/z\", LEAF }", "keep_query = true", "keep_query = false").await;
+    header(&both, "location", [Some("/z?q"), Some("/z")]).await;
+}
+
+async fn any_host(leaf: Leaf) {
+    let route = "[route.r]\nredirect = { to = \"https\", LEAF }\n";
+    let one = leaf.pair(route, "any_host = true", "any_host = false").refuses(&["wherever a caller's Host says"]).await;
+    let answer = one.send(get("/a").host("who.test")).await;
+    assert_eq!(answer.header("location"), Some("https://who.test/a"));
+}
+
+async fn respond_status(leaf: Leaf) {
+    let both = itself(&leaf, "respond = { LEAF }", "status = 404", "status = 410").await;
+    for (gateway, status) in both.iter().zip([404, 410]) {
+        assert_eq!(gateway.get("/x/y").await.status, status);
+    }
+}
+
+async fn texts(both: [Gateway; 2], texts: [&str; 2]) {
+    for (gateway, text) in both.iter().zip(texts) {
+        assert_eq!(gateway.get("/x/y").await.text(), text);
+    }
+}
+
+async fn respond_body(leaf: Leaf) {
+    texts(itself(&leaf, "respond = { LEAF }", "body = \"one\"", "body = \"other\"").await, ["one", "other"]).await;
+}
+
+async fn respond_file(leaf: Leaf) {
+    let both = itself(&leaf, "respond = { LEAF }", "file = \"a.html\"", "file = \"b.html\"").await;
+    header(&both, "content-type", [Some("text/html; charset=utf-8"); 2]).await;
+    texts(both, ["file a", "file b"]).await;
+}
+
+async fn respond_type(leaf: Leaf) {
+    let one = "content_type = \"text/css\"";
+    let both = itself(&leaf, "respond = { body = \"x\", LEAF }", one, "content_type = \"text/csv\"").await;
+    header(&both, "content-type", [Some("text/css"), Some("text/csv")]).await;
+}
+
+async fn respond_headers(leaf: Leaf) {
+    let both = itself(&leaf, "respond = { headers = { LEAF } }", "x-a = \"1\"", "x-a = \"2\"").await;
+    header(&both, "x-a", [Some("1"), Some("2")]).await;
+}
+
+/// A function that tells what it saw, and the two gateposts in front.
+async fn seen(leaf: &Leaf, route: &str, one: &str, other: &str, check: [impl Fn(&crate::harness::origin::Seen); 2]) {
+    let f = named("f").await;
+    let both = leaf.pair(&one_function(&f.url(), route), one, other).start().await;
+    for (gateway, check) in both.iter().zip(check) {
+        gateway.send(get("/x/y?q").header("x-a", "caller").header("x-b", "caller")).await;
+        check(&f.last());
+    }
+}
+
+/// The value of `x-a` that the function sees.
+async fn seen_a(leaf: Leaf, route: &str, one: &str, other: &str, values: [&[&str]; 2]) {
+    let check =
+        values.map(|values| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.fields.all("x-a"), values));
+    seen(&leaf, route, one, other, check).await;
+}
+
+async fn add_prefix(leaf: Leaf) {
+    let check = ["/one/x/y?q", "/two/x/y?q"]
+        .map(|target| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.target, target));
+    seen(&leaf, "path = \"/x/*\"\nLEAF", "add_prefix = \"/one\"", "add_prefix = \"/two\"", check).await;
+}
+
+async fn rewrite(leaf: Leaf) {
+    let check =
+        ["/y/one?q", "/two?q"].map(|target| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.target, target));
+    seen(&leaf, "path = \"/x/{id}\"\nLEAF", "rewrite = \"/{id}/one\"", "rewrite = \"/two\"", check).await;
+}
+
+async fn request_set(leaf: Leaf) {
+    seen_a(leaf, "request_headers = { set = { LEAF } }", "x-a = \"1\"", "x-a = \"2\"", [&["1"], &["2"]]).await;
+}
+
+async fn request_add(leaf: Leaf) {
+    let values: [&[&str]; 2] = [&["caller", "1"], &["caller", "2"]];
+    seen_a(leaf, "request_headers = { add = { LEAF } }", "x-a = \"1\"", "x-a = \"2\"", values).await;
+}
+
+async fn request_remove(leaf: Leaf) {
+    let (one, other) = ("remove = [\"x-a\"]", "remove = [\"x-b\"]");
+    seen_a(leaf, "request_headers = { LEAF }", one, other, [&[], &["caller"]]).await;
+}
+
+async fn answered(leaf: &Leaf, route: &str, one: &str, other: &str) -> [Gateway; 2] {
+    let route = format!("respond = {{ headers = {{ x-a = \"own\", x-frame-options = \"OWN\" }} }}\n{route}");
+    itself(leaf, &route, one, other).await
+}
+
+async fn response_set(leaf: Leaf) {
+    let both = answered(&leaf, "response_headers = { set = { LEAF } }", "x-a = \"1\"", "x-a = \"2\"").await;
+    header(&both, "x-a", [Some("1"), Some("2")]).await;
+}
+
+async fn response_add(leaf: Leaf) {
+    let both = answered(&leaf, "response_headers = { add = { LEAF } }", "x-c = \"1\"", "x-c = \"2\"").await;
+    header(&both, "x-c", [Some("1"), Some("2")]).await;
+}
+
+async fn response_remove(leaf: Leaf) {
+    let both = answered(&leaf, "response_headers = { LEAF }", "remove = [\"x-a\"]", "remove = [\"x-f*\"]").await;
+    header(&both, "x-a", [None, Some("own")]).await;
+    header(&both, "x-frame-options", [Some("OWN"), None]).await;
+}
+
+const POLICIES: [Option<&str>; 2] = [Some("frame-ancestors 'self'"), Some("frame-ancestors 'none'")];
+
+async fn security(leaf: Leaf) {
+    let both = answered(&leaf, "LEAF", "security_headers = \"basic\"", "security_headers = \"strict\"").await;
+    header(&both, "content-security-policy", POLICIES).await;
+}
+
+async fn security_preset(leaf: Leaf) {
+    let both = answered(&leaf, "security_headers = { LEAF }", "preset = \"basic\"", "preset = \"strict\"").await;
+    header(&both, "content-security-policy", POLICIES).await;
+}
+
+async fn security_replace(leaf: Leaf) {
+    let route = "security_headers = { preset = \"strict\", LEAF }";
+    let both = answered(&leaf, route, "replace = false", "replace = true").await;
+    header(&both, "x-frame-options", [Some("OWN"), Some("DENY")]).await;
+}
+
+/// A route under maintenance, by its own word or by the server's.
+async fn closed(leaf: &Leaf, words: &str, one: &str, other: &str) -> [Gateway; 2] {
+    let (of_server, of_route) = if leaf.name.starts_with("server") { (words, "") } else { ("", words) };
+    let config = format!("[server]\n{of_server}\n[route.r]\nrespond = {{ body = \"open\" }}\n{of_route}\n");
+    let pair = leaf.pair(&config, one, other);
+    pair.also(|build| build.file("a.html", "file a").file("b.html", "file b")).start().await
+}
+
+async fn maintenance(leaf: Leaf) {
+    let both = closed(&leaf, "LEAF", "maintenance = true", "maintenance = false").await;
+    both[0].get("/").await.is_problem(503, "maintenance");
+    assert_eq!(both[1].get("/").await.text(), "open");
+}
+
+async fn maintenance_status(leaf: Leaf) {
+    let both = closed(&leaf, "maintenance = { LEAF }", "status = 503", "status = 404").await;
+    for (gateway, status) in both.iter().zip([503, 404]) {
+        let answer = gateway.get("/").await;
+        assert_eq!((answer.status, answer.reason()), (status, "maintenance"));
+    }
+}
+
+async fn maintenance_retry_after(leaf: Leaf) {
+    let both = closed(&leaf, "maintenance = { LEAF }", "retry_after = \"1m\"", "retry_after = \"1500ms\"").await;
+    header(&both, "retry-after", [Some("60"), Some("2")]).await;
+}
+
+async fn maintenance_body(leaf: Leaf) {
+    let both = closed(&leaf, "maintenance = { LEAF }", "body = \"one\"", "body = \"other\"").await;
+    texts(both, ["one", "other"]).await;
+}
+
+async fn maintenance_file(leaf: Leaf) {
+    let both = closed(&leaf, "maintenance = { LEAF }", "file = \"a.html\"", "file = \"b.html\"").await;
+    texts(both, ["file a", "file b"]).await;
+}
+
+async fn maintenance_type(leaf: Leaf) {
+    let one = "content_type = \"text/css\"";
+    let both = closed(&leaf, "maintenance = { body = \"x\", LEAF }", one, "content_type = \"text/csv\"").await;
+    header(&both, "content-type", [Some("text/css"), Some("text/csv")]).await;
+}
+
+async fn maintenance_allow(leaf: Leaf) {
+    let both = closed(&leaf, "maintenance = { LEAF }", "allow = [\"127.0.0.1\"]", "allow = [\"127.0.0.2\"]").await;
+    assert_eq!(both[0].get("/").await.text(), "open");
+    both[1].get("/").await.is_problem(503, "maintenance");
+}
