@@ -107,6 +107,7 @@ fn route(i: usize) -> Route {
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
+        credentials: Vec::new(),
         handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,

@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     BadRequest,
+    BodyTooLarge,
     ForbiddenAddress,
     ForbiddenClient,
     NoRoute,
@@ -18,12 +19,14 @@ pub enum Reason {
     Overloaded,
     NoVersion,
     Maintenance,
+    CredentialUnavailable,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
+        Self::BodyTooLarge,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
@@ -38,12 +41,14 @@ impl Reason {
         Self::Overloaded,
         Self::NoVersion,
         Self::Maintenance,
+        Self::CredentialUnavailable,
         Self::UpstreamTimeout,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
@@ -58,6 +63,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
             Self::Maintenance => "maintenance",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -70,11 +76,12 @@ impl Reason {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion | Self::Maintenance => 503,
+            Self::Overloaded | Self::NoVersion | Self::Maintenance | Self::CredentialUnavailable => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -83,6 +90,7 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
+            Self::BodyTooLarge => "The body is too large",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
@@ -97,6 +105,7 @@ impl Reason {
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
             Self::Maintenance => "Closed for maintenance",
+            Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

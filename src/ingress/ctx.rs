@@ -13,6 +13,7 @@ use pingora_error::{Error, ErrorType, Result};
 use super::{
     conn::Conn,
     live::{self, Live},
+    sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -52,6 +53,8 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
+    /// The request's body, where it was read before its head could be signed.
+    pub(super) body: Option<sign::Body>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -98,6 +101,7 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            body: None,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),

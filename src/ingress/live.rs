@@ -13,6 +13,7 @@ use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
     observe::{LogPort, metrics::Handles},
+    platform::sign::Signer,
     upstream::Target,
 };
 
@@ -24,6 +25,8 @@ pub struct Live {
     pub targets: Vec<Box<[Arc<Target>]>>,
     /// What each version is sent as Host.
     pub hosts: Vec<Box<[HeaderValue]>>,
+    /// What each version's calls are signed with; `None`: with nothing.
+    pub signers: Vec<Box<[Option<Arc<Signer>>]>>,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
@@ -36,6 +39,10 @@ impl Live {
 
     pub fn host(&self, function: FunctionId, version: VersionId) -> &HeaderValue {
         &self.hosts[function.index()][version.index()]
+    }
+
+    pub fn signer(&self, function: FunctionId, version: VersionId) -> Option<&Arc<Signer>> {
+        self.signers[function.index()][version.index()].as_ref()
     }
 
     /// A listener that was removed keeps the connections that it has until they end: only routes for all listeners serve them.

@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+mod sign;
 mod tell;
 pub mod wire;
 

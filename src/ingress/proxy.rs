@@ -17,7 +17,7 @@ use super::{
     io::{ConnOf, Io},
     live::{self, Live},
     reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
-    request_id,
+    request_id, sign,
     tell::tell,
 };
 use crate::{
@@ -328,7 +328,15 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Some(Goes::Function(_))) => return Ok(false),
+            Ok(Some(Goes::Function(_))) => {
+                if !sign::wants_body(session, ctx) {
+                    return Ok(false);
+                }
+                match Box::pin(sign::keep_body(session, ctx)).await? {
+                    Ok(()) => return Ok(false),
+                    Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+                }
+            }
             Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
@@ -399,7 +407,17 @@ impl ProxyHttp for Ingress {
             // chunk once more: the function would take that for the next request.
             *body = None;
         }
+        sign::replay(ctx, body, end_of_stream);
         Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        sign::attempt(head, session, ctx)
     }
 
     async fn connected_to_upstream(

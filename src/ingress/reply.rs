@@ -120,14 +120,15 @@ fn grpc_status(reason: Reason) -> &'static str {
         Reason::BadRequest | Reason::UriTooLong | Reason::HeadersTooLarge => "3", // INVALID_ARGUMENT
         Reason::RequestTimeout | Reason::UpstreamTimeout => "4",                  // DEADLINE_EXCEEDED
         Reason::ForbiddenAddress | Reason::ForbiddenClient => "7",                // PERMISSION_DENIED
-        Reason::RateLimited => "8",                                               // RESOURCE_EXHAUSTED
+        Reason::RateLimited | Reason::BodyTooLarge => "8",                        // RESOURCE_EXHAUSTED
         Reason::NoRoute | Reason::MethodNotAllowed => "12",                       // UNIMPLEMENTED
         Reason::UpstreamUnreachable
         | Reason::UpstreamReset
         | Reason::NameNotResolved
         | Reason::Overloaded
         | Reason::NoVersion
-        | Reason::Maintenance => "14", // UNAVAILABLE
+        | Reason::Maintenance
+        | Reason::CredentialUnavailable => "14", // UNAVAILABLE
     }
 }
 

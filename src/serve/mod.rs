@@ -16,6 +16,7 @@ pub mod notify;
 pub mod receipt;
 pub mod requests;
 mod service;
+mod signers;
 mod tls;
 pub mod watch;
 mod workers;

@@ -27,6 +27,7 @@ use super::{
     listener::Total,
     listeners::{Listeners, Plan},
     notify, requests,
+    signers::signers,
     tls::{self, AllTls},
     watch::WatchSet,
     workers::{Roots, Running, Workers},
@@ -41,6 +42,7 @@ use crate::{
     decide::{Snapshot, compile},
     ingress::live::{self, Live},
     observe::{AccessLog, Metrics, Sink},
+    platform::sign::Signer,
     upstream::{Resolver, Target},
 };
 
@@ -87,6 +89,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
+    signers: Vec<Box<[Option<Arc<Signer>>]>>,
     tls: AllTls,
     plan: Plan,
     sink: Option<Sink>,
@@ -112,6 +115,7 @@ impl Service {
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
+            signers: signers(&loaded).map_err(|e| anyhow!(e))?,
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             snapshot,
@@ -303,6 +307,7 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
+        let signers = signers(loaded)?;
         let tls = tls::prepare(loaded, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
             None
@@ -320,12 +325,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, tls, plan, sink, admin })
+        Ok(Prepared { targets, signers, tls, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, tls, plan, sink, admin } = prepared;
+        let Prepared { targets, signers, tls, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -340,7 +345,7 @@ impl Service {
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let listeners = keys.table.clone();
-        let next = Live { snapshot, targets, hosts: hosts(&config), handles: handles.clone(), listeners };
+        let next = Live { snapshot, targets, hosts: hosts(&config), signers, handles: handles.clone(), listeners };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
             && let Some(sink) = sink.take()

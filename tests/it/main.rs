@@ -51,6 +51,8 @@ mod shipped_configs;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
 #[cfg(test)]
+mod signs_calls_to_functions;
+#[cfg(test)]
 mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
