@@ -77,6 +77,7 @@ fn config(count: usize) -> Config {
         functions: Vec::new(),
         routes: (0..count).map(route).collect(),
         limits: Vec::new(),
+        credentials: Vec::new(),
     }
 }
 
@@ -107,7 +108,6 @@ fn route(i: usize) -> Route {
         allow: None,
         deny: Networks::default(),
         limits: Vec::new(),
-        credentials: Vec::new(),
         handling: Handling::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,

@@ -171,7 +171,7 @@ async fn who_waits_for_100_continue_gets_it_from_the_gate() {
     let gateway = signed(&f.url(), "sigv4", "", "").start().await;
     let mut caller = gateway.connect().await;
     caller.write("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
-    assert_eq!(caller.answer_head("POST").await.unwrap().status(), 100);
+    assert_eq!(caller.wire.head().await.unwrap().unwrap().status(), 100);
     caller.write("hello").await;
     assert_eq!(caller.answer().await.text(), "signed, 5 bytes");
     assert!(!f.last().fields.has("expect"));
