@@ -7,8 +7,8 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, Handling, HostPattern, ListenAddress, ListenerId, Log,
-        LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HostPattern, ListenAddress,
+        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
     },
     decide::{Facts, host, path, route::Router},
 };
@@ -66,9 +66,12 @@ fn config(count: usize) -> Config {
             state_dir: PathBuf::new(),
             trusted_proxies: Networks::default(),
             max_connections: None,
+            max_requests: None,
+            max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
             maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },

@@ -1,6 +1,6 @@
 //! Connections in, one call each.
 
-use std::{convert::Infallible, io, os::unix, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs::File, io, os::unix, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -56,9 +56,14 @@ pub(super) async fn serve_within<B: Backend>(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Given up when there are no more: an operator can look at what is wrong.
+    let mut spares = Vec::new();
     let mut calls = JoinSet::new();
     pin!(shutdown);
     loop {
+        if calls.is_empty() {
+            put_by(&mut spares);
+        }
         // The semaphore is never closed.
         let Ok(place) = (select! {
             () = &mut shutdown => break,
@@ -79,6 +84,7 @@ pub(super) async fn serve_within<B: Backend>(
                     drop(place);
                 });
             }
+            Err(_) if !spares.is_empty() => spares.clear(),
             Err(error) => {
                 warn!(%error, "admin connection cannot be accepted");
                 // Out of file descriptors, most likely: they won't be back at once.
@@ -91,6 +97,18 @@ pub(super) async fn serve_within<B: Backend>(
     }
     drop(listener);
     while calls.join_next().await.is_some() {}
+}
+
+/// So many descriptors are put by: for calls, and for what they read.
+const SPARES: usize = 8;
+
+fn put_by(spares: &mut Vec<File>) {
+    while spares.len() < SPARES {
+        match File::open("/dev/null") {
+            Ok(spare) => spares.push(spare),
+            Err(_) => break,
+        }
+    }
 }
 
 async fn call<B: Backend>(bounds: Bounds, io: Box<dyn Io>, backend: Arc<B>) {

@@ -16,6 +16,9 @@ pub struct Status {
     /// A row a version, by function and in the order of the file.
     #[serde(default)]
     pub functions: Vec<VersionStatus>,
+    /// A row a certificate, by listener and in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,
@@ -31,6 +34,20 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+}
+
+/// A listener's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    pub listener: String,
+    /// Its first name.
+    pub name: String,
+    /// RFC 3339, UTC; `None`: there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// What somebody should see to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A version of a function.

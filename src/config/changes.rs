@@ -5,7 +5,7 @@
 
 mod words;
 
-pub use words::{handling, limit_key, rate, sticky_key};
+pub use words::{handling, limit_key, rate, size, sticky_key};
 
 use std::{
     collections::{BTreeMap, HashSet},

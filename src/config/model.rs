@@ -77,12 +77,18 @@ pub struct Server {
     pub trusted_proxies: Networks,
     /// Connections in all; `None` is (file limit − 1,024) / 2.
     pub max_connections: Option<NonZeroU32>,
+    /// Requests under way in all, shared evenly among the workers; `None`: as many as connections.
+    pub max_requests: Option<NonZeroU32>,
+    /// Resident bytes, above 90 % of which new work is shed; `None`: the control group's limit, where there is one.
+    pub max_memory: Option<u64>,
     /// Name servers to ask for the functions' names; empty: those of `/etc/resolv.conf`.
     pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
     /// For every route that has none of its own.
     pub maintenance: Option<Maintenance>,
+    /// Of a request, where a route says nothing else. Default 1 GiB.
+    pub max_body: BodyBound,
 }
 
 /// `[admin]`
@@ -141,7 +147,7 @@ pub struct Listener {
     pub name: Name,
     pub address: ListenAddress,
     /// Empty: plain HTTP. Chosen by SNI; the first is for callers without a (known) name.
-    pub tls: Vec<CertificateFiles>,
+    pub tls: Vec<TlsCertificate>,
     pub tls_profile: TlsProfile,
     /// `None`: callers are asked for no certificate.
     pub client_auth: Option<ClientAuth>,
@@ -151,10 +157,37 @@ pub struct Listener {
     pub h2c: bool,
     /// Connections on this listener; `None`: only the total counts.
     pub max_connections: Option<NonZeroU32>,
+    /// Connections from one address, or from one /64 of IPv6; `None`: any number.
+    pub max_connections_per_ip: Option<NonZeroU32>,
     pub timeouts: ListenerTimeouts,
     /// Permission bits of a unix socket. Default `0660`.
     pub mode: u32,
 }
+
+/// One of a listener's `tls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsCertificate {
+    /// `{ cert = "…", key = "…" }`
+    Files(CertificateFiles),
+    /// `{ acme = { domains = […] } }`
+    Acme(Acme),
+}
+
+/// A certificate that gatepost gets itself (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Acme {
+    /// The directory's https URL.
+    pub directory: String,
+    /// Where the authority may write to.
+    pub email: Option<String>,
+    /// In the order of the file, lower case; never empty.
+    pub domains: Vec<String>,
+    /// PEM bundle that alone vouches for the directory; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+}
+
+/// Let's Encrypt's.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -200,6 +233,9 @@ pub struct ListenerTimeouts {
     pub body: Duration,
     /// A kept connection without a request. Default 75 s.
     pub idle: Duration,
+    /// `min_body_rate`, beside `timeouts`: bytes a second that a body must come at, and an answer be taken at, while the
+    /// caller is waited for; `None`: any. Default 500.
+    pub min_body_rate: Option<NonZeroU32>,
 }
 
 /// A set of networks: `["10.0.0.0/8", "@office"]` with the names resolved.

@@ -8,17 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate, TlsProfile,
-        UpstreamHttp,
+        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
+        TlsProfile, UpstreamHttp,
     },
-    raw_handling::{HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, Condition, CookieIs, CredentialWord, FilePath, Fraction, HeaderCondition, HeaderIs, Mode,
-        NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip,
-        Text, Weight,
+        Access, AddPrefix, ByteRate, Condition, CookieIs, CredentialWord, DirectoryUrl, Email, FilePath, Fraction,
+        HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText,
+        SecretField, Size, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -56,10 +56,16 @@ table! {
         trusted_proxies: Networks,
         /// Connections in all. Default: (file limit − 1,024) / 2.
         max_connections: Connections,
+        /// Requests under way in all, shared evenly among the workers. Default: as many as `max_connections`.
+        max_requests: Connections,
+        /// Resident memory; above 90 % of it new work is answered with 503. Default: the control group's limit.
+        max_memory: Size,
         /// Name servers for the functions' names. Default: those of /etc/resolv.conf.
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// The largest body of a request, or `none`. Default `1GiB`.
+        max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
         maintenance: Maintenance,
     }
@@ -92,7 +98,7 @@ table! {
         /// `ip:port` or `unix:/path`.
         address: ListenAddress [required],
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
-        tls: Vec<At<Certificate>>,
+        tls: Vec<At<TlsCertificate>>,
         /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).
         tls_profile: TlsProfile,
         /// PEM file with the authorities of callers' certificates. Default: callers are asked for none.
@@ -105,6 +111,10 @@ table! {
         h2c: bool,
         /// Connections on this listener. Default: only the total counts.
         max_connections: Connections,
+        /// Connections from one address (IPv6: from one /64). Default: any number.
+        max_connections_per_ip: Connections,
+        /// What a body must come at, or an answer be taken at, while the caller is waited for; `off`: at whatever it likes. Default `500B/s`.
+        min_body_rate: ByteRate,
         /// How long callers may take.
         timeouts: ListenerTimeouts,
         /// Permission bits of a unix socket. Default `0660`.
@@ -118,6 +128,26 @@ table! {
         cert: FilePath [required],
         /// PEM file with its private key.
         key: FilePath [required],
+    }
+}
+
+table! {
+    struct AcmeCertificate {
+        /// A certificate that gatepost gets, and renews, by itself.
+        acme: Acme [required],
+    }
+}
+
+table! {
+    struct Acme {
+        /// The authority's directory. Default: Let's Encrypt's.
+        directory: DirectoryUrl,
+        /// Where the authority may write to.
+        email: Email,
+        /// The names that the certificate is for.
+        domains: Vec<At<HostPattern>> [required],
+        /// PEM bundle that alone vouches for the directory. Default: the system's roots.
+        ca: FilePath,
     }
 }
 
@@ -284,8 +314,12 @@ table! {
         request_headers: HeaderEdits,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
         response_headers: HeaderEdits,
+        /// Which pages of other origins may call it.
+        cors: Cors,
         /// Headers that tell browsers to be careful: `basic` or `strict`.
         security_headers: Security,
+        /// The largest body of a request, or `none`. Default: the server's.
+        max_body: BodyBound,
         /// Whether callers are told to come back later.
         maintenance: Maintenance,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
@@ -366,6 +400,30 @@ impl Read for Version {
 
     fn schema() -> Json {
         json!({ "anyOf": [<Endpoint as Read>::schema(), <VersionTable as Read>::schema()] })
+    }
+}
+
+/// One of a listener's certificates: files, or `{ acme = { … } }`.
+#[derive(Debug, Clone)]
+pub(super) enum TlsCertificate {
+    Files(Certificate),
+    Acme(AcmeCertificate),
+}
+
+impl Read for TlsCertificate {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) if table.contains_key("acme") => read_table(value, reader).map(Self::Acme),
+            DeValue::Table(_) => read_table(value, reader).map(Self::Files),
+            _ => {
+                reader.expected("`{ cert = \"…\", key = \"…\" }` or `{ acme = { domains = […] } }`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Certificate as Read>::schema(), <AcmeCertificate as Read>::schema()] })
     }
 }
 

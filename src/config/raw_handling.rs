@@ -1,5 +1,6 @@
 //! A route's tables beside what it matches: answers of gatepost's own, edits, as they are written.
 
+use http::Method;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
@@ -8,7 +9,7 @@ use super::{
     raw::Networks,
     read::{Map, Read, Reader, Value, Whole, read_at, read_table, table},
     source::At,
-    words::{FilePath, HeaderText, MediaType, Patience, RemoveName, Text},
+    words::{FilePath, HeaderOrAny, HeaderText, MediaType, OriginWord, Patience, PatienceOrNone, RemoveName, Text},
 };
 
 pub(super) type Status = Whole<200, 599>;
@@ -66,6 +67,23 @@ table! {
         content_type: MediaType,
         /// Who gets through all the same. Default: nobody.
         allow: Networks,
+    }
+}
+
+table! {
+    struct Cors {
+        /// Origins whose pages may read answers: `https://app.example.com`, `https://*.example.com`, or `*`.
+        allow_origins: Vec<At<OriginWord>> [required],
+        /// Methods that they may use. Default: the route's `methods`, else GET, HEAD and POST.
+        allow_methods: Vec<At<Method>>,
+        /// Headers that they may send; `*`: any. Default: those that need no permission.
+        allow_headers: Vec<At<HeaderOrAny>>,
+        /// Headers of answers that they may read. Default: those that need no permission.
+        expose_headers: Vec<At<HeaderOrAny>>,
+        /// Whether cookies and credentials go with requests. Default `false`.
+        allow_credentials: bool,
+        /// How long a preflight's answer is remembered. Default `10m`.
+        max_age: PatienceOrNone,
     }
 }
 

@@ -348,18 +348,16 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 15] = [
+const LATER: [&str; 13] = [
     "api_key",
     "compression",
     "alarm",
     "basic",
     "concurrency",
-    "cors",
     "credential",
     "egress",
     "guard",
     "jwt",
-    "max_body",
     "mtls",
     "platform",
     "ramp",

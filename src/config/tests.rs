@@ -101,6 +101,8 @@ fn every_key_arrives() {
     let office = ["192.0.2.0/24", "2001:db8::7/128"];
     assert_eq!(nets(&server.trusted_proxies)[1..], office);
     assert_eq!(server.max_connections.map(u32::from), Some(10_000));
+    assert_eq!(server.max_requests.map(u32::from), Some(20_000));
+    assert_eq!(server.max_memory, Some(2 << 30));
     assert_eq!(server.drain, seconds(20));
     let dns: Vec<_> = server.dns.iter().map(ToString::to_string).collect();
     assert_eq!(dns, ["127.0.0.53:53", "[::1]:5353"]);
@@ -118,8 +120,12 @@ fn every_key_arrives() {
     };
     assert_eq!((&*local.name, local.mode, local.h2c), ("local", 0o600, true));
     assert_eq!(local.timeouts.idle, seconds(75), "the default");
-    assert_eq!(public.tls[0].key, std::path::Path::new("api.key"));
+    let TlsCertificate::Files(files) = &public.tls[0] else { panic!("files") };
+    assert_eq!(files.key, std::path::Path::new("api.key"));
     assert_eq!(public.max_connections.map(u32::from), Some(500));
+    assert_eq!(public.max_connections_per_ip.map(u32::from), Some(50));
+    assert_eq!(public.timeouts.min_body_rate.map(u32::from), Some(1024));
+    assert_eq!(local.timeouts.min_body_rate.map(u32::from), Some(500), "the default");
     let from = public.proxy_protocol.as_ref().map(nets);
     assert_eq!(from.as_deref(), Some(&["10.0.0.0/24".to_owned()][..]));
     let timeouts = public.timeouts;

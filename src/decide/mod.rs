@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cookie;
+pub mod cors;
 pub mod facts;
 pub mod fill;
 pub mod host;

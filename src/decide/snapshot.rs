@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header};
 
 use super::{
     ClientCertificate, Facts, Now, Reason,
     client::{self, Clients},
-    fill, host,
+    cors, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::config::{
     Config,
+    changes::size,
     model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route, RouteId, Serves},
 };
 
@@ -163,6 +164,8 @@ pub enum Goes {
     Redirect(String),
     /// Nowhere: the route has an answer of its own.
     Respond,
+    /// Nowhere: a browser asks whether it may (WHATWG Fetch, §3.2.2).
+    Preflight,
 }
 
 /// Why a request goes nowhere.
@@ -183,6 +186,11 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
+    /// The body has more than `bound` bytes, or says so.
+    pub fn too_large(bound: u64) -> Self {
+        Self { detail: format!("at most {} are taken here", size(bound)).into(), ..Reason::BodyTooLarge.into() }
+    }
+
     fn bad(detail: impl ToString) -> Self {
         Self { detail: Cow::Owned(detail.to_string()), ..Reason::BadRequest.into() }
     }
@@ -233,6 +241,16 @@ impl Snapshot {
             query: request.query,
             headers: request.headers,
         };
+        if let Some(id) = self.preflight(&facts) {
+            decision.route = Some(id);
+            // No page gets to say who calls, or spends from a limit, by asking first. Networks that are shut out are so all the same.
+            let route = &self.config.routes[id.index()];
+            let ip = decision.client_ip;
+            if route.deny.contains(ip) || route.allow.as_ref().is_some_and(|nets| !nets.contains(ip)) {
+                return Err(Reason::ForbiddenAddress.into());
+            }
+            return Ok(Goes::Preflight);
+        }
         let id = match self.router.find(&facts) {
             Found::Route(id) => id,
             Found::NoRoute => return Err(Reason::NoRoute.into()),
@@ -248,6 +266,13 @@ impl Snapshot {
 
         decision.client = self.clients.identify(decision.client_ip);
         client::admit(route, decision.client_ip, decision.client)?;
+
+        if route.function().is_some()
+            && let Some(bound) = self.config.body_bound(route)
+            && declared_length(request.headers).is_some_and(|length| length > bound)
+        {
+            return Err(Refusal::too_large(bound));
+        }
 
         self.take_limits(id, request, decision)
             .map_or(Ok(()), |asks| asks.take(asker.now))
@@ -277,6 +302,15 @@ impl Snapshot {
         self.splits[function.index()].pick(&pick).map(Goes::Function).ok_or_else(|| Reason::NoVersion.into())
     }
 
+    /// The route with `cors` that the request which is asked about would meet.
+    fn preflight(&self, facts: &Facts<'_>) -> Option<RouteId> {
+        let method = cors::asked_method(facts.method, facts.headers)?;
+        match self.router.find(&Facts { method: &method, ..*facts }) {
+            Found::Route(id) if self.config.routes[id.index()].handling.cors.is_some() => Some(id),
+            _ => None,
+        }
+    }
+
     /// The route's maintenance, or everyone's.
     pub fn maintenance(&self, route: RouteId) -> Option<&Maintenance> {
         let own = self.config.routes[route.index()].handling.maintenance.as_ref();
@@ -303,6 +337,10 @@ impl Snapshot {
         }
         Some(Asks::Few(few, limiters.len()))
     }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// So many limits of one route cost no allocation.

@@ -4,11 +4,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     BadRequest,
-    BodyTooLarge,
     ForbiddenAddress,
     ForbiddenClient,
     NoRoute,
     MethodNotAllowed,
+    BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
     RequestTimeout,
@@ -26,11 +26,11 @@ pub enum Reason {
 impl Reason {
     pub const ALL: [Self; 18] = [
         Self::BadRequest,
-        Self::BodyTooLarge,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
         Self::MethodNotAllowed,
+        Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::RequestTimeout,
@@ -48,11 +48,11 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
-            Self::BodyTooLarge => "body_too_large",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -90,11 +90,11 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
-            Self::BodyTooLarge => "The body is too large",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BodyTooLarge => "The body is too large",
             Self::UriTooLong => "The URI is too long",
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",

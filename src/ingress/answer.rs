@@ -8,7 +8,13 @@ use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::reply::{Answer, X_GATEPOST_REASON, X_REQUEST_ID};
-use crate::config::model::{Content, Handling, HeaderEdits, Maintenance, Respond, SecurityHeaders, SecurityPreset};
+use crate::{
+    config::model::{
+        Content, Cors, CorsHeaders, Handling, HeaderEdits, Maintenance, Origins, Respond, SecurityHeaders,
+        SecurityPreset,
+    },
+    decide::cors,
+};
 
 /// A redirect to `to`, without a body (RFC 9110 §15.4: the note in it is for clients that don't follow).
 pub(super) fn redirect(to: &str, status: StatusCode, request_id: &HeaderValue) -> Result<Answer> {
@@ -60,8 +66,104 @@ pub(super) fn maintenance(answer: &mut Answer, maintenance: &Maintenance, reques
     Ok(())
 }
 
-/// What a route does to the headers of an answer, the function's or gatepost's own. `is_secure`: the caller came by TLS.
-pub(super) fn dress(head: &mut ResponseHeader, handling: &Handling, is_secure: bool) -> Result<()> {
+/// The answer to a preflight: what of it is of this caller's origin comes with [`dress`].
+pub(super) fn preflight(
+    cors: &Cors,
+    is_known: bool,
+    request: &RequestHeader,
+    request_id: &HeaderValue,
+) -> Result<Answer> {
+    let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(10))?;
+    head.insert_header(X_REQUEST_ID, request_id.clone())?;
+    if is_known {
+        let methods: Vec<&str> = cors.methods.iter().map(Method::as_str).collect();
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, methods.join(", "))?;
+        match &cors.headers {
+            CorsHeaders::These(names) if names.is_empty() => {}
+            CorsHeaders::These(names) => {
+                let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+                head.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, names.join(", "))?;
+            }
+            // WHATWG Fetch §4.8: a star would leave Authorization out, and means nothing beside credentials.
+            CorsHeaders::Asked => {
+                if let Some(asked) = cors::asked_headers(&request.headers) {
+                    head.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked)?;
+                }
+            }
+        }
+        head.insert_header(header::ACCESS_CONTROL_MAX_AGE, cors.max_age.as_secs().to_string())?;
+    }
+    vary(&mut head, "Access-Control-Request-Method")?;
+    vary(&mut head, "Access-Control-Request-Headers")?;
+    Ok(Answer { header: head, body: Bytes::new() })
+}
+
+/// Says who may read the answer, in place of what the function says (WHATWG Fetch §3.2.3).
+fn allow_origin(
+    head: &mut ResponseHeader,
+    cors: &Cors,
+    origin: Option<&HeaderValue>,
+    is_preflight: bool,
+) -> Result<()> {
+    const ANSWERS: [HeaderName; 3] = [
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    ];
+    const PREFLIGHTS: [HeaderName; 3] =
+        [header::ACCESS_CONTROL_ALLOW_METHODS, header::ACCESS_CONTROL_ALLOW_HEADERS, header::ACCESS_CONTROL_MAX_AGE];
+    for name in &ANSWERS {
+        head.remove_header(name);
+    }
+    if !is_preflight {
+        for name in &PREFLIGHTS {
+            head.remove_header(name);
+        }
+    }
+    let allowed = match (&cors.origins, origin) {
+        // The same for everyone, so that caches may keep it.
+        (Origins::Any, _) => HeaderValue::from_static("*"),
+        (Origins::These(known), origin) => {
+            // §3.2.5: also of answers without it, for a cache may give them to another origin.
+            vary(head, "Origin")?;
+            match origin.filter(|origin| cors::is_allowed(known, origin.as_bytes())) {
+                Some(origin) => origin.clone(),
+                None => return Ok(()),
+            }
+        }
+    };
+    head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed)?;
+    if cors.credentials {
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")?;
+    }
+    if let Some(expose) = cors.expose.as_ref().filter(|_| !is_preflight) {
+        head.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone())?;
+    }
+    Ok(())
+}
+
+/// Adds a name to Vary (RFC 9110 §12.5.5), which is one line after it.
+pub(super) fn vary(head: &mut ResponseHeader, name: &str) -> Result<()> {
+    let mut names = String::new();
+    for line in head.headers.get_all(header::VARY) {
+        let Ok(line) = line.to_str() else { continue };
+        if line.split(',').map(str::trim).any(|there| there == "*" || there.eq_ignore_ascii_case(name)) {
+            return Ok(());
+        }
+        if !names.is_empty() {
+            names.push_str(", ");
+        }
+        names.push_str(line);
+    }
+    if !names.is_empty() {
+        names.push_str(", ");
+    }
+    names.push_str(name);
+    head.insert_header(header::VARY, names)
+}
+
+/// What a route does to the headers of an answer, the function's or gatepost's own.
+pub(super) fn dress(head: &mut ResponseHeader, handling: &Handling, caller: &Caller<'_>) -> Result<()> {
     if let Some(SecurityHeaders { preset, replace: true }) = handling.security_headers {
         for (name, _) in security(preset) {
             head.remove_header(*name);
@@ -77,13 +179,24 @@ pub(super) fn dress(head: &mut ResponseHeader, handling: &Handling, is_secure: b
         }
         for (name, value) in security(preset) {
             // RFC 6797 §7.2: not over plain HTTP.
-            let fits = is_secure || *name != "strict-transport-security";
+            let fits = caller.is_secure || *name != "strict-transport-security";
             if fits && !head.headers.contains_key(*name) {
                 head.insert_header(HeaderName::from_static(name), HeaderValue::from_static(value))?;
             }
         }
     }
-    Ok(())
+    match &handling.cors {
+        Some(cors) => allow_origin(head, cors, caller.origin, caller.is_preflight),
+        None => Ok(()),
+    }
+}
+
+/// Who is answered.
+pub(super) struct Caller<'c> {
+    /// By TLS, here or at a trusted proxy.
+    pub(super) is_secure: bool,
+    pub(super) origin: Option<&'c HeaderValue>,
+    pub(super) is_preflight: bool,
 }
 
 type Preset = &'static [(&'static str, &'static str)];

@@ -97,12 +97,19 @@ pub struct Conn {
     left_over: Mutex<Option<Transport>>,
     /// Requests under way on an h2 connection.
     streams: AtomicU32,
+    /// A frame of h2, or a header block, has begun: when it is to be whole.
+    frame_deadline: AtomicU64,
+    pub h2: H2,
+    /// Of one h2 request: its connection.
+    pub of: Option<Arc<Self>>,
     /// The caller's address as functions are told it: the same for every request.
     ip_value: OnceLock<HeaderValue>,
     /// What the caller proved in the TLS handshake.
     certificate: OnceLock<Box<Certificate>>,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
+    /// An h2 connection, past its TLS.
+    pub is_h2: AtomicBool,
 }
 
 /// Who is at the other end.
@@ -156,8 +163,56 @@ pub fn ip_value(ip: IpAddr) -> HeaderValue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerKey(pub u32);
 
+/// What the tasks of an h2 connection's requests, and its loop, tell the [`Frames`](super::frames::Frames), and they them.
+#[derive(Debug, Default)]
+pub struct H2 {
+    /// Requests whose headers came, whether or not they are good.
+    opened: AtomicU32,
+    /// What pieces of answers allow the caller to say, and answers that it got to their end.
+    pieces: AtomicU32,
+    answers: AtomicU32,
+    /// The caller is to be sent away.
+    pub is_flooded: AtomicBool,
+    /// The caller takes nothing just now: what it sent may not have been looked at.
+    pub is_blocked: AtomicBool,
+    /// The last word was said: once the IO is gone, the transport is to be closed gently.
+    pub lingers: AtomicBool,
+}
+
+impl H2 {
+    pub fn opens(&self, requests: u32) {
+        if requests > 0 {
+            self.opened.fetch_add(requests, Relaxed);
+        }
+    }
+
+    pub fn opened(&self) -> u32 {
+        self.opened.load(Relaxed)
+    }
+
+    /// So many bytes of an answer's body went out: the caller may open its windows for them.
+    pub fn piece_is_sent(&self, bytes: usize) {
+        let frames = 4 + u32::try_from(bytes / 256).unwrap_or(u32::MAX / 2);
+        self.pieces.fetch_add(frames, Relaxed);
+    }
+
+    pub fn request_is_answered(&self) {
+        self.answers.fetch_add(1, Relaxed);
+    }
+
+    /// Frames allowed for since the last time, and answers.
+    pub fn take_earned(&self) -> (u32, u32) {
+        let take = |n: &AtomicU32| if n.load(Relaxed) == 0 { 0 } else { n.swap(0, Relaxed) };
+        (take(&self.pieces), take(&self.answers))
+    }
+}
+
 impl Conn {
     pub fn new(info: Info, timeouts: ListenerTimeouts) -> Arc<Self> {
+        Self::make(info, timeouts, None)
+    }
+
+    fn make(info: Info, timeouts: ListenerTimeouts, of: Option<Arc<Self>>) -> Arc<Self> {
         let conn = Arc::new(Self {
             info,
             timeouts,
@@ -172,17 +227,21 @@ impl Conn {
             tunnel: AtomicBool::new(false),
             left_over: Mutex::new(None),
             streams: AtomicU32::new(0),
+            frame_deadline: AtomicU64::new(0),
+            h2: H2::default(),
+            of,
             ip_value: OnceLock::new(),
             certificate: OnceLock::new(),
             closing: AtomicBool::new(false),
+            is_h2: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
         conn
     }
 
     /// What bounds one request of this h2 connection.
-    pub fn stream(&self) -> Arc<Self> {
-        Self::new(self.info, self.timeouts)
+    pub fn stream(self: &Arc<Self>) -> Arc<Self> {
+        Self::make(self.info, self.timeouts, Some(self.clone()))
     }
 
     /// Begins a phase with its full time, whatever was before.
@@ -199,18 +258,23 @@ impl Conn {
         self.deadline.store(time.map_or(0, after), Relaxed);
     }
 
-    /// A read or write has to wait: its time runs from the first such wait.
-    pub fn waits(&self, phase: Phase) {
+    /// A read or write has to wait: its time runs from the first such wait, and is `at_most` so much.
+    pub fn waits(&self, phase: Phase, at_most: impl FnOnce(u64) -> Option<Duration>) {
         if self.deadline.load(Relaxed) == 0 {
             self.begin(phase);
+            if let Some(time) = at_most(coarse_ms()) {
+                self.deadline.fetch_min(after(time), Relaxed);
+            }
         }
     }
 
-    /// A read or write of this phase went on.
-    pub fn goes_on(&self, phase: Phase) {
-        if self.phase.load(Relaxed) == phase as u8 {
+    /// A read or write went on: whether that was what was waited for.
+    pub fn goes_on(&self, phase: Phase) -> bool {
+        let waited = self.phase.load(Relaxed) == phase as u8;
+        if waited {
             self.begin(Phase::None);
         }
+        waited
     }
 
     /// A whole head is here: what ended the wait for it no longer counts.
@@ -235,6 +299,7 @@ impl Conn {
     pub fn bound_silence(&self, time: Option<Duration>) {
         let ms = time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
         self.upstream_silence.store(ms, Relaxed);
+        self.silence_after.store(ms, Relaxed);
         self.upstream_deadline.store(time.map_or(0, after), Relaxed);
     }
 
@@ -306,6 +371,17 @@ impl Conn {
     pub fn stream_ends(&self) {
         if self.streams.fetch_sub(1, Relaxed) == 1 {
             self.begin(Phase::Idle);
+            if self.closing.load(Relaxed) {
+                self.hurry();
+            }
+        }
+    }
+
+    /// Of h2: the caller's last bytes end within a frame or a header block, or behind one.
+    pub fn frame_is_midway(&self, midway: bool) {
+        let is_set = self.frame_deadline.load(Relaxed) != 0;
+        if midway != is_set {
+            self.frame_deadline.store(if midway { after(self.timeouts.header) } else { 0 }, Relaxed);
         }
     }
 
@@ -332,6 +408,13 @@ impl Conn {
     /// is given a moment: its caller has just come, the request is on its way, and it would not expect to send it twice.
     pub fn drain(&self) {
         self.closing.store(true, Relaxed);
+        if self.is_h2.load(Relaxed) {
+            // Its loop says goodbye, and waits for the answer: see `serve::h2`.
+            if matches!(self.phase(), Phase::Idle | Phase::Handshake) {
+                self.hurry();
+            }
+            return self.waker.wake();
+        }
         match self.phase() {
             Phase::Idle => self.end(ENDED_DRAINED),
             Phase::Handshake | Phase::First => self.hurry(),
@@ -372,8 +455,13 @@ thread_local! {
     static SWEEPER: RefCell<Sweeper> = RefCell::default();
 }
 
+/// The worker's coarse clock: up to a sweep behind.
+pub fn coarse_ms() -> u64 {
+    SWEEPER.with_borrow(|s| s.now_ms)
+}
+
 fn after(time: Duration) -> u64 {
-    let now = SWEEPER.with_borrow(|s| s.now_ms);
+    let now = coarse_ms();
     // The coarse clock may be a sweep behind: never end anything early.
     let time = u64::try_from((time + SWEEP).as_millis()).unwrap_or(u64::MAX);
     now.saturating_add(time).max(1)
@@ -388,7 +476,11 @@ pub fn sweep(now: Now) {
         s.conns.retain(|weak| {
             let Some(conn) = weak.upgrade() else { return false };
             let is_over = |d: &AtomicU64| matches!(d.load(Relaxed), d if d != 0 && d <= now_ms);
-            if is_over(&conn.deadline) {
+            if is_over(&conn.frame_deadline) {
+                conn.frame_deadline.store(0, Relaxed);
+                conn.phase.store(Phase::Header as u8, Relaxed);
+                overdue.push((conn, true));
+            } else if is_over(&conn.deadline) {
                 overdue.push((conn, true));
             } else if is_over(&conn.upstream_deadline)
                 || is_over(&conn.total_deadline)

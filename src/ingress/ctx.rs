@@ -55,6 +55,11 @@ pub struct Ctx {
     pub(super) is_upgrade: bool,
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
+    pub(super) is_preflight: bool,
+    /// Of a route with `cors`: the caller's Origin, as it came.
+    pub(super) origin: Option<HeaderValue>,
+    /// The bound of the body, and how much of it is left; `None`: no bound.
+    pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -65,6 +70,8 @@ pub struct Ctx {
     pub(super) upstream_status: Option<u16>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
+    /// Among those under way.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -102,6 +109,9 @@ impl Ctx {
             wants_fresh: false,
             is_upgrade: false,
             body: None,
+            is_preflight: false,
+            origin: None,
+            body_left: None,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),
@@ -111,7 +121,13 @@ impl Ctx {
             upstream_status: None,
             total: None,
             is_logged: false,
+            is_counted: false,
         }
+    }
+
+    /// What bounds this request: of h2 its own, of HTTP/1 its connection's.
+    pub(super) fn bounds(&self) -> Option<&Conn> {
+        self.stream.as_deref().or(self.conn.as_deref())
     }
 
     pub(super) fn live(&self) -> Result<&Arc<Live>> {
@@ -124,6 +140,9 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+        }
+        if self.is_counted {
+            live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);

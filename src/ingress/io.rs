@@ -25,8 +25,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     chunk::Chunks,
-    conn::{Conn, Phase},
+    conn::{self, Conn, Phase},
+    frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
+    pace::Pace,
     pool,
     wire::Wire,
 };
@@ -110,15 +112,13 @@ pub enum Next {
     Drained,
 }
 
-/// Preface and first frame header of an h2 connection (RFC 9113 §3.4): its handshake time ends with them.
-const H2_OPENING: u64 = 24 + 9;
-
 /// See the module.
 pub struct Io {
     transport: Transport,
     pub conn: Arc<Conn>,
     gate: Gate,
-    h2: bool,
+    /// Of h2.
+    frames: Option<Box<Frames>>,
     /// Read, and not handed out.
     inbox: BytesMut,
     /// How far `inbox` was searched for a head's end.
@@ -136,6 +136,10 @@ pub struct Io {
     pub closes: bool,
     /// Of the present request's body and head, as they came.
     pub bytes_in: u64,
+    head_bytes: u64,
+    /// Of its answer, as they went.
+    bytes_out: u64,
+    pace: Pace,
 }
 
 impl fmt::Debug for Io {
@@ -146,19 +150,26 @@ impl fmt::Debug for Io {
 
 impl Io {
     pub fn http1(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
-        Self::new(transport, conn, Gate::Between, false)
+        Self::new(transport, conn, Gate::Between, None)
     }
 
     pub fn http2(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
-        Self::new(transport, conn, Gate::Open, true)
+        conn.is_h2.store(true, Relaxed);
+        Self::new(transport, conn, Gate::Open, Some(Box::default()))
     }
 
-    fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, h2: bool) -> Box<Self> {
+    /// Bytes that nobody looks at.
+    pub fn plain(transport: Transport, conn: Arc<Conn>) -> Box<Self> {
+        Self::new(transport, conn, Gate::Open, None)
+    }
+
+    fn new(transport: Transport, conn: Arc<Conn>, gate: Gate, frames: Option<Box<Frames>>) -> Box<Self> {
+        let pace = Pace::new(conn.timeouts.min_body_rate.filter(|_| frames.is_none()), conn.timeouts.body);
         Box::new(Self {
             transport,
             conn,
             gate,
-            h2,
+            frames,
             inbox: BytesMut::new(),
             searched: 0,
             outbox: BytesMut::new(),
@@ -168,6 +179,9 @@ impl Io {
             answered: false,
             closes: false,
             bytes_in: 0,
+            head_bytes: 0,
+            bytes_out: 0,
+            pace,
         })
     }
 
@@ -236,7 +250,7 @@ impl Io {
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
                 Poll::Pending => {
                     return match self.conn.ended() {
-                        Some(super::conn::Ended::Overdue(phase)) => Poll::Ready(Next::Overdue(phase)),
+                        Some(conn::Ended::Overdue(phase)) => Poll::Ready(Next::Overdue(phase)),
                         Some(_) => Poll::Ready(Next::Drained),
                         None => Poll::Pending,
                     };
@@ -289,7 +303,9 @@ impl Io {
                 own.extend_from_slice(part);
             }
         }
-        self.bytes_in = bytes.len() as u64;
+        self.head_bytes = bytes.len() as u64;
+        (self.bytes_in, self.bytes_out) = (self.head_bytes, 0);
+        self.pace.begin();
         self.answered = false;
         self.closes = head.closes;
         self.inbox.advance(head.end);
@@ -381,6 +397,27 @@ impl Io {
         }
     }
 
+    /// Lets frames of h2 pass, unless they are too much of nothing: then the connection's loop ends it.
+    fn pass_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        if self.conn.h2.is_flooded.load(Relaxed)
+            || frames.take(&buf.filled()[before..], &self.conn.h2, conn::coarse_ms()).is_err()
+        {
+            self.conn.h2.is_flooded.store(true, Relaxed);
+            self.conn.register(cx.waker());
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
+        self.conn.frame_is_midway(frames.is_midway());
+        if frames.is_settled() && self.conn.phase() == Phase::Handshake {
+            self.conn.begin(Phase::Idle);
+            if self.conn.closing.load(Relaxed) {
+                self.conn.hurry();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn overdue(&self) -> Option<io::Error> {
         self.conn.ended().map(|ended| io::Error::new(io::ErrorKind::TimedOut, format!("{ended:?}")))
     }
@@ -390,7 +427,8 @@ impl Io {
             match self.transport.poll_write(cx, &[IoSlice::new(&self.outbox)]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
-                    self.conn.goes_on(Phase::Write);
+                    self.went_on(Phase::Write);
+                    self.bytes_out += n as u64;
                     self.outbox.advance(n);
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
@@ -399,6 +437,7 @@ impl Io {
         }
         pool::give(&mut self.outbox);
         self.is_overdue = false;
+        self.conn.h2.is_blocked.store(false, Relaxed);
         Poll::Ready(Ok(()))
     }
 
@@ -418,20 +457,36 @@ impl Io {
         }
     }
 
-    fn write_waits<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn write_waits<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.conn.register(cx.waker());
+        self.conn.h2.is_blocked.store(true, Relaxed);
         if let Some(error) = self.overdue() {
             return Poll::Ready(Err(error));
         }
-        self.conn.waits(Phase::Write);
+        self.waits(Phase::Write);
         Poll::Pending
+    }
+
+    fn waits(&mut self, phase: Phase) {
+        let (pace, moved) = (&mut self.pace, self.bytes_in + self.bytes_out);
+        // Past a 101 and in h2 whoever has nothing to say says nothing.
+        // Who sent nothing of its body yet may wait for a 100 (Continue).
+        let is_paced = self.gate != Gate::Open && (phase == Phase::Write || self.bytes_in > self.head_bytes);
+        self.conn.waits(phase, |now| if is_paced { pace.waits(now, moved) } else { None });
+    }
+
+    fn went_on(&mut self, phase: Phase) {
+        if self.conn.goes_on(phase) {
+            self.pace.goes_on(conn::coarse_ms());
+        }
     }
 }
 
 impl Drop for Io {
     fn drop(&mut self) {
         // An answer went out, and not all that the caller sent was read: see `linger`.
-        if self.answered && !self.saw_end && !(self.request_is_read() && self.inbox.is_empty()) {
+        let is_unread = !(self.request_is_read() && self.inbox.is_empty()) || self.conn.h2.lingers.load(Relaxed);
+        if self.answered && !self.saw_end && is_unread {
             self.keep_for_linger();
         }
     }
@@ -480,21 +535,21 @@ impl AsyncRead for Io {
             Poll::Pending => {
                 this.conn.register(cx.waker());
                 if this.gate != Gate::Open {
-                    this.conn.waits(Phase::Body);
+                    this.waits(Phase::Body);
                     this.conn.caller_is_slow();
                 }
                 return Poll::Pending;
             }
         }
-        this.conn.goes_on(Phase::Body);
+        this.went_on(Phase::Body);
         if buf.filled().len() == before {
             this.saw_end = true;
             return Poll::Ready(Ok(()));
         }
-        let passed = this.pass(&buf.filled()[before..])?;
-        if this.h2 && this.conn.phase() == Phase::Handshake && this.bytes_in >= H2_OPENING {
-            this.conn.begin(Phase::Idle);
+        if this.frames.is_some() {
+            return this.pass_frames(cx, buf, before);
         }
+        let passed = this.pass(&buf.filled()[before..])?;
         let rest = &buf.filled()[before + passed..];
         if !rest.is_empty() {
             let mut inbox = pool::take();
@@ -523,7 +578,8 @@ impl AsyncWrite for Io {
         match this.transport.poll_write(cx, &[IoSlice::new(&this.outbox), IoSlice::new(buf)]) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(n)) => {
-                this.conn.goes_on(Phase::Write);
+                this.went_on(Phase::Write);
+                this.bytes_out += n as u64;
                 if n < waiting {
                     this.outbox.advance(n);
                     // Nothing of `buf` is gone yet: wait for the rest of what came before it.
@@ -546,7 +602,7 @@ impl AsyncWrite for Io {
         ready!(this.poll_outbox(cx))?;
         match this.transport.poll_flush(cx) {
             Poll::Ready(done) => {
-                this.conn.goes_on(Phase::Write);
+                this.went_on(Phase::Write);
                 Poll::Ready(done)
             }
             Poll::Pending => this.write_waits(cx),
@@ -579,7 +635,7 @@ impl UniqueID for Io {
 
 impl Ssl for Io {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.h2.then_some(ALPN::H2)
+        self.frames.as_ref().map(|_| ALPN::H2)
     }
 }
 
@@ -594,9 +650,7 @@ pub struct ConnOf(pub Arc<Conn>);
 
 impl GetProxyDigest for Io {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        if !self.h2 {
-            return None;
-        }
+        self.frames.as_ref()?;
         let nothing = pingora_http::ResponseHeader::build(200, None).ok()?;
         Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(ConnOf(self.conn.clone()))))))
     }

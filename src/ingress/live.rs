@@ -8,11 +8,11 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 
-use super::conn::ListenerKey;
+use super::{challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot},
-    observe::{LogPort, metrics::Handles},
+    observe::{LogPort, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
     upstream::Target,
 };
@@ -30,6 +30,11 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
+    /// Requests at a time that one worker takes.
+    pub max_requests: usize,
+    pub shedding: Arc<Shedding>,
+    /// Of ACME; the same over all generations.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Live {
@@ -69,6 +74,8 @@ struct Worker {
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     static DICE: Cell<u64> = const { Cell::new(0) };
+    /// Requests that this worker has under way.
+    static REQUESTS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Makes this thread a worker.
@@ -80,6 +87,19 @@ pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, seed: u64) {
 /// The generation in force, for one request.
 pub fn current() -> Option<(usize, Arc<Live>)> {
     WORKER.with_borrow_mut(|w| w.as_mut().map(|w| (w.number, w.live.load().clone())))
+}
+
+/// Counts a request that begins, if there may be so many; each that is counted wants a [`request_ends`].
+pub fn request_begins(max: usize) -> bool {
+    let under_way = REQUESTS.get();
+    if under_way < max {
+        REQUESTS.set(under_way + 1);
+    }
+    under_way < max
+}
+
+pub fn request_ends() {
+    REQUESTS.set(REQUESTS.get() - 1);
 }
 
 /// Writes a line of the access log.

@@ -1,19 +1,24 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
 mod answer;
+pub mod challenge;
 pub mod chunk;
 pub mod conn;
 mod ctx;
 pub mod forward;
+pub mod frames;
 pub mod head;
 pub mod io;
 pub mod live;
+mod own;
+mod pace;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
 mod sign;
+pub mod stream;
 mod tell;
 pub mod wire;
 

@@ -14,14 +14,15 @@ use super::{
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
+    head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
-    reply::{self, Answer, X_REQUEST_ID, X_REQUEST_ID_NAME},
+    own::Way,
+    reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, sign,
     tell::tell,
 };
 use crate::{
-    config::model::Serves,
     decide::{
         Reason,
         snapshot::{Asker, Goes, Refusal, Request},
@@ -48,19 +49,26 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
+/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
+fn too_large(request: &RequestHeader) -> Option<Reason> {
+    let limits = HeadLimits::default();
+    if request.headers.len() > limits.fields {
+        return Some(Reason::HeadersTooLarge);
+    }
+    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+}
+
 impl Ingress {
-    /// The whole decision; `None`: an OPTIONS for gatepost itself. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Goes>, Refusal> {
+    /// The whole decision. Sync: what it needs is gone before anything waits.
+    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
         ctx.worker = worker;
-        ctx.is_h2 = session.is_http2();
+        ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
             conn.stream_begins();
             ctx.stream = conn::present_stream();
-            // HTTP/1 callers have the sweeper.
-            session.as_downstream_mut().set_write_timeout(Some(conn.timeouts.body));
         }
         ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
         if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
@@ -102,19 +110,17 @@ impl Ingress {
             headers: &request.headers,
         };
         let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
-            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() });
+            return Err(reason.into());
         }
-        let is_last = || request.uri.path() == "*" || forward::hops_left(&request.headers) == Some(0);
-        if request.method == Method::OPTIONS && is_last() {
+        if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Ok(None);
+            return way;
         }
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
@@ -124,6 +130,9 @@ impl Ingress {
         ctx.client_ip = Some(decision.client_ip);
         ctx.client = decision.client;
         ctx.route = decision.route;
+        if decision.route.is_some_and(|id| snapshot.config.routes[id.index()].handling.cors.is_some()) {
+            ctx.origin = facts.headers.get(header::ORIGIN).cloned();
+        }
         let outcome = decision.outcome;
         if let (Ok(Goes::Function(pick)), Some(route)) = (&outcome, decision.route)
             && let route = &snapshot.config.routes[route.index()]
@@ -139,8 +148,10 @@ impl Ingress {
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
+            // What a tunnel carries is nobody's body.
+            ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
-            ctx.stream.as_ref().unwrap_or(&conn).bound_total(function.timeouts.total);
+            ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
         if ctx.target.is_some() || decision.path != facts.path {
             ctx.path = Some(decision.path.into());
@@ -150,11 +161,35 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            Ok(Some(goes))
+            Ok(match goes {
+                Goes::Function(_) => Way::Function,
+                goes => Way::Route(goes),
+            })
         });
         ctx.live = Some(live);
         ctx.conn = Some(conn);
         outcome
+    }
+
+    /// What is settled without a look at the routes; `None`: nothing is.
+    fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        let method = &request.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) {
+            // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
+            return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
+        }
+        ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
+        if !ctx.is_counted {
+            return Some(Err(Reason::Overloaded.into()));
+        }
+        let path = request.uri.path();
+        if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
+            return Some(Ok(Way::Options));
+        }
+        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
+            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
+        }
+        None
     }
 
     /// Makes the request what the function gets: once, before any attempt copies it.
@@ -192,103 +227,12 @@ impl Ingress {
             .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
     }
 
-    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
-    async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
-        let header = reply::options(&ctx.request_id)?;
-        if !session.is_body_done() {
-            session.set_keepalive(None);
-        }
-        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
-        session.as_downstream_mut().finish_body().await
-    }
-
     /// [`forward::edit_response`], and why nothing of the answer goes on.
     fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
         forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
-    }
-
-    /// Answers with a refusal.
-    async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
-        let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
-            (Some(live), Some(route), Some(refused)) => {
-                Some(live.snapshot.limits[route.index()][refused.index].clone())
-            }
-            _ => None,
-        };
-        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
-        if refusal.reason == Reason::Maintenance
-            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
-            && let Some(maintenance) = live.snapshot.maintenance(route)
-        {
-            answer::maintenance(&mut answer, maintenance, session.req_header())?;
-        }
-        if refusal.reason == Reason::BadRequest {
-            // Who sent one request that could be read in two ways is not asked for another.
-            session.set_keepalive(None);
-        }
-        ctx.refusal = Some((refusal.reason, refusal.detail));
-        Self::send(session, ctx, answer).await
-    }
-
-    /// Answers in a function's place: the route redirects, or has an answer of its own.
-    async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
-        let live = ctx.live()?.clone();
-        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
-        let method = &session.req_header().method;
-        let answer = match (goes, &route.serves) {
-            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
-                answer::redirect(&to, redirect.status, &ctx.request_id)?
-            }
-            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
-            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
-        };
-        Self::send(session, ctx, answer).await
-    }
-
-    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
-    fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
-        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
-        let config = &live.snapshot.config;
-        let handling = &config.routes[route.index()].handling;
-        if handling.response_headers.is_none() && handling.security_headers.is_none() {
-            return Ok(());
-        }
-        let is_secure = conn.info.tls
-            || (config.server.trusted_proxies.contains(conn.info.ip())
-                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
-        answer::dress(head, handling, is_secure)
-    }
-
-    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
-    async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
-        Self::dress(session, ctx, &mut answer.header)?;
-        // A small body that is on its way is read, so that the connection can be kept.
-        // Not one that has come to its end already: it is what the refusal is about.
-        let is_over = ctx.conn.as_ref().is_some_and(|c| c.ended().is_some());
-        if !is_over
-            && !session.is_body_done()
-            && Self::body_is_small(session)
-            && session.drain_request_body().await.is_err()
-        {
-            session.set_keepalive(None);
-        }
-        let is_end = answer.body.is_empty();
-        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
-        if is_end {
-            session.as_downstream_mut().finish_body().await
-        } else {
-            session.as_downstream_mut().write_response_body(answer.body, true).await
-        }
-    }
-
-    fn body_is_small(session: &Session) -> bool {
-        let headers = &session.req_header().headers;
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
-        // Who waits for 100 Continue sends nothing before it.
-        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
@@ -299,7 +243,7 @@ impl Ingress {
         if let Some(what) = io_of(session).and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
-        match ctx.conn.as_ref().and_then(|c| c.ended()) {
+        match ctx.bounds().and_then(Conn::ended) {
             Some(Ended::Upstream | Ended::Stuck) => return Some((Reason::UpstreamTimeout, "".into())),
             Some(Ended::Overdue(Phase::Body)) => {
                 return Some((Reason::RequestTimeout, "the body did not arrive in time".into()));
@@ -328,7 +272,7 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Some(Goes::Function(_))) => {
+            Ok(Way::Function) => {
                 if !sign::wants_body(session, ctx) {
                     return Ok(false);
                 }
@@ -337,8 +281,9 @@ impl ProxyHttp for Ingress {
                     Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
                 }
             }
-            Ok(Some(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            Ok(None) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
@@ -362,6 +307,10 @@ impl ProxyHttp for Ingress {
             ctx.candidates = Some(candidates);
         }
         ctx.attempts += 1;
+        if let Some((bound, left)) = &mut ctx.body_left {
+            // Each attempt sends the body from its start.
+            *left = *bound;
+        }
         // A fresh connection after a stale one goes where the stale one went.
         let address = if ctx.wants_fresh { ctx.address } else { None };
         let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
@@ -373,8 +322,8 @@ impl ProxyHttp for Ingress {
         ctx.address = Some(address);
         let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
         // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
-        // caller's IO, which nobody polls while a large body waits for the function to take it; nor is there one per stream.
-        let is_swept = !ctx.is_h2 && (ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session));
+        // caller's IO, which nobody polls while a large body waits for the function to take it.
+        let is_swept = ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session);
         if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
@@ -399,25 +348,27 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(stream) = &ctx.stream {
-            stream.moved();
+        if sign::replay(ctx, body, end_of_stream) {
+            // Counted while it was read.
+            return Ok(());
+        }
+        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
+            match left.checked_sub(body.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    let refusal = Refusal::too_large(*bound);
+                    ctx.refusal = Some((refusal.reason, refusal.detail));
+                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
+                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
+                }
+            }
         }
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
             *body = None;
         }
-        sign::replay(ctx, body, end_of_stream);
         Ok(())
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        head: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        sign::attempt(head, session, ctx)
     }
 
     async fn connected_to_upstream(
@@ -439,13 +390,31 @@ impl ProxyHttp for Ingress {
             live.target(picked.function, picked.version).succeeded(address);
         }
         let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        if io_of(session).is_some_and(|io| !io.request_is_read()) {
-            conn.bound_upload(timeouts.write, Some(timeouts.first_byte));
+        let bounds = ctx.stream.as_ref().unwrap_or(conn);
+        let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
+        if is_read {
+            bounds.bound_silence(Some(timeouts.first_byte));
         } else {
-            ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.first_byte));
+            bounds.bound_upload(timeouts.write, Some(timeouts.first_byte));
         }
         live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
         Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
+        if request.version == Version::HTTP_2
+            && let Some(te) = session.req_header().headers.get(header::TE)
+        {
+            let te = te.clone();
+            request.insert_header(header::TE, te)?;
+        }
+        sign::attempt(request, session, ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
@@ -539,9 +508,10 @@ impl ProxyHttp for Ingress {
     ) -> Box<Error> {
         // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
         let is_safe = session.req_header().method.is_idempotent()
+            && ctx.refusal.is_none()
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
-            && ctx.conn.as_ref().is_none_or(|c| c.ended().is_none());
+            && ctx.bounds().is_none_or(|c| c.ended().is_none());
         if is_safe {
             error.retry.decide_reuse(client_reused);
             ctx.wants_fresh = true;

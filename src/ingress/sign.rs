@@ -87,6 +87,7 @@ pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Re
         session.req_header_mut().remove_header(&header::EXPECT);
     }
     let stream = ctx.stream.clone();
+    let bound = ctx.body_left.map(|(bound, _)| bound);
     let session = session.as_downstream_mut();
     let (mut kept, mut room, mut replays) = (Vec::new(), Room(0), false);
     loop {
@@ -100,6 +101,9 @@ pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Re
             stream.moved();
         }
         let needed = kept.len() + piece.len();
+        if let Some(bound) = bound.filter(|bound| needed as u64 > *bound) {
+            return Ok(Err(Refusal::too_large(bound)));
+        }
         if needed > max {
             return Ok(Err(too_large(max)));
         }
@@ -126,11 +130,15 @@ fn too_large(max: usize) -> Refusal {
     Refusal { detail: detail.into(), ..Reason::BodyTooLarge.into() }
 }
 
-/// Gives pingora the kept body in place of the part of it that pingora knows.
-pub(super) fn replay(ctx: &Ctx, piece: &mut Option<Bytes>, is_end: bool) {
-    if let (Some(body), true) = (&ctx.body, is_end) {
-        *piece = Some(body.bytes.clone()).filter(|bytes| !bytes.is_empty());
-    }
+/// Gives pingora the kept body, where there is one, in place of the part of it that pingora knows.
+pub(super) fn replay(ctx: &Ctx, piece: &mut Option<Bytes>, is_end: bool) -> bool {
+    let Some(body) = &ctx.body else { return false };
+    *piece = match is_end {
+        // `None` would be the end.
+        false => Some(Bytes::new()),
+        true => Some(body.bytes.clone()).filter(|bytes| !bytes.is_empty()),
+    };
+    true
 }
 
 /// Signs one attempt. Nothing of ours changes the head after this.

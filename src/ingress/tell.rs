@@ -36,8 +36,7 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
 /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
 pub(super) fn tell_of_lost(ctx: &mut Ctx) {
     let (Some(live), Some((method, uri))) = (ctx.live.clone(), ctx.asked.take()) else { return };
-    let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
-    if ctx.refusal.is_none() && matches!(bounds.and_then(|c| c.ended()), Some(Ended::Upstream | Ended::Stuck)) {
+    if ctx.refusal.is_none() && matches!(ctx.bounds().and_then(Conn::ended), Some(Ended::Upstream | Ended::Stuck)) {
         ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
     }
     let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };

@@ -13,6 +13,7 @@ mod process;
 mod text;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,8 +24,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
+pub use process::resident;
 
-use super::access::{Counts, lock};
+use super::{
+    access::{Counts, lock},
+    shedding::Shedding,
+};
 use crate::{config::Config, decide::Class};
 use text::{Kind, Text};
 
@@ -70,6 +75,10 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
+    /// Whether new work is turned away for want of memory.
+    pub shedding: Arc<Shedding>,
+    /// By first name: certificates that were got by ACME, and orders that came to nothing.
+    acme: Mutex<BTreeMap<String, [u64; 2]>>,
 }
 
 impl Metrics {
@@ -85,6 +94,8 @@ impl Metrics {
             last_reload_failed: AtomicBool::new(false),
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
+            shedding: Arc::default(),
+            acme: Mutex::default(),
         })
     }
 
@@ -115,15 +126,37 @@ impl Metrics {
         *lock(&self.certificates) = certificates;
     }
 
+    /// The first names of the certificates that ACME is asked for: others are no longer shown.
+    pub fn keep_acme(&self, names: Vec<String>) {
+        let mut acme = lock(&self.acme);
+        acme.retain(|name, _| names.contains(name));
+        for name in names {
+            acme.entry(name).or_default();
+        }
+    }
+
+    /// An order by ACME ended.
+    pub fn count_acme(&self, name: &str, issued: bool) {
+        if let Some(counts) = lock(&self.acme).get_mut(name) {
+            counts[usize::from(!issued)] += 1;
+        }
+    }
+
     /// Everything, in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
         let mut out = Text::new();
         let handles = self.current.load();
         handles.render(&mut out);
         self.render_config(&mut out);
+        self.render_acme(&mut out);
         self.render_log(&mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let shedding = u8::from(self.shedding.is_on());
+        out.single("gatepost_shedding", Kind::Gauge, "1 while new requests are refused for want of memory.", shedding);
+        let help = "What memory may be used, by server.max_memory or the control group.";
+        let limit = self.shedding.limit().map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string());
+        out.single("gatepost_memory_limit_bytes", Kind::Gauge, help, limit);
         process::render(&mut out, self.started);
         out.finish()
     }
@@ -153,6 +186,20 @@ impl Metrics {
         for certificate in certificates.iter() {
             let labels = [("listener", certificate.listener.as_str()), ("name", &certificate.name)];
             out.sample(name, &labels, certificate.not_after);
+        }
+    }
+
+    fn render_acme(&self, out: &mut Text) {
+        let acme = lock(&self.acme);
+        if acme.is_empty() {
+            return;
+        }
+        let name = "gatepost_acme_orders_total";
+        out.family(name, Kind::Counter, "Orders of certificates by ACME, by how they ended.");
+        for (first, counts) in acme.iter() {
+            for (result, count) in ["issued", "failed"].into_iter().zip(counts) {
+                out.sample(name, &[("name", first), ("result", result)], *count);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ pub mod access;
 pub mod clock;
 pub mod format;
 pub mod metrics;
+pub mod shedding;
 mod sink;
 mod writer;
 

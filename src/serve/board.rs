@@ -6,18 +6,22 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, generations::Author};
+use super::{Order, Receipt, ReloadResult, certificate::Served, generations::Author};
 use crate::{
-    admin::{Backend, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
+    admin::{Backend, CertificateStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
     config::{
         SecretRef,
         changes::Change,
         model::{ListenAddress, Name, RouteId},
     },
     ingress::live::Live,
-    observe::{Metrics, metrics::ListenerCounts},
+    observe::{
+        Metrics,
+        metrics::{CertificateExpiry, ListenerCounts},
+    },
 };
 
 /// Shared with the admin server; requests never come here.
@@ -35,6 +39,7 @@ pub struct Board {
 pub struct Changing {
     pub since: String,
     pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
+    pub certificates: Vec<Served>,
     pub last: Option<Told>,
     pub token: Option<SecretRef>,
 }
@@ -72,6 +77,15 @@ pub fn told(receipt: &Receipt) -> Told {
     }
 }
 
+fn certificate(served: &Served) -> CertificateStatus {
+    CertificateStatus {
+        listener: served.listener.to_string(),
+        name: served.name(),
+        expires: served.not_after().and_then(|at| Timestamp::from_second(at).ok()).map(|at| at.to_string()),
+        problem: served.problem(Timestamp::now().as_second()),
+    }
+}
+
 impl Backend for Board {
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
@@ -84,6 +98,12 @@ impl Backend for Board {
                 live.handles.limit(id, position).show(limiter.would_refuse(), limiter.overflowed());
             }
         }
+        let expiry = |served: &Served| {
+            let (listener, name) = (served.listener.to_string(), served.name());
+            served.not_after().map(|not_after| CertificateExpiry { listener, name, not_after })
+        };
+        let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
+        self.metrics.set_certificates(certificates);
         self.metrics.render()
     }
 
@@ -116,6 +136,7 @@ impl Backend for Board {
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
+            certificates: changing.certificates.iter().map(certificate).collect(),
             last_reload: changing.last.clone(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,
@@ -144,7 +165,7 @@ impl Backend for Board {
                 let live = self.live.load();
                 Told {
                     result: Outcome::Rejected,
-                    at: jiff::Timestamp::now().to_string(),
+                    at: Timestamp::now().to_string(),
                     generation: live.snapshot.generation,
                     hash: live.snapshot.hash.clone(),
                     changes: Vec::new(),

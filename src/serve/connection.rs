@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     identity,
-    listener::{Counted, Refused, Settings},
+    listener::{BUSY, Counted, Refused, Settings},
 };
 use crate::ingress::{
     Proxy,
@@ -51,14 +51,16 @@ pub struct Accepted {
 
 /// Serves a connection to its end.
 pub async fn serve(accepted: Accepted) {
-    let Accepted { socket, peer, listener, settings, proxy, shutdown, counted } = accepted;
+    let Accepted { socket, peer, listener, settings, proxy, shutdown, mut counted } = accepted;
     // The set-up's state is large, and gone before the first request: in a box of its own.
     let ending = *shutdown.borrow();
-    let ready = Box::pin(set_up(socket, peer, listener, &settings, ending)).await;
+    let ready = Box::pin(set_up(socket, peer, listener, &settings, ending, &mut counted)).await;
     match ready {
         Ok(Ready::Http1(io)) => http1(io, &proxy, &shutdown).await,
         Ok(Ready::H2(io)) => {
+            let conn = io.conn.clone();
             Box::pin(super::h2::serve(io, &proxy, shutdown)).await;
+            linger(&conn).await;
         }
         Err(refused) => counted.refused(refused),
     }
@@ -75,6 +77,7 @@ async fn set_up(
     listener: ListenerKey,
     settings: &Settings,
     ending: bool,
+    counted: &mut Counted,
 ) -> Result<Ready, Refused> {
     let info = Info { listener, peer, tls: settings.tls.is_some() };
     let begin = |info| {
@@ -91,8 +94,14 @@ async fn set_up(
     let peer_ip = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |p| p.ip());
     if settings.proxy_protocol.as_ref().is_some_and(|from| from.contains(peer_ip)) {
         let told = in_time(&conn, proxy_header(&mut wire)).await.ok_or(Refused::ProxyHeader)??;
-        if told.is_some() {
-            conn = begin(Info { peer: told, ..info });
+        if let Some(told) = told {
+            conn = begin(Info { peer: Some(told), ..info });
+            if let Err(refused) = counted.is_from(told.ip(), settings.max_connections_per_ip) {
+                if settings.tls.is_none() {
+                    in_time(&conn, wire.write_all(BUSY)).await;
+                }
+                return Err(refused);
+            }
         }
     }
     if let Some(tls) = &settings.tls {
@@ -232,7 +241,7 @@ async fn unless_stuck(
 
 /// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.
 #[inline(never)]
-fn process<'p>(
+pub(super) fn process<'p>(
     proxy: &'p Arc<Proxy>,
     session: ServerSession,
     shutdown: &'p ShutdownWatch,
@@ -277,7 +286,7 @@ async fn linger(conn: &Arc<Conn>) {
         conn.request_begins();
         conn.begin(Phase::Linger);
         let drain = async {
-            let mut io = Io::http2(transport, conn.clone());
+            let mut io = Io::plain(transport, conn.clone());
             let _ = io.shutdown().await;
             let mut sink = [0; 4096];
             let mut left = LINGER_BYTES;

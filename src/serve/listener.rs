@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Arc,
@@ -22,13 +22,17 @@ use tokio::{
 use super::{
     bind::Listening,
     connection::{self, Accepted},
+    per_ip::{PerIp, Place},
     tls::Tls,
     workers::{Worker, Workers},
 };
 use crate::{
     config::model::{Listener, ListenerTimeouts, Name, Networks},
     ingress::{conn::ListenerKey, wire},
-    observe::metrics::{ConnectionResult, ListenerCounts},
+    observe::{
+        metrics::{ConnectionResult, ListenerCounts},
+        shedding::Shedding,
+    },
 };
 
 /// What a config says of a listener, ready for a connection.
@@ -38,6 +42,7 @@ pub struct Settings {
     pub proxy_protocol: Option<Networks>,
     pub h2c: bool,
     pub max_connections: Option<usize>,
+    pub max_connections_per_ip: Option<u32>,
     pub timeouts: ListenerTimeouts,
     pub counts: Arc<ListenerCounts>,
 }
@@ -49,6 +54,7 @@ impl Settings {
             proxy_protocol: listener.proxy_protocol.clone(),
             h2c: listener.h2c,
             max_connections: listener.max_connections.map(|n| n.get() as usize),
+            max_connections_per_ip: listener.max_connections_per_ip.map(std::num::NonZeroU32::get),
             timeouts: listener.timeouts,
             counts,
         }
@@ -69,6 +75,8 @@ impl Settings {
 pub enum Refused {
     ProxyHeader,
     Handshake,
+    /// This address has as many connections as it may have.
+    OverIpCap,
 }
 
 /// What the connections of a listener share, from the first to the last that came by the same ways. A listener that gets
@@ -79,6 +87,7 @@ pub struct Shared {
     pub key: ListenerKey,
     pub settings: ArcSwap<Settings>,
     open: AtomicUsize,
+    per_ip: Arc<PerIp>,
     /// Turns true when these connections are to end.
     ending: watch::Sender<bool>,
 }
@@ -86,7 +95,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
         let ending = watch::Sender::new(false);
-        Self { name, key, settings: ArcSwap::from(settings), open: AtomicUsize::new(0), ending }
+        Self { name, key, settings: ArcSwap::from(settings), open: AtomicUsize::new(0), per_ip: Arc::default(), ending }
     }
 
     /// Lets its connections end: idle ones now, others after their request.
@@ -102,11 +111,22 @@ impl Shared {
 pub struct Total {
     open: AtomicUsize,
     max: AtomicUsize,
+    shedding: Arc<Shedding>,
 }
 
 impl Total {
-    pub fn new(max: usize) -> Self {
-        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max) }
+    pub fn new(max: usize, shedding: Arc<Shedding>) -> Self {
+        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), shedding }
+    }
+
+    /// Short of memory, or of descriptors: connections to functions and the admin need some, too.
+    fn is_scarce(&self, fd: &OwnedFd) -> bool {
+        // The kernel gives out the lowest free number: the highest are given out when all others are. It may be changed while we run.
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let is_kept = |files: u64| {
+            fd.as_raw_fd() >= RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX)
+        };
+        self.shedding.is_on() || files.is_some_and(is_kept)
     }
 
     pub fn set_max(&self, max: usize) {
@@ -124,13 +144,27 @@ pub struct Counted {
     total: Arc<Total>,
     worker: Arc<Worker>,
     counts: Arc<ListenerCounts>,
+    of_ip: Option<Place>,
 }
 
 impl Counted {
+    /// Counts the connection as one of its caller's.
+    ///
+    /// # Errors
+    ///
+    /// The caller has as many as it may.
+    pub fn is_from(&mut self, ip: IpAddr, max: Option<u32>) -> Result<(), Refused> {
+        if let Some(max) = max {
+            self.of_ip = Some(self.listener.per_ip.enter(ip, max).ok_or(Refused::OverIpCap)?);
+        }
+        Ok(())
+    }
+
     pub fn refused(&self, refused: Refused) {
         self.counts.count(match refused {
             Refused::ProxyHeader => ConnectionResult::ProxyHeaderInvalid,
             Refused::Handshake => ConnectionResult::HandshakeFailed,
+            Refused::OverIpCap => ConnectionResult::OverIpCap,
         });
     }
 }
@@ -217,6 +251,9 @@ struct Accept {
     total: Arc<Total>,
 }
 
+/// So many descriptors callers may not have; where there are few, an eighth of them.
+const KEPT: u64 = 64;
+const KEPT_SHARE: u64 = 8;
 /// How long to wait for file descriptors or memory to come free.
 const BREATH: Duration = Duration::from_millis(50);
 /// How often that is said.
@@ -225,6 +262,7 @@ const TELL: Duration = Duration::from_secs(10);
 impl Accept {
     async fn run(self, listening: Socket, mut stopping: watch::Receiver<bool>) {
         let mut told = None;
+        let mut spare = spare();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -236,6 +274,14 @@ impl Accept {
                 // The caller went away while it waited.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
+                    // Out of descriptors: whoever waits is told so, by means of the one that was put by.
+                    if spare.take().is_some()
+                        && let Ok((fd, _)) = listening.get_ref().accept()
+                        && self.role.load().settings.load().tls.is_none()
+                    {
+                        turn_away(&fd);
+                    }
+                    spare = self::spare();
                     let shared = self.role.load_full();
                     shared.settings.load().counts.count(ConnectionResult::AcceptFailed);
                     // Out of descriptors, it fails twenty times a second until some come free: told once in ten seconds.
@@ -260,14 +306,26 @@ impl Accept {
         worker.open.fetch_add(1, Relaxed);
         let here = shared.open.fetch_add(1, Relaxed) + 1;
         let all = self.total.open.fetch_add(1, Relaxed) + 1;
-        let counted = Counted {
+        let mut counted = Counted {
             listener: shared.clone(),
             total: self.total.clone(),
             worker: worker.clone(),
             counts: settings.counts.clone(),
+            of_ip: None,
         };
-        if all > self.total.max.load(Relaxed) || settings.max_connections.is_some_and(|max| here > max) {
-            settings.counts.count(ConnectionResult::OverCap);
+        // Who must tell by a PROXY header for whom it comes is counted as that one.
+        let own = peer.filter(|p| settings.proxy_protocol.as_ref().is_none_or(|from| !from.contains(p.ip())));
+        let over = if all > self.total.max.load(Relaxed) || settings.max_connections.is_some_and(|max| here > max) {
+            Some(ConnectionResult::OverCap)
+        } else if self.total.is_scarce(&fd) {
+            Some(ConnectionResult::Shed)
+        } else if own.is_some_and(|p| counted.is_from(p.ip(), settings.max_connections_per_ip).is_err()) {
+            Some(ConnectionResult::OverIpCap)
+        } else {
+            None
+        };
+        if let Some(over) = over {
+            settings.counts.count(over);
             if settings.tls.is_none() {
                 turn_away(&fd);
             }
@@ -283,10 +341,17 @@ impl Accept {
     }
 }
 
-/// Says 503 to a caller that is one too many, if that can be said without waiting.
+/// A descriptor to give up when there are no more.
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+/// What a caller is told that is one too many.
+pub const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Gatepost-Reason: overloaded\r\nRetry-After: 1\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Says 503 to a caller, if that can be said without waiting.
 fn turn_away(fd: &OwnedFd) {
-    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Gatepost-Reason: overloaded\r\nRetry-After: 1\r\n\
-        Content-Length: 0\r\nConnection: close\r\n\r\n";
     // It may not be there any more.
     let _ = rustix::io::write(fd, BUSY);
     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);

@@ -4,15 +4,19 @@
 //! [`service`] and takes signals, reloads and admin calls, and on whose runtime names are resolved; one that accepts,
 //! where there are several workers; one each for watching files and writing the access log.
 
+mod acme;
 pub mod bind;
 mod board;
+mod certificate;
 mod connection;
 pub mod generations;
 mod h2;
 mod identity;
 mod listener;
 mod listeners;
+mod memory;
 pub mod notify;
+mod per_ip;
 pub mod receipt;
 pub mod requests;
 mod service;
@@ -121,6 +125,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
         }
     };
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
+    // The start has told already.
+    let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -129,6 +135,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             _ = hangup.recv() => {
                 service.reopen_log();
                 Order::Reload(Author { by: Some("SIGHUP".to_owned()), reason: None }, None)
+            }
+            _ = ends.tick() => {
+                service.warn_of_ends();
+                continue;
             }
             _ = beat.tick() => {
                 notify::watchdog();
@@ -175,6 +185,9 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How often certificates that end soon are told of.
+const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);
 
 struct Stop(Option<channel::Receiver<bool>>);
 

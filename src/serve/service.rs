@@ -21,12 +21,13 @@ use tokio::{
 
 use super::{
     Order, Ready, Receipt, ReloadResult,
+    acme::{self, Wanted},
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
     listener::Total,
     listeners::{Listeners, Plan},
-    notify, requests,
+    memory, notify, requests,
     signers::signers,
     tls::{self, AllTls},
     watch::WatchSet,
@@ -78,9 +79,11 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    acme: acme::Manager,
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
+    max_memory: tokio::sync::watch::Sender<Option<u64>>,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
@@ -91,6 +94,7 @@ struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
     signers: Vec<Box<[Option<Arc<Signer>>]>>,
     tls: AllTls,
+    acme: Wanted,
     plan: Plan,
     sink: Option<Sink>,
     admin: Option<AdminSocket>,
@@ -118,17 +122,25 @@ impl Service {
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
+            max_requests: max_requests(config, count),
+            shedding: metrics.shedding.clone(),
+            challenges: Arc::default(),
             snapshot,
         };
+        let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
+        let shedding = metrics.shedding.clone();
+        let max_memory = tokio::sync::watch::Sender::new(config.server.max_memory);
+        memory::look_now(&shedding, config.server.max_memory);
+        tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
-        let listeners = Listeners::new(workers.clone(), Arc::new(Total::new(max_connections(config))))
-            .context("cannot start the thread that accepts")?;
+        let total = Arc::new(Total::new(max_connections(config), shedding));
+        let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
 
         let mut service = Self {
             path,
@@ -141,18 +153,23 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            acme,
             roots,
             also_watched: Vec::new(),
+            max_memory,
             read_at,
             refused: None,
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
-        service.tls = tls::prepare(&service.loaded, &service.tls).map_err(|e| anyhow!(e))?;
+        let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
+        service.tls = tls::prepare(&service.loaded, &acme, &service.tls).map_err(|e| anyhow!(e))?;
         let config = &service.loaded.config;
         let plan = service.listeners.plan(config, &service.tls, None).map_err(|e| anyhow!(e))?;
         let keys = service.listeners.keys(config, &plan);
         service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
+        // Now that somebody answers their challenges.
+        service.acme.apply(acme);
         service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
         service.show();
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
@@ -308,7 +325,8 @@ impl Service {
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
         let signers = signers(loaded)?;
-        let tls = tls::prepare(loaded, &self.tls)?;
+        let acme = self.acme.prepare(loaded)?;
+        let tls = tls::prepare(loaded, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
             None
         } else {
@@ -325,12 +343,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, signers, tls, plan, sink, admin })
+        Ok(Prepared { targets, signers, tls, acme, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, signers, tls, plan, sink, admin } = prepared;
+        let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -345,7 +363,17 @@ impl Service {
         let snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let listeners = keys.table.clone();
-        let next = Live { snapshot, targets, hosts: hosts(&config), signers, handles: handles.clone(), listeners };
+        let next = Live {
+            snapshot,
+            targets,
+            hosts: hosts(&config),
+            signers,
+            handles: handles.clone(),
+            listeners,
+            max_requests: max_requests(&config, self.workers.count()),
+            shedding: old.shedding.clone(),
+            challenges: old.challenges.clone(),
+        };
         let mut sink = sink;
         if self.loaded.config.log.access == AccessSink::Off
             && let Some(sink) = sink.take()
@@ -357,6 +385,7 @@ impl Service {
         self.board.metrics.install(handles.clone(), generation);
 
         self.listeners.total().set_max(max_connections(&config));
+        self.max_memory.send_replace(config.server.max_memory);
         self.resolver.use_servers(&config.server.dns);
         if let Some(sink) = sink {
             self.log.switch(sink);
@@ -370,6 +399,7 @@ impl Service {
         }
         self.listeners.apply(&config, plan, &keys, &tls, &handles);
         self.tls = tls;
+        self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
         self.show();
         changes
@@ -411,8 +441,20 @@ impl Service {
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         changing.listeners = listeners;
+        changing.certificates = tls::served(&self.tls);
         drop(changing);
-        self.board.metrics.set_certificates(tls::expiries(&self.loaded));
+        self.warn_of_ends();
+    }
+
+    /// Tells of certificates that end soon: while nobody has renewed them, again and again.
+    pub fn warn_of_ends(&self) {
+        let now = Timestamp::now().as_second();
+        for served in tls::served(&self.tls) {
+            if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
+                let (listener, name) = (&served.listener, served.name());
+                tracing::warn!(%listener, name, "the certificate {end}");
+            }
+        }
     }
 
     /// Drains: no new connections, idle ones close, requests under way end, at most for `server.drain`.
@@ -544,6 +586,11 @@ fn roots_for(config: &Config) -> Roots {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Of each worker.
+fn max_requests(config: &Config, workers: usize) -> usize {
+    config.server.max_requests.map_or_else(|| max_connections(config), |max| max.get() as usize).div_ceil(workers)
 }
 
 /// (file limit − 1,024) / 2: each connection may need one to its function, and others need files too.

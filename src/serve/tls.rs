@@ -17,14 +17,14 @@ use rustls::{
 };
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use crate::{
-    config::{
-        Loaded, Material,
-        model::{ClientAuthNeed, Listener, Name, TlsProfile},
-    },
-    observe::metrics::CertificateExpiry,
+use super::{
+    acme::Wanted,
+    certificate::{Held, Served, Source},
+};
+use crate::config::{
+    Loaded, Material,
+    model::{ClientAuthNeed, Listener, Name, TlsCertificate, TlsProfile},
 };
 
 /// What a listener serves TLS with.
@@ -32,6 +32,8 @@ use crate::{
 pub struct Tls {
     pub config: Arc<ServerConfig>,
     pub trust: Trust,
+    /// In the order of the config.
+    certificates: Arc<[Source]>,
     resumption: Resumption,
 }
 
@@ -82,17 +84,17 @@ impl Resumption {
 /// # Errors
 ///
 /// The crypto provider has no randomness, or an authority can't be used.
-pub fn prepare(loaded: &Loaded, previous: &AllTls) -> Result<AllTls, String> {
+pub fn prepare(loaded: &Loaded, acme: &Wanted, previous: &AllTls) -> Result<AllTls, String> {
     let listeners = loaded.config.listeners.iter().filter(|listener| !listener.tls.is_empty());
     listeners
         .map(|listener| {
-            let made = one(listener, &loaded.material, previous.get(&listener.name));
+            let made = one(listener, &loaded.material, acme, previous.get(&listener.name));
             Ok((listener.name.clone(), made.map_err(|e| format!("listener {}: {e}", listener.name))?))
         })
         .collect()
 }
 
-fn one(listener: &Listener, material: &Material, previous: Option<&Tls>) -> Result<Tls, String> {
+fn one(listener: &Listener, material: &Material, acme: &Wanted, previous: Option<&Tls>) -> Result<Tls, String> {
     let told = |error: rustls::Error| error.to_string();
     let provider = Arc::new(provider(listener.tls_profile));
     let (verifier, trust) = match &listener.client_auth {
@@ -115,18 +117,22 @@ fn one(listener: &Listener, material: &Material, previous: Option<&Tls>) -> Resu
         Some(previous) => previous.resumption.clone(),
         None => Resumption::new().map_err(told)?,
     };
-    let keys = listener.tls.iter().filter_map(|files| material.key(files).cloned()).collect();
+    let source = |certificate: &TlsCertificate| match certificate {
+        TlsCertificate::Files(files) => material.key(files).map(|key| Source::Files(Arc::new(Held::of_files(key)))),
+        TlsCertificate::Acme(one) => acme.slot(one).cloned().map(Source::Acme),
+    };
+    let certificates: Arc<[Source]> = listener.tls.iter().filter_map(source).collect();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(listener.tls_profile))
         .map_err(told)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(BySni::new(keys)));
+        .with_cert_resolver(Arc::new(BySni::new(&certificates)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = resumption.ticketer.clone();
     config.session_storage = resumption.sessions.clone();
     // One ticket is what a caller uses; each more costs as much as the first.
     config.send_tls13_tickets = 1;
-    Ok(Tls { config: Arc::new(config), trust, resumption })
+    Ok(Tls { config: Arc::new(config), trust, certificates, resumption })
 }
 
 fn versions(profile: TlsProfile) -> &'static [&'static SupportedProtocolVersion] {
@@ -167,22 +173,23 @@ fn provider(profile: TlsProfile) -> CryptoProvider {
 
 /// Picks the certificate by the name that the caller asks for (RFC 6066 §3).
 struct BySni {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Source>,
     /// Of `*.example.com`: `example.com`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Source>,
+    first: Option<Source>,
 }
 
 impl BySni {
-    fn new(keys: Vec<Arc<CertifiedKey>>) -> Self {
-        let mut by = Self { exact: HashMap::new(), wildcard: HashMap::new(), first: keys.first().cloned() };
-        for key in keys {
-            for name in names(&key) {
+    /// In the order of the config: the first is for callers without a known name.
+    fn new(certificates: &[Source]) -> Self {
+        let mut by = Self { exact: HashMap::new(), wildcard: HashMap::new(), first: certificates.first().cloned() };
+        for source in certificates {
+            for name in source.names() {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut by.wildcard, parent),
                     None => (&mut by.exact, name.as_str()),
                 };
-                map.entry(name.to_ascii_lowercase()).or_insert_with(|| key.clone());
+                map.entry(name.to_owned()).or_insert_with(|| source.clone());
             }
         }
         by
@@ -196,40 +203,32 @@ impl fmt::Debug for BySni {
 }
 
 impl ResolvesServerCert for BySni {
+    /// `None` fails the handshake: the name waits for its first certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let Some(name) = hello.server_name() else { return self.first.clone() };
+        let any = || self.first.as_ref().and_then(Source::held).map(|held| held.key.clone());
+        let Some(name) = hello.server_name() else { return any() };
         // rustls has lower-cased it and dropped a dot at its end.
-        self.exact
+        let known = self
+            .exact
             .get(name)
             // RFC 9525 §6.3: a wildcard stands for exactly one label.
-            .or_else(|| name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)))
-            .or(self.first.as_ref())
-            .cloned()
-    }
-}
-
-/// The DNS names that a certificate is for.
-fn names(key: &CertifiedKey) -> Vec<String> {
-    let Some(leaf) = key.cert.first() else { return Vec::new() };
-    match webpki::EndEntityCert::try_from(leaf) {
-        Ok(cert) => cert.valid_dns_names().map(str::to_owned).collect(),
-        // It still serves callers who are given no choice.
-        Err(_) => Vec::new(),
-    }
-}
-
-/// When the certificates of all listeners end to be valid, for the metrics.
-pub fn expiries(loaded: &Loaded) -> Vec<CertificateExpiry> {
-    let mut all = Vec::new();
-    for listener in &loaded.config.listeners {
-        for key in listener.tls.iter().filter_map(|files| loaded.material.key(files)) {
-            let Some(Ok((_, cert))) = key.cert.first().map(|leaf| X509Certificate::from_der(leaf)) else { continue };
-            all.push(CertificateExpiry {
-                listener: listener.name.to_string(),
-                name: names(key).into_iter().next().unwrap_or_default(),
-                not_after: cert.validity().not_after.timestamp(),
-            });
+            .or_else(|| name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)));
+        match known {
+            Some(Source::Files(held)) => Some(held.key.clone()),
+            // It may hold one for some of its names only, until it gets its own.
+            Some(Source::Acme(slot)) => slot.held().filter(|held| held.is_for(name)).map(|held| held.key.clone()),
+            None => any(),
         }
     }
-    all
+}
+
+/// The certificates of all listeners, by the listeners' names.
+pub fn served(all: &AllTls) -> Vec<Served> {
+    let mut listeners: Vec<_> = all.iter().collect();
+    listeners.sort_by_key(|(name, _)| *name);
+    let of = |(name, tls): (&Name, &Tls)| {
+        let listener = name.clone();
+        tls.certificates.to_vec().into_iter().map(move |source| Served { listener: listener.clone(), source })
+    };
+    listeners.into_iter().flat_map(of).collect()
 }

@@ -198,19 +198,10 @@ fn new_proxy(roots: Roots) -> Proxy {
         ..ServerConf::default()
     };
     let mut proxy = http_proxy(&Arc::new(conf), Ingress);
-    proxy.h2_options = Some(h2_options());
+    proxy.h2_options = Some(super::h2::options());
     let mut options = HttpServerOptions::default();
     // Not to proxy them: pingora would answer 405 before any hook, and nobody would know.
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy
-}
-
-/// pingora's bounded defaults (64 KiB of header list, 100 streams), with windows for one caller's uploads.
-fn h2_options() -> pingora_core::protocols::http::v2::server::H2Options {
-    let mut options = pingora_core::protocols::http::v2::server::default_h2_options();
-    options.max_header_list_size(32 * 1024);
-    options.initial_window_size(256 * 1024);
-    options.initial_connection_window_size(1024 * 1024);
-    options
 }

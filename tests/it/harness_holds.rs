@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use crate::harness::{
-    Connection, Reply, authority, eventually, gate,
+    Connection, Reply, authority, eventually,
+    faulty::{Fault, Faulty, Plan, STALL},
+    gate,
     gateway::{Metrics, fill_in, word},
     get,
     h2::H2,
@@ -29,6 +31,47 @@ async fn a_function_answers_and_tells_what_it_saw() {
     caller.send("/again").await;
     assert_eq!((function.requests(), function.connections()), (2, 1));
     assert_eq!(function.last().nth, 1);
+}
+
+/// What a caller with that plan gets back of `0123456789` from a function that echoes the body.
+async fn broken(write: Option<(u64, Fault)>, read: Option<(u64, Fault)>) -> Result<String, String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let echoes = tokio::spawn(async move {
+        let (mut io, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        let ended = tokio::io::AsyncReadExt::read_to_end(&mut io, &mut heard).await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut io, b"0123456789").await;
+        (ended.is_ok(), heard)
+    });
+    let mut caller = Faulty::new(tokio::net::TcpStream::connect(address).await.unwrap(), Plan { write, read });
+    let wrote = tokio::io::AsyncWriteExt::write_all(&mut caller, b"abcdefghij").await;
+    let mut heard = Vec::new();
+    if wrote.is_ok() {
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut caller).await;
+        let _ = tokio::time::timeout(2 * STALL, tokio::io::AsyncReadExt::read_to_end(&mut caller, &mut heard)).await;
+    }
+    drop(caller);
+    let (ended, arrived) = echoes.await.unwrap();
+    let arrived = String::from_utf8_lossy(&arrived).into_owned();
+    if ended { Ok(format!("{arrived} {}", String::from_utf8_lossy(&heard))) } else { Err(arrived) }
+}
+
+#[tokio::test]
+async fn each_fault_strikes_where_it_is_told_to() {
+    let fine = Ok("abcdefghij 0123456789".to_owned());
+    assert_eq!(broken(None, None).await, fine);
+    assert_eq!(broken(Some((3, Fault::Reset)), None).await, Err("abc".to_owned()));
+    assert_eq!(broken(Some((3, Fault::Close)), None).await, Ok("abc ".to_owned()));
+    assert_eq!(broken(Some((3, Fault::HalfClose)), None).await, Ok("abc 0123456789".to_owned()));
+    assert_eq!(broken(Some((3, Fault::Stall)), None).await, Ok("abc ".to_owned()));
+    assert_eq!(broken(Some((3, Fault::Dribble)), None).await, fine);
+    let garbled = broken(Some((3, Fault::Garbage)), None).await.unwrap();
+    assert!(garbled.starts_with("abc") && garbled.ends_with("defghij 0123456789") && garbled.len() > 21, "{garbled}");
+    assert_eq!(broken(None, Some((4, Fault::Reset))).await, Ok("abcdefghij 0123".to_owned()));
+    assert_eq!(broken(None, Some((4, Fault::Close))).await, Ok("abcdefghij 0123".to_owned()));
+    assert_eq!(broken(None, Some((4, Fault::Stall))).await, Ok("abcdefghij 0123".to_owned()));
+    assert_eq!(broken(None, Some((0, Fault::Dribble))).await, fine);
 }
 
 #[tokio::test]

@@ -7,6 +7,10 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod bounds_bodies;
+#[cfg(test)]
+mod calls_from_other_origins;
+#[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
 mod docs_tell_the_truth;
@@ -18,6 +22,8 @@ mod ends_every_request_once;
 mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
+#[cfg(test)]
+mod gets_its_certificates;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -32,12 +38,15 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+mod outlives_slow_callers;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
+#[cfg(test)]
+mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
@@ -46,6 +55,8 @@ mod reloads_without_dropping_requests;
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+#[cfg(test)]
+mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
 #[cfg(test)]
@@ -58,5 +69,8 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+mod survives_faults;
+#[cfg(test)]
+mod survives_hostile_h2;
 #[cfg(test)]
 mod tells_what_it_did;

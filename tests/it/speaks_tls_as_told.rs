@@ -1,9 +1,12 @@
 //! TLS towards callers: whose certificates are believed, what is spoken, and who may come back by a ticket.
 
+use std::time::{Duration, SystemTime};
+
 use rustls::{
     ProtocolVersion, SupportedProtocolVersion,
     version::{TLS12, TLS13},
 };
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::harness::{
@@ -276,4 +279,27 @@ async fn modern_is_tls_1_3_alone_and_intermediate_takes_1_2_with_forward_secrecy
     gateway.swap("\"intermediate\"", "\"modern\"").await;
     assert_eq!(speaks(&TLS12).await, None);
     assert_eq!(speaks(&TLS13).await, Some(ProtocolVersion::TLSv1_3));
+}
+
+/// The numbers are there from the start, and those that are about to end are told of.
+#[tokio::test]
+async fn a_certificate_that_is_about_to_expire_is_told_of() {
+    let server = authority();
+    let soon = SystemTime::now() + Duration::from_secs(5 * 86_400);
+    let leaf = server.leaf_until(&["soon.test"], soon);
+    let (gateway, _function) = listening(&format!("tls = [{}]", leaf.toml())).await;
+    let labels = [("listener", "in"), ("name", "soon.test")];
+    let left = gateway.metrics().await.sum("gatepost_certificate_expiry_seconds", &labels) - now();
+    assert!((4.0 * DAY..=5.0 * DAY).contains(&left), "{left}");
+    gateway.says(&["soon.test", "expires"]).await;
+    let status: Value = gateway.ask_admin("/api/v1/status").await.json();
+    let shown = &status["certificates"][0];
+    assert_eq!((&shown["listener"], &shown["name"]), (&"in".into(), &"soon.test".into()));
+    assert!(shown["problem"].as_str().unwrap().contains("expires"), "{status}");
+}
+
+const DAY: f64 = 86_400.0;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }

@@ -25,7 +25,7 @@ use crate::{
     decide::{
         Facts, PickedBy, Reason,
         client::{self, Clients},
-        cookie, fill, host, limit, path,
+        cookie, cors, fill, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -139,6 +139,18 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
     };
     let router = Router::new(config);
     told.others = others(config, router.explain(&facts));
+    let asked = cors::asked_method(facts.method, facts.headers).and_then(|method| {
+        match router.find(&Facts { method: &method, ..facts }) {
+            Found::Route(id) => Some(&config.routes[id.index()]).filter(|route| route.handling.cors.is_some()),
+            _ => None,
+        }
+    });
+    if let Some(route) = asked {
+        told.route = Some(route.name.to_string());
+        told.edits = edits::told(route, &headers);
+        told.answered = Some(Answered { status: 204, location: None });
+        return Ok(told);
+    }
     let route = match router.find(&facts) {
         Found::Route(id) => &config.routes[id.index()],
         Found::NoRoute => {
@@ -162,8 +174,16 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         told.refuse(reason, format!("{client_ip} is not let in by {}", barrier(route, reason)));
         return Ok(told);
     }
+    if let Some(bound) = config.body_bound(route).filter(|_| route.function().is_some()) {
+        told.body = Some(changes::size(bound));
+        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > bound) {
+            told.refuse(Reason::BodyTooLarge, format!("at most {} are taken here", changes::size(bound)));
+            return Ok(told);
+        }
+    }
     told.limits = limits(config, route, &facts, &told);
-    told.edits = edits::told(route);
+    told.edits = edits::told(route, &headers);
     let maintenance = route.handling.maintenance.as_ref().or(config.server.maintenance.as_ref());
     if let Some(maintenance) = maintenance.filter(|m| !m.allow.contains(client_ip)) {
         told.refuse(Reason::Maintenance, format!("{client_ip} is not in its `allow`"));

@@ -35,6 +35,8 @@ pub(super) struct Told {
     pub(super) others: Vec<Lost>,
     pub(super) refused: Option<Refused>,
     pub(super) limits: Vec<LimitTold>,
+    /// The largest body that it may have.
+    pub(super) body: Option<String>,
     /// What the route does to heads and answers, a line each.
     pub(super) edits: Vec<String>,
     /// The route answers itself.
@@ -67,6 +69,7 @@ impl Default for Told {
             others: Vec::new(),
             refused: None,
             limits: Vec::new(),
+            body: None,
             edits: Vec::new(),
             answered: None,
             function: None,

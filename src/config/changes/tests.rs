@@ -57,7 +57,14 @@ fn base() -> Config {
         proxy_protocol: None,
         h2c: false,
         max_connections: None,
-        timeouts: ListenerTimeouts { handshake: secs(10), header: secs(10), body: secs(30), idle: secs(75) },
+        max_connections_per_ip: None,
+        timeouts: ListenerTimeouts {
+            handshake: secs(10),
+            header: secs(10),
+            body: secs(30),
+            idle: secs(75),
+            min_body_rate: Some(n(500)),
+        },
         mode: 0o660,
     };
     let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
@@ -108,9 +115,12 @@ fn base() -> Config {
             state_dir: "/var/lib/gatepost".into(),
             trusted_proxies: Networks::default(),
             max_connections: None,
+            max_requests: None,
+            max_memory: None,
             dns: vec![],
             drain: secs(30),
             maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
         log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
@@ -159,6 +169,12 @@ fn every_leaf_shows_on_one_line() {
         ("server.max_connections by the file limit → 9", |c| {
             c.server.max_connections = Some(n(9));
         }),
+        ("server.max_requests as max_connections → 9", |c| {
+            c.server.max_requests = Some(n(9));
+        }),
+        ("server.max_memory the control group's → 512MiB", |c| {
+            c.server.max_memory = Some(512 << 20);
+        }),
         ("server.dns the system's → 10.0.0.2:53", |c| {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
@@ -180,7 +196,15 @@ fn every_leaf_shows_on_one_line() {
             c.listeners[1].address = tcp("0.0.0.0:8443");
         }),
         ("listener public: tls off → cert /c key /k", |c| {
-            c.listeners[1].tls = vec![CertificateFiles { cert: "/c".into(), key: "/k".into() }];
+            c.listeners[1].tls = vec![TlsCertificate::Files(CertificateFiles { cert: "/c".into(), key: "/k".into() })];
+        }),
+        ("listener public: tls off → acme a.test b.test from https://acme.test/dir email ops@a.test ca /ca", |c| {
+            c.listeners[1].tls = vec![TlsCertificate::Acme(Acme {
+                directory: "https://acme.test/dir".into(),
+                email: Some("ops@a.test".into()),
+                domains: vec!["a.test".into(), "b.test".into()],
+                ca: Some("/ca".into()),
+            })];
         }),
         ("listener public: tls_profile intermediate → modern", |c| c.listeners[1].tls_profile = TlsProfile::Modern),
         ("listener public: client_ca none → /ca (required)", |c| {
@@ -195,6 +219,15 @@ fn every_leaf_shows_on_one_line() {
         ("listener public: h2c false → true", |c| c.listeners[1].h2c = true),
         ("listener public: max_connections no own → 5", |c| {
             c.listeners[1].max_connections = Some(n(5));
+        }),
+        ("listener public: max_connections_per_ip any → 5", |c| {
+            c.listeners[1].max_connections_per_ip = Some(n(5));
+        }),
+        ("listener public: min_body_rate 500B/s → 1KiB/s", |c| {
+            c.listeners[1].timeouts.min_body_rate = Some(n(1024));
+        }),
+        ("listener public: min_body_rate 500B/s → off", |c| {
+            c.listeners[1].timeouts.min_body_rate = None;
         }),
         ("listener public: timeouts.handshake 10s → 1s", |c| {
             c.listeners[1].timeouts.handshake = secs(1);
@@ -371,6 +404,22 @@ fn every_leaf_shows_on_one_line() {
                 content: None,
                 allow: nets(&["10.0.0.0/8"]),
             });
+        }),
+        (
+            "route orders: cors none → from https://*.a.test by GET with x-a, exposing x-b, with credentials, for 10m",
+            |c| {
+                c.routes[0].handling.cors = Some(Cors {
+                    origins: Origins::These(vec![Origin::Below("https://".into(), ".a.test".into())]),
+                    methods: vec![Method::GET],
+                    headers: CorsHeaders::These(vec![HeaderName::from_static("x-a")]),
+                    expose: Some(http::HeaderValue::from_static("x-b")),
+                    credentials: true,
+                    max_age: secs(600),
+                });
+            },
+        ),
+        ("route orders: max_body the server's → 6MiB", |c| {
+            c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;

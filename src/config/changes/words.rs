@@ -8,8 +8,8 @@ mod handling;
 
 use super::{Applied, Named};
 use crate::config::{model::*, secret::SecretRef};
-pub use handling::handling;
-use handling::{handling_leaves, maintenance_words, serves_leaves};
+use handling::{body_bound, handling_leaves, maintenance_words, serves_leaves};
+pub use handling::{handling, size};
 
 /// A key of the file and its value in words. Two values have the same words only if they are equal.
 pub(super) struct Leaf {
@@ -72,16 +72,37 @@ impl fmt::Display for Words {
 }
 
 pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
-    let Server { workers, state_dir, trusted_proxies, max_connections, dns, drain, maintenance } = server;
+    let Server {
+        workers,
+        state_dir,
+        trusted_proxies,
+        max_connections,
+        max_requests,
+        max_memory,
+        dns,
+        drain,
+        maintenance,
+        max_body,
+    } = server;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
         Leaf::list("trusted_proxies", "none", trusted_proxies.as_slice()),
         Leaf::option("max_connections", "by the file limit", *max_connections),
+        Leaf::option("max_requests", "as max_connections", *max_requests),
+        Leaf::option("max_memory", "the control group's", max_memory.map(bytes)),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+        Leaf::one("max_body", body_bound(*max_body)),
     ]
+}
+
+/// In the largest unit that says it exactly.
+fn bytes(n: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| n >> shift << shift == n && n >> shift > 0);
+    unit.map_or_else(|| format!("{n}B"), |(shift, unit)| format!("{}{unit}", n >> shift))
 }
 
 pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
@@ -118,11 +139,11 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         proxy_protocol,
         h2c,
         max_connections,
-        timeouts: ListenerTimeouts { handshake, header, body, idle },
+        max_connections_per_ip,
+        timeouts: ListenerTimeouts { handshake, header, body, idle, min_body_rate },
         mode,
     } = listener;
-    let certificates =
-        tls.iter().map(|CertificateFiles { cert, key }| format!("cert {} key {}", cert.display(), key.display()));
+    let certificates = tls.iter().map(certificate);
     vec![
         Leaf::one("address", address),
         Leaf::list("tls", "off", certificates),
@@ -137,12 +158,32 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
         networks_or("proxy_protocol", "off", proxy_protocol.as_ref()),
         Leaf::one("h2c", h2c),
         Leaf::option("max_connections", "no own", *max_connections),
+        Leaf::option("max_connections_per_ip", "any", *max_connections_per_ip),
+        Leaf::option("min_body_rate", "off", min_body_rate.map(|rate| format!("{}/s", bytes(rate.get().into())))),
         Leaf::one("timeouts.handshake", duration(*handshake)),
         Leaf::one("timeouts.header", duration(*header)),
         Leaf::one("timeouts.body", duration(*body)),
         Leaf::one("timeouts.idle", duration(*idle)),
         Leaf::one("mode", format_args!("{mode:04o}")),
     ]
+}
+
+fn certificate(certificate: &TlsCertificate) -> String {
+    match certificate {
+        TlsCertificate::Files(CertificateFiles { cert, key }) => {
+            format!("cert {} key {}", cert.display(), key.display())
+        }
+        TlsCertificate::Acme(Acme { directory, email, domains, ca }) => {
+            let mut words = format!("acme {} from {directory}", domains.join(" "));
+            if let Some(email) = email {
+                words += &format!(" email {email}");
+            }
+            if let Some(ca) = ca {
+                words += &format!(" ca {}", ca.display());
+            }
+            words
+        }
+    }
 }
 
 fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {
@@ -290,18 +331,11 @@ pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
         Leaf::option("service", "none", service),
         Leaf::option("uin", "none", uin),
         Leaf::option("sign_body", "none", sign_body),
-        Leaf::one("sign_body_max", bytes(*sign_body_max)),
+        Leaf::one("sign_body_max", bytes(*sign_body_max as u64)),
         Leaf::option("header", "none", header),
         Leaf::option("secret", "none", own.map(secret)),
         Leaf::option("previous", "none", previous.map(secret)),
     ]
-}
-
-/// In the largest unit that leaves no rest: `6MiB`.
-fn bytes(bytes: usize) -> String {
-    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let fits = units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
-    fits.map_or_else(|| format!("{bytes}B"), |(unit, word)| format!("{}{word}", bytes / unit))
 }
 
 /// All but its limits, which are told with what becomes of their counts.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
-use crate::config::{Loaded, Mode, Report, load};
+use crate::config::{Loaded, Mode, Report, load, model::TlsCertificate};
 
 /// A folder with a config of one TLS listener, and `a.pem`, `a.key`, `b.pem`, `b.key`, `ca.pem` in it.
 fn folder(listener: &str, function: &str) -> tempfile::TempDir {
@@ -52,7 +52,7 @@ fn a_certificate_comes_with_its_key() {
     let loaded = loaded(&folder).map_err(|report| report.to_string());
     let loaded = loaded.expect("loaded");
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-    let files = &loaded.config.listeners[0].tls[0];
+    let TlsCertificate::Files(files) = &loaded.config.listeners[0].tls[0] else { panic!("files") };
     assert_eq!(loaded.material.key(files).expect("key").cert.len(), 1);
     let ca = loaded.config.functions[0].versions[0].ca.clone();
     let ca = loaded.material.authority(&ca.expect("ca")).expect("read");

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Config, FunctionId, Networks};
+use super::{Config, FunctionId, Networks, Route};
 
 /// What answers a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,51 @@ pub enum SecurityPreset {
     Strict,
 }
 
+/// `cors = { allow_origins = ["https://app.example.com"], … }` (WHATWG Fetch, §3.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Origins,
+    /// What a preflight is told; never empty.
+    pub methods: Vec<Method>,
+    pub headers: CorsHeaders,
+    /// For `Access-Control-Expose-Headers`.
+    pub expose: Option<HeaderValue>,
+    pub credentials: bool,
+    /// How long a browser may remember a preflight's answer.
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// `"*"`: never with credentials.
+    Any,
+    These(Vec<Origin>),
+}
+
+/// An origin as browsers write it: `https://app.example.com`, or `https://*.example.com` for any name below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Exact(String),
+    /// What stands before and after the labels: `https://` and `.example.com:8443`.
+    Below(String, String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsHeaders {
+    /// `"*"`: whatever is asked for, `Authorization` included.
+    Asked,
+    These(Vec<HeaderName>),
+}
+
+/// `max_body = "6MiB"`: so many bytes of a request's body; `None` (written `none`): no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyBound(pub Option<u64>);
+
+impl BodyBound {
+    /// What holds where nothing is said: 1 GiB.
+    pub const DEFAULT: Self = Self(Some(1 << 30));
+}
+
 /// What a route does beside sending requests on. All of it is off by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Handling {
@@ -121,9 +166,17 @@ pub struct Handling {
     pub response_headers: Option<HeaderEdits>,
     pub security_headers: Option<SecurityHeaders>,
     pub maintenance: Option<Maintenance>,
+    /// `None`: the server's.
+    pub max_body: Option<BodyBound>,
+    pub cors: Option<Cors>,
 }
 
 impl Config {
+    /// How much of a request's body this route takes; `None`: no bound.
+    pub fn body_bound(&self, route: &Route) -> Option<u64> {
+        route.handling.max_body.unwrap_or(self.server.max_body).0
+    }
+
     /// Calls `fill` with every body of an answer.
     pub(in crate::config) fn each_content(&mut self, mut fill: impl FnMut(&mut Content)) {
         let of_server = self.server.maintenance.iter_mut().filter_map(|m| m.content.as_mut());

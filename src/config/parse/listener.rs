@@ -1,11 +1,12 @@
 //! `[listener.NAME]`
 
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZeroU32};
 
 use super::{Scope, number, patience};
 use crate::config::{
     model::{
-        CertificateFiles, ClientAuth, ClientAuthNeed, ListenAddress, Listener, ListenerTimeouts, Name, TlsProfile,
+        ACME_DIRECTORY, Acme, CertificateFiles, ClientAuth, ClientAuthNeed, HostPattern, ListenAddress, Listener,
+        ListenerTimeouts, Name, TlsCertificate, TlsProfile,
     },
     raw,
     report::Problem,
@@ -22,7 +23,35 @@ impl Scope<'_> {
             );
         }
         self.addresses_apart();
-        self.each(&file.listeners, Self::listener)
+        let listeners = self.each(&file.listeners, Self::listener);
+        self.one_account_each();
+        listeners
+    }
+
+    /// A directory knows gatepost by one account.
+    fn one_account_each(&mut self) {
+        let file = self.file;
+        let mut first: HashMap<&str, &At<raw::Acme>> = HashMap::new();
+        let certificates = file.listeners.values().flat_map(|(_, l)| l.tls.iter().flat_map(|list| &list.value));
+        for at in certificates {
+            let raw::TlsCertificate::Acme(raw::AcmeCertificate { acme: Some(acme), .. }) = &at.value else { continue };
+            let directory = acme.value.directory.as_ref().map_or(ACME_DIRECTORY, |at| at.value.0.as_str());
+            let before = *first.entry(directory).or_insert(acme);
+            let told = |acme: &raw::Acme| {
+                let ca = acme.ca.as_ref().map(|at| at.value.0.clone());
+                (acme.email.as_ref().map(|at| at.value.0.clone()), ca)
+            };
+            if told(&before.value) != told(&acme.value) {
+                self.report.push(
+                    Problem::at(
+                        format!("two entries for the directory {directory} differ in `email` or `ca`"),
+                        acme.span,
+                    )
+                    .label("one account is used for both")
+                    .also(before.span, "the first of them"),
+                );
+            }
+        }
     }
 
     /// Two sockets cannot have one address. Port 0 is a new port each time.
@@ -92,11 +121,13 @@ impl Scope<'_> {
             proxy_protocol,
             h2c,
             max_connections: raw.max_connections.as_ref().and_then(|at| number(at.value.0)),
+            max_connections_per_ip: raw.max_connections_per_ip.as_ref().and_then(|at| number(at.value.0)),
             timeouts: ListenerTimeouts {
                 handshake: patience(timeouts.and_then(|t| t.handshake.as_ref()), 10),
                 header: patience(timeouts.and_then(|t| t.header.as_ref()), 10),
                 body: patience(timeouts.and_then(|t| t.body.as_ref()), 30),
                 idle: patience(timeouts.and_then(|t| t.idle.as_ref()), 75),
+                min_body_rate: raw.min_body_rate.as_ref().map_or(NonZeroU32::new(500), |at| at.value.0),
             },
             mode: raw.mode.as_ref().map_or(0o660, |at| at.value.0),
         })
@@ -132,7 +163,7 @@ impl Scope<'_> {
         }
     }
 
-    fn certificates(&mut self, list: &At<Vec<At<raw::Certificate>>>) -> Vec<CertificateFiles> {
+    fn certificates(&mut self, list: &At<Vec<At<raw::TlsCertificate>>>) -> Vec<TlsCertificate> {
         if list.value.is_empty() {
             self.report.push(
                 Problem::at("`tls` is empty", list.span)
@@ -140,18 +171,86 @@ impl Scope<'_> {
                     .help("for plain HTTP leave `tls` out"),
             );
         }
-        let mut files = Vec::new();
-        for at in &list.value {
-            let (Some(cert), Some(key)) = (&at.value.cert, &at.value.key) else {
-                continue;
-            };
-            let pair = CertificateFiles { cert: self.path(cert), key: self.path(key) };
-            self.pointers.certificates.push((
-                At { value: pair.cert.clone(), span: cert.span },
-                At { value: pair.key.clone(), span: key.span },
-            ));
-            files.push(pair);
-        }
-        files
+        list.value
+            .iter()
+            .filter_map(|at| match &at.value {
+                raw::TlsCertificate::Files(files) => self.files(files).map(TlsCertificate::Files),
+                raw::TlsCertificate::Acme(acme) => {
+                    acme.acme.as_ref().and_then(|at| self.acme(at)).map(TlsCertificate::Acme)
+                }
+            })
+            .collect()
     }
+
+    fn files(&mut self, raw: &raw::Certificate) -> Option<CertificateFiles> {
+        let (cert, key) = (raw.cert.as_ref()?, raw.key.as_ref()?);
+        let pair = CertificateFiles { cert: self.path(cert), key: self.path(key) };
+        self.pointers
+            .certificates
+            .push((At { value: pair.cert.clone(), span: cert.span }, At { value: pair.key.clone(), span: key.span }));
+        Some(pair)
+    }
+
+    fn acme(&mut self, at: &At<raw::Acme>) -> Option<Acme> {
+        let raw = &at.value;
+        let listed = raw.domains.as_ref()?;
+        let mut domains: Vec<String> = Vec::new();
+        for host in &listed.value {
+            let problem = match &host.value {
+                HostPattern::Wildcard(_) => Problem::at(
+                    "no authority gives a certificate for a wildcard by HTTP-01",
+                    host.span,
+                )
+                .label("expected a whole name")
+                .help(
+                    "such a certificate needs DNS-01: get it by another tool, and name its files as `cert` and `key`",
+                ),
+                HostPattern::Exact(name) if !is_domain(name) => {
+                    Problem::at(format!("`{name}` is no domain name"), host.span)
+                        .label("expected a name such as `api.example.com`")
+                }
+                HostPattern::Exact(name) if domains.contains(name) => {
+                    Problem::at("this name is there twice", host.span)
+                }
+                HostPattern::Exact(name) => {
+                    domains.push(name.clone());
+                    continue;
+                }
+            };
+            self.report.push(problem);
+        }
+        if listed.value.is_empty() || listed.value.len() > MOST_DOMAINS {
+            self.report.push(
+                Problem::at("a certificate is for at least one name, and at most a hundred", listed.span)
+                    .label(format!("{} names", listed.value.len())),
+            );
+        }
+        let plain = self.file.listeners.values().any(|(_, listener)| listener.tls.is_none());
+        if !plain {
+            self.report.push(
+                Problem::at("no listener serves plain HTTP", at.span)
+                    .label("the authority asks on port 80 whether the names are yours (HTTP-01)")
+                    .help("add a listener without `tls`, such as `address = \"0.0.0.0:80\"`")
+                    .warning(),
+            );
+        }
+        let ca = raw.ca.as_ref().map(|ca| {
+            let path = self.path(ca);
+            self.pointers.authorities.push(At { value: path.clone(), span: ca.span });
+            path
+        });
+        Some(Acme {
+            directory: raw.directory.as_ref().map_or_else(|| ACME_DIRECTORY.to_owned(), |at| at.value.0.clone()),
+            email: raw.email.as_ref().map(|at| at.value.0.clone()),
+            domains,
+            ca,
+        })
+    }
+}
+
+/// Let's Encrypt's bound, and others'.
+const MOST_DOMAINS: usize = 100;
+
+fn is_domain(name: &str) -> bool {
+    name.parse::<std::net::Ipv4Addr>().is_err() && !name.starts_with('[') && !name.contains('_')
 }

@@ -1,5 +1,6 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
+mod cors;
 mod credential;
 mod function;
 mod handling;
@@ -10,7 +11,9 @@ mod tables;
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
-    model::{AccessSink, Admin, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit},
+    model::{
+        AccessSink, Admin, BodyBound, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit,
+    },
     model::{LimitKey, Networks, SharedLimitId},
     raw::{self, Tables},
     read::Map,
@@ -143,9 +146,12 @@ impl<'s> Scope<'s> {
             },
             trusted_proxies: self.networks(raw.trusted_proxies.as_ref())?,
             max_connections: number(&raw.max_connections),
+            max_requests: number(&raw.max_requests),
+            max_memory: raw.max_memory.as_ref().map(|at| at.value.0),
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
+            max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }
 

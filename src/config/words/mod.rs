@@ -1,5 +1,6 @@
 //! The values that are written as strings, each from its text.
 
+mod cors;
 mod handling;
 mod http_words;
 mod net;
@@ -7,13 +8,14 @@ mod path;
 mod size;
 mod time;
 
+pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{
     Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
 };
-pub(super) use net::{NameServer, NetworkRef};
+pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
-pub(super) use size::Size;
+pub(super) use size::{ByteRate, Size};
 pub(super) use time::{Patience, PatienceOrNone};
 
 use std::path::PathBuf;

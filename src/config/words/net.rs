@@ -251,4 +251,54 @@ fn endpoint_host(host: &str) -> Result<EndpointHost, Complaint> {
     Ok(EndpointHost::Name(name.to_owned()))
 }
 
-words!(ListenAddress, NameServer, NetworkRef, HostPattern, Endpoint);
+/// The URL of an ACME directory.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct DirectoryUrl(pub(in crate::config) String);
+
+impl Word for DirectoryUrl {
+    const EXPECTED: &'static str = "an ACME directory's URL such as `https://acme-v02.api.letsencrypt.org/directory`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let bad = |why: &str| Complaint::new(format!("`{}` {why}", text.escape_debug()));
+        let url: http::Uri = text.parse().map_err(|_| bad("is no URL"))?;
+        // RFC 8555 §6.1.
+        if url.scheme_str() != Some("https") {
+            return Err(bad("is no https URL"));
+        }
+        match url.authority() {
+            Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(bad("names no host")),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^https://", "format": "uri" })
+    }
+}
+
+/// A mailbox that an authority may write to.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Email(pub(in crate::config) String);
+
+impl Word for Email {
+    const EXPECTED: &'static str = "an address such as `ops@example.com`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        // RFC 8555 §7.3: one address, and no header fields.
+        let good = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"?,<>@()[]:;\\\"".contains(&b))
+        };
+        match text.split_once('@') {
+            Some((user, host)) if good(user) && good(host) => Ok(Self(text.to_owned())),
+            _ => Err(Complaint::new(format!("`{}` is no mail address", text.escape_debug()))),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "format": "email" })
+    }
+}
+
+words!(ListenAddress, NameServer, NetworkRef, HostPattern, Endpoint, DirectoryUrl, Email);

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Fate, Found, Lead, Router};
 use crate::{
     config::model::{
-        AccessSink, Admin, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern, ListenAddress,
-        ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId, Server, Serves,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HeaderCondition, HostPattern,
+        ListenAddress, ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, QueryCondition, Route, RouteId,
+        Server, Serves,
     },
     decide::Facts,
 };
@@ -108,9 +109,12 @@ fn config(routes: Vec<Route>) -> Config {
             state_dir: PathBuf::new(),
             trusted_proxies: Networks::default(),
             max_connections: None,
+            max_requests: None,
+            max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
             maintenance: None,
+            max_body: BodyBound::DEFAULT,
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
         log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },

@@ -25,25 +25,38 @@ pub enum ConnectionResult {
     Accepted,
     /// The listener's cap or the total was reached.
     OverCap,
+    /// The caller's address has as many as the listener lets it have.
+    OverIpCap,
     /// TLS did not come about, in time or at all.
     HandshakeFailed,
     /// The PROXY header was missing, malformed, late or not this peer's to send.
     ProxyHeaderInvalid,
     /// The system refused: out of file descriptors, for instance.
     AcceptFailed,
+    /// Short of memory or file descriptors, it was turned away.
+    Shed,
 }
 
 impl ConnectionResult {
-    pub const ALL: [Self; 5] =
-        [Self::Accepted, Self::OverCap, Self::HandshakeFailed, Self::ProxyHeaderInvalid, Self::AcceptFailed];
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::OverCap,
+        Self::OverIpCap,
+        Self::HandshakeFailed,
+        Self::ProxyHeaderInvalid,
+        Self::AcceptFailed,
+        Self::Shed,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::OverCap => "over_cap",
+            Self::OverIpCap => "over_ip_cap",
             Self::HandshakeFailed => "handshake_failed",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
             Self::AcceptFailed => "accept_failed",
+            Self::Shed => "shed",
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) fn render(out: &mut Text, started: f64) {
     out.single("process_start_time_seconds", Kind::Gauge, "When the process started, in seconds since 1970.", started);
 }
 
-/// From `VmRSS:      5120 kB`.
-fn resident() -> Option<u64> {
+/// Memory of this process that is resident, in bytes: from `VmRSS:      5120 kB`.
+pub fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,7 +1,7 @@
 //! What a route does beside sending on, and `server.maintenance`.
 
 use super::{Proof, leaf::Leaf, named, one_function, table};
-use crate::harness::{Gateway, get};
+use crate::harness::{Gateway, get, request};
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
@@ -35,6 +35,14 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("route.*.maintenance.file", maintenance_file),
         ("route.*.maintenance.content_type", maintenance_type),
         ("route.*.maintenance.allow", maintenance_allow),
+        ("route.*.cors.allow_origins", cors_origins),
+        ("route.*.cors.allow_methods", cors_methods),
+        ("route.*.cors.allow_headers", cors_headers),
+        ("route.*.cors.expose_headers", cors_expose),
+        ("route.*.cors.allow_credentials", cors_credentials),
+        ("route.*.cors.max_age", cors_max_age),
+        ("route.*.max_body", max_body),
+        ("server.max_body", max_body),
         ("server.maintenance", maintenance),
         ("server.maintenance.status", maintenance_status),
         ("server.maintenance.retry_after", maintenance_retry_after),
@@ -251,4 +259,59 @@ async fn maintenance_allow(leaf: Leaf) {
     let both = closed(&leaf, "maintenance = { LEAF }", "allow = [\"127.0.0.1\"]", "allow = [\"127.0.0.2\"]").await;
     assert_eq!(both[0].get("/").await.text(), "open");
     both[1].get("/").await.is_problem(503, "maintenance");
+}
+
+async fn max_body(leaf: Leaf) {
+    let f = named("f").await;
+    let [server, route] = if leaf.name.starts_with("server") { ["LEAF", ""] } else { ["", "LEAF"] };
+    let config = format!("[server]\n{server}\n{}", one_function(&f.url(), route));
+    let both = leaf.pair(&config, "max_body = \"4B\"", "max_body = \"none\"").start().await;
+    both[0].post("/", "hello").await.is_problem(413, "body_too_large");
+    assert_eq!(both[1].post("/", "hello").await.status, 200);
+}
+
+/// What a page of `a.test` gets: of its preflight, or of its request.
+async fn cors(leaf: &Leaf, preflight: bool, cors: &str, lines: [&str; 2], name: &str, values: [Option<&str>; 2]) {
+    let both = itself(leaf, &format!("respond = {{ body = \"x\" }}\ncors = {{ {cors} }}"), lines[0], lines[1]).await;
+    for (gateway, value) in both.iter().zip(values) {
+        let asked = if preflight {
+            request("OPTIONS", "/x/y").header("access-control-request-method", "PUT")
+        } else {
+            get("/x/y")
+        };
+        let answer = gateway.send(asked.header("origin", "https://a.test")).await;
+        assert_eq!(answer.header(name), value, "{answer:?}");
+    }
+}
+
+const SITE: &str = "allow_origins = [\"https://a.test\"], LEAF";
+
+async fn cors_origins(leaf: Leaf) {
+    let lines = ["allow_origins = [\"https://a.test\"]", "allow_origins = [\"https://b.test\"]"];
+    cors(&leaf, false, "LEAF", lines, "access-control-allow-origin", [Some("https://a.test"), None]).await;
+}
+
+async fn cors_methods(leaf: Leaf) {
+    let lines = ["allow_methods = [\"PUT\"]", "allow_methods = [\"PUT\", \"GET\"]"];
+    cors(&leaf, true, SITE, lines, "access-control-allow-methods", [Some("PUT"), Some("PUT, GET")]).await;
+}
+
+async fn cors_headers(leaf: Leaf) {
+    let lines = ["allow_headers = [\"x-a\"]", "allow_headers = [\"x-b\"]"];
+    cors(&leaf, true, SITE, lines, "access-control-allow-headers", [Some("x-a"), Some("x-b")]).await;
+}
+
+async fn cors_expose(leaf: Leaf) {
+    let lines = ["expose_headers = [\"x-a\", \"x-b\"]", "expose_headers = [\"*\"]"];
+    cors(&leaf, false, SITE, lines, "access-control-expose-headers", [Some("x-a, x-b"), Some("*")]).await;
+}
+
+async fn cors_credentials(leaf: Leaf) {
+    let lines = ["allow_credentials = true", "allow_credentials = false"];
+    cors(&leaf, false, SITE, lines, "access-control-allow-credentials", [Some("true"), None]).await;
+}
+
+async fn cors_max_age(leaf: Leaf) {
+    let lines = ["max_age = \"1h\"", "max_age = \"0s\""];
+    cors(&leaf, true, SITE, lines, "access-control-max-age", [Some("3600"), Some("0")]).await;
 }

@@ -6,7 +6,9 @@ use tokio::net::TcpStream;
 
 use super::{Proof, leaf::Leaf, named, one_function, table};
 use crate::harness::{
-    Connection, Gateway, Origin, PATIENCE, authority, get,
+    Connection, Gateway, Origin, PATIENCE,
+    acme::{Acme, acme},
+    authority, eventually, get,
     h2::H2,
     tls::{Agreed, Authority, TlsCaller, authority_called},
 };
@@ -16,6 +18,10 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("listener.*.address", address),
         ("listener.*.tls.cert", cert),
         ("listener.*.tls.key", key),
+        ("listener.*.tls.acme.directory", acme_directory),
+        ("listener.*.tls.acme.email", acme_email),
+        ("listener.*.tls.acme.domains", acme_domains),
+        ("listener.*.tls.acme.ca", acme_ca),
         ("listener.*.tls_profile = intermediate", tls_profile),
         ("listener.*.tls_profile = modern", tls_profile),
         ("listener.*.client_ca", client_ca),
@@ -24,6 +30,8 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("listener.*.proxy_protocol.from", proxy_protocol),
         ("listener.*.h2c", h2c),
         ("listener.*.max_connections", max_connections),
+        ("listener.*.max_connections_per_ip", max_connections_per_ip),
+        ("listener.*.min_body_rate", min_body_rate),
         ("listener.*.timeouts.handshake", handshake),
         ("listener.*.timeouts.header", header),
         ("listener.*.timeouts.body", body),
@@ -87,6 +95,70 @@ async fn gets_in(gateway: &Gateway, caller: &TlsCaller) -> bool {
     let Ok((stream, _)) = caller.handshake(tcp, "one.test").await else { return false };
     // In TLS 1.3 a caller hears that it is refused only when it reads.
     Connection::over(stream).try_send(get("/").host("one.test")).await.is_ok()
+}
+
+/// A listener `in` with a certificate by ACME that has these keys, and one that answers the authority.
+fn by_acme(url: &str, keys: &str) -> String {
+    let tls = format!("{ANYWHERE}\ntls = [{{ acme = {{ {keys} }} }}]");
+    format!("{}[listener.plain]\n{ANYWHERE}\n", listening(url, &tls))
+}
+
+/// Waits until it serves a certificate of that authority for that name.
+async fn gets(gateway: &Gateway, acme: &Acme, name: &str) {
+    eventually(&format!("a certificate for {name}"), async || {
+        acme.state().names.insert(name.to_owned(), gateway.address("plain"));
+        let tcp = TcpStream::connect(gateway.address("in")).await.ok()?;
+        acme.authority.caller(&[]).handshake(tcp, name).await.ok()
+    })
+    .await;
+}
+
+async fn acme_directory(leaf: Leaf) {
+    let function = named("v1").await;
+    let (here, there) = (acme().await, acme().await);
+    let config =
+        by_acme(&function.url(), &format!("LEAF, ca = \"{}\", domains = [\"a.test\"]", here.authority.ca().display()));
+    let words = [&here, &there].map(|acme| format!("directory = \"{}\"", acme.directory()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    gets(&one, &here, "a.test").await;
+    // Its certificate is by another authority than `ca`.
+    other.says(&["no new certificate", &there.directory()]).await;
+}
+
+async fn acme_email(leaf: Leaf) {
+    let function = named("v1").await;
+    let acme = acme().await;
+    let config = by_acme(&function.url(), &format!("{}, LEAF, domains = [\"a.test\"]", acme.keys()));
+    let words = ["email = \"one@a.test\"", "email = \"other@a.test\""];
+    let [_one, _other] = leaf.pair(&config, words[0], words[1]).start().await;
+    for email in ["one@a.test", "other@a.test"] {
+        eventually(&format!("an account of {email}"), async || {
+            acme.state().contacts.iter().any(|c| c[0] == format!("mailto:{email}")).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn acme_domains(leaf: Leaf) {
+    let function = named("v1").await;
+    let acme = acme().await;
+    let config = by_acme(&function.url(), &format!("{}, LEAF", acme.keys()));
+    let words = ["domains = [\"a.test\"]", "domains = [\"b.test\"]"];
+    let [one, other] = leaf.pair(&config, words[0], words[1]).start().await;
+    gets(&one, &acme, "a.test").await;
+    gets(&other, &acme, "b.test").await;
+}
+
+async fn acme_ca(leaf: Leaf) {
+    let function = named("v1").await;
+    let (acme, wrong) = (acme().await, authority());
+    let config =
+        by_acme(&function.url(), &format!("directory = \"{}\", LEAF, domains = [\"a.test\"]", acme.directory()));
+    let words = [&wrong, &acme.authority].map(|authority| format!("ca = \"{}\"", authority.ca().display()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    gets(&other, &acme, "a.test").await;
+    one.says(&["no new certificate", "a.test"]).await;
+    assert_eq!(acme.state().orders.len(), 1);
 }
 
 async fn tls_profile(leaf: Leaf) {
@@ -156,6 +228,44 @@ async fn max_connections(leaf: Leaf) {
         assert_eq!(first.send("/").await.status, 200);
         assert_eq!(gateway.get("/").await.status, status);
     }
+}
+
+async fn max_connections_per_ip(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = listening(&function.url(), &format!("{ANYWHERE}\nLEAF"));
+    let [one, other] = leaf.pair(&config, "max_connections_per_ip = 1", "max_connections_per_ip = 2").start().await;
+    for (gateway, status) in [(one, 503), (other, 200)] {
+        let mut first = gateway.connect().await;
+        assert_eq!(first.send("/").await.status, 200);
+        assert_eq!(gateway.get("/").await.status, status);
+        assert_eq!(gateway.connect_from("127.0.0.2").await.send("/").await.status, 200);
+    }
+}
+
+async fn min_body_rate(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = listening(&function.url(), &format!("{ANYWHERE}\ntimeouts = {{ body = \"1s\" }}\nLEAF"));
+    let [paced, patient] = leaf.pair(&config, "min_body_rate = \"1KiB/s\"", "min_body_rate = \"off\"").start().await;
+    let mut callers = [paced.connect().await, patient.connect().await];
+    for caller in &mut callers {
+        caller.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
+    }
+    // Neither makes a pause as long as `timeouts.body`.
+    let [hasty, patient] = &mut callers;
+    let trickle = async {
+        loop {
+            hasty.write("x").await;
+            patient.write("x").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let told = paced.log(1);
+    let lines = tokio::select! {
+        () = trickle => unreachable!(),
+        lines = told => lines,
+    };
+    assert_eq!(lines[0]["reason"], "request_timeout", "{lines:?}");
+    assert!(!callers[1].closes_within(Duration::from_millis(10)).await);
 }
 
 /// Both gateposts get the same bytes: the one gives up, and then the other still waits. What the one said.

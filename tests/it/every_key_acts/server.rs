@@ -16,6 +16,8 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("server.state_dir", state_dir),
         ("server.trusted_proxies", trusted_proxies),
         ("server.max_connections", max_connections),
+        ("server.max_requests", max_requests),
+        ("server.max_memory", max_memory),
         ("server.dns", dns),
         ("server.drain", drain),
         ("admin.address", admin_address),
@@ -108,6 +110,42 @@ async fn max_connections(leaf: Leaf) {
         assert_eq!(first.send("/").await.status, 200);
         assert_eq!(gateway.get("/").await.status, status);
     }
+}
+
+async fn max_requests(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = format!("[server]\nLEAF\n{}", one_function(&function.url(), ""));
+    let [one, other] = leaf.pair(&config, "max_requests = 1", "max_requests = 2").start().await;
+    for (gateway, status) in [(&one, 503), (&other, 200)] {
+        let door = gate();
+        let waits = door.clone();
+        function.now_answers(move |seen| match seen.target.as_str() {
+            "/waits" => Reply::text("late").after(&waits),
+            _ => Reply::text("ok"),
+        });
+        let mut first = gateway.connect().await;
+        let before = function.requests();
+        first.write("GET /waits HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        eventually("it is under way", async || when(function.requests() > before)).await;
+        let answer = gateway.get("/").await;
+        assert_eq!(answer.status, status);
+        if status == 503 {
+            answer.is_problem(503, "overloaded");
+        }
+        door.open();
+        assert_eq!(first.answer().await.text(), "late");
+        eventually("the place is free again", async || when(gateway.get("/").await.status == 200)).await;
+    }
+}
+
+async fn max_memory(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = format!("[server]\nLEAF\n{}", one_function(&function.url(), ""));
+    let [rich, short] = leaf.pair(&config, "max_memory = \"1TiB\"", "max_memory = \"1MiB\"").start().await;
+    assert_eq!(rich.get("/").await.status, 200);
+    let asked = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    eventually("it is turned away", async || when(short.raw(asked).await.starts_with("HTTP/1.1 503 "))).await;
+    short.counts("gatepost_shedding", &[], 1.0).await;
 }
 
 async fn dns(leaf: Leaf) {

@@ -78,21 +78,25 @@ impl Build {
         let config = self.dir.path().join("gatepost.toml");
         let text = fill_in(&self.text, self.dir.path(), self.workers);
         fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
-            .arg("run")
-            .arg("--config")
-            .arg(&config)
-            .envs(self.env)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = gather(child.stderr.take().unwrap());
-        let stdout = gather(child.stdout.take().unwrap());
-        Gateway { child, config, dir: self.dir, stderr, stdout }
+        launch(self.dir, config, self.env)
     }
+}
+
+fn launch(dir: TempDir, config: PathBuf, env: Vec<(String, String)>) -> Gateway {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .envs(env)
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = gather(child.stderr.take().unwrap());
+    let stdout = gather(child.stdout.take().unwrap());
+    Gateway { child, config, dir, stderr, stdout }
 }
 
 /// Adds what the text leaves out, and puts the directory in.
@@ -221,6 +225,15 @@ impl Gateway {
             lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
         })
         .await
+    }
+
+    /// The same config in the same directory, started once more; this one must have ended.
+    pub(crate) async fn again(mut self) -> Self {
+        assert!(self.child.try_wait().unwrap().is_some(), "it is still running");
+        let dir = std::mem::replace(&mut self.dir, TempDir::with_prefix("gatepost-").unwrap());
+        let again = launch(dir, self.config.clone(), Vec::new());
+        again.ready().await;
+        again
     }
 
     // Callers.

@@ -124,9 +124,15 @@ impl H2 {
     }
 
     async fn over(io: impl Duplex + 'static, scheme: &'static str) -> Self {
-        let (send, connection) = client::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await.unwrap();
+        Self::try_over(io, scheme).await.unwrap()
+    }
+
+    /// Over anything, which may fail.
+    pub(crate) async fn try_over(io: impl Duplex + 'static, scheme: &'static str) -> io::Result<Self> {
+        let shaking = client::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io));
+        let (send, connection) = shaking.await.map_err(io::Error::other)?;
         tokio::spawn(connection);
-        Self { send, scheme }
+        Ok(Self { send, scheme })
     }
 
     pub(crate) async fn send(&self, request: impl Into<Request>) -> Answer {

@@ -1,8 +1,11 @@
 //! What the stories are told with: a gatepost process, scripted functions behind it, callers in front.
 
+pub(crate) mod acme;
 pub(crate) mod client;
 pub(crate) mod demo;
 pub(crate) mod dns;
+pub(crate) mod faulty;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod load;

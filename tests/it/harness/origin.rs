@@ -22,11 +22,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     client::beginning,
-    eventually, h2,
+    eventually,
+    faulty::{Faulty, Plan},
+    h2,
     reply::{Body, Cut, MADE_PERIOD, Reply, made},
     tls::Leaf,
     websocket, when,
-    wire::{Fields, Head, Wire},
+    wire::{Duplex, Fields, Head, Wire},
 };
 
 /// Of a request's body so much is kept.
@@ -95,7 +97,11 @@ pub(crate) struct Build {
     h2: bool,
     early: bool,
     at: SocketAddr,
+    faults: Option<Faults>,
 }
+
+/// What goes wrong on the nth connection.
+type Faults = Arc<dyn Fn(usize) -> Plan + Send + Sync>;
 
 /// A function that answers `ok` with 200 until told otherwise.
 pub(crate) fn origin() -> Build {
@@ -105,6 +111,7 @@ pub(crate) fn origin() -> Build {
         h2: false,
         early: false,
         at: SocketAddr::from(([127, 0, 0, 1], 0)),
+        faults: None,
     }
 }
 
@@ -155,6 +162,12 @@ impl Build {
         self
     }
 
+    /// Breaks its connections, each as `faults` says of its number.
+    pub(crate) fn faults(mut self, faults: impl Fn(usize) -> Plan + Send + Sync + 'static) -> Self {
+        self.faults = Some(Arc::new(faults));
+        self
+    }
+
     pub(crate) async fn start(self) -> Origin {
         let listener = TcpListener::bind(self.at).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -168,7 +181,8 @@ impl Build {
             idle: watch::Sender::new(0),
         });
         let all = watch::Sender::new(false);
-        let accepting = tokio::spawn(accept(listener, shared.clone(), self.tls.clone(), self.h2, all.subscribe()));
+        let how = How { tls: self.tls.clone(), h2: self.h2, faults: self.faults };
+        let accepting = tokio::spawn(accept(listener, shared.clone(), how, all.subscribe()));
         Origin { address, scheme: if self.tls.is_some() { "https" } else { "http" }, shared, accepting, all }
     }
 }
@@ -288,23 +302,25 @@ pub(crate) fn dead_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-async fn accept(
-    listener: TcpListener,
-    shared: Arc<Shared>,
+/// How a function's connections are served.
+#[derive(Clone)]
+struct How {
     tls: Option<TlsAcceptor>,
     h2: bool,
-    all: watch::Receiver<bool>,
-) {
+    faults: Option<Faults>,
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, how: How, all: watch::Receiver<bool>) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else {
             continue;
         };
-        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let nth = shared.connections.fetch_add(1, Ordering::SeqCst);
         shared.open.fetch_add(1, Ordering::SeqCst);
-        let (shared, tls, mut all) = (shared.clone(), tls.clone(), all.clone());
+        let (shared, how, mut all) = (shared.clone(), how.clone(), all.clone());
         tokio::spawn(async move {
             tokio::select! {
-                _ = serve(tcp, &shared, tls, h2) => {}
+                _ = serve(tcp, &shared, how, nth) => {}
                 // Ends as well when the origin is dropped.
                 _ = all.wait_for(|all| *all) => {}
             }
@@ -313,12 +329,16 @@ async fn accept(
     }
 }
 
-async fn serve(tcp: TcpStream, shared: &Arc<Shared>, tls: Option<TlsAcceptor>, h2: bool) -> io::Result<()> {
+async fn serve(tcp: TcpStream, shared: &Arc<Shared>, how: How, nth: usize) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     // For `Cut::Reset`, wherever the stream is wrapped by then.
     let raw = SockRef::from(&tcp).try_clone()?;
-    match tls {
-        None if h2 => h2::serve(tcp, shared.clone(), None).await,
+    let tcp: Box<dyn Duplex> = match &how.faults {
+        Some(faults) => Box::new(Faulty::new(tcp, faults(nth))),
+        None => Box::new(tcp),
+    };
+    match how.tls {
+        None if how.h2 => h2::serve(tcp, shared.clone(), None).await,
         None => serve_http1(Wire::new(tcp), shared, None, &raw).await,
         Some(tls) => {
             let stream = tls.accept(tcp).await?;

@@ -1,9 +1,15 @@
 //! Certificates made on the spot, and TLS on both sides.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
     ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
@@ -113,6 +119,26 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let chain = format!("{}{}", cert.pem(), self.pem);
         (chain, key.serialize_pem(), cert.der().clone(), key.serialize_der())
+    }
+
+    /// Signs what a certificate request asks for, valid so long from a moment so long ago.
+    pub(crate) fn sign(&self, mut request: CertificateSigningRequestParams, ago: Duration, life: Duration) -> String {
+        request.params.not_before = (SystemTime::now() - ago).into();
+        request.params.not_after = (SystemTime::now() - ago + life).into();
+        request.params.use_authority_key_identifier_extension = true;
+        let cert = request.signed_by(&self.issuer).unwrap();
+        format!("{}{}", cert.pem(), self.pem)
+    }
+
+    /// The same as [`leaf`](Self::leaf), valid until then.
+    pub(crate) fn leaf_until(&self, names: &[&str], until: SystemTime) -> Leaf {
+        let leaf = self.leaf(names);
+        let mut params = CertificateParams::new(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
+        params.not_after = until.into();
+        let key = KeyPair::from_pem(&std::fs::read_to_string(&leaf.key).unwrap()).unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(&leaf.cert, cert.pem()).unwrap();
+        Leaf { der: cert.der().clone(), ..leaf }
     }
 
     /// A caller that trusts this authority alone, and offers `alpn`.

@@ -20,7 +20,7 @@ pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
 
 /// All but what answers.
 pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
-    let Handling { path, request_headers, response_headers, security_headers, maintenance } = handling;
+    let Handling { path, request_headers, response_headers, security_headers, maintenance, max_body, cors } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
         Some(PathEdit::Prefix { strip, add }) => (strip.as_ref(), add.as_ref(), None),
@@ -34,6 +34,8 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::list("response_headers", "as they come", edits(response_headers.as_ref())),
         Leaf::option("security_headers", "none", security_headers.as_ref().map(security_words)),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
+        Leaf::option("max_body", "the server's", max_body.map(body_bound)),
+        Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
     ]
 }
 
@@ -43,6 +45,21 @@ pub fn handling(handling: &Handling) -> Vec<String> {
     let all = handling_leaves(handling);
     let is_on = |(leaf, off): &(&Leaf, &Leaf)| leaf.value != off.value;
     all.iter().zip(&off).filter(is_on).map(|(leaf, _)| format!("{} {}", leaf.key, leaf.value)).collect()
+}
+
+pub(super) fn body_bound(BodyBound(bytes): BodyBound) -> String {
+    bytes.map_or_else(|| "none".to_owned(), size)
+}
+
+/// In the largest unit that it is whole in.
+pub fn size(bytes: u64) -> String {
+    match bytes.trailing_zeros() {
+        _ if bytes == 0 => "0B".to_owned(),
+        30.. => format!("{}GiB", bytes >> 30),
+        20.. => format!("{}MiB", bytes >> 20),
+        10.. => format!("{}KiB", bytes >> 10),
+        _ => format!("{bytes}B"),
+    }
 }
 
 fn redirect_words(redirect: &Redirect) -> String {
@@ -83,6 +100,30 @@ pub(super) fn maintenance_words(maintenance: &Maintenance) -> String {
         words += &format!(", but for {}", nets_words(allow));
     }
     words
+}
+
+fn cors_words(cors: &Cors) -> String {
+    let Cors { origins, methods, headers, expose, credentials, max_age } = cors;
+    let origins = match origins {
+        Origins::Any => "*".to_owned(),
+        Origins::These(origins) => origins.iter().map(origin).collect::<Vec<_>>().join(" "),
+    };
+    let methods = methods.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let headers = match headers {
+        CorsHeaders::Asked => "any header".to_owned(),
+        CorsHeaders::These(names) if names.is_empty() => "no headers".to_owned(),
+        CorsHeaders::These(names) => names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" "),
+    };
+    let expose = expose.as_ref().map_or_else(String::new, |e| format!(", exposing {}", e.to_str().unwrap_or_default()));
+    let credentials = if *credentials { ", with credentials" } else { "" };
+    format!("from {origins} by {methods} with {headers}{expose}{credentials}, for {}", duration(*max_age))
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Exact(origin) => origin.clone(),
+        Origin::Below(scheme, suffix) => format!("{scheme}*{suffix}"),
+    }
 }
 
 fn security_words(SecurityHeaders { preset, replace }: &SecurityHeaders) -> String {

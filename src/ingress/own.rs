@@ -1,0 +1,149 @@
+//! How an answer of gatepost's own goes out: a refusal, a redirect, a route's own words; and what a route does to the
+//! headers of every answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::{
+    answer,
+    ctx::Ctx,
+    proxy::Ingress,
+    reply::{self, Answer, X_REQUEST_ID},
+};
+use crate::{
+    config::model::Serves,
+    decide::{
+        Reason, cors,
+        snapshot::{Goes, Refusal},
+    },
+};
+
+/// Where a request goes.
+pub(super) enum Way {
+    Function,
+    /// To what its route says in a function's place.
+    Route(Goes),
+    /// It asks gatepost itself what it can do.
+    Options,
+    /// To the answer to an ACME challenge.
+    Challenge(Arc<str>),
+}
+
+impl Ingress {
+    /// RFC 8555 §8.3: the key authorization, and nothing else.
+    pub(super) async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: &str) -> Result<()> {
+        let mut head = ResponseHeader::build(200, Some(4))?;
+        head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
+        head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        let is_end = session.req_header().method == Method::HEAD;
+        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
+        if is_end {
+            return session.as_downstream_mut().finish_body().await;
+        }
+        session.as_downstream_mut().write_response_body(Bytes::copy_from_slice(answer.as_bytes()), true).await
+    }
+
+    /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
+    pub(super) async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
+        let header = reply::options(&ctx.request_id)?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
+        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
+        session.as_downstream_mut().finish_body().await
+    }
+
+    /// Answers with a refusal.
+    pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
+        let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
+            (Some(live), Some(route), Some(refused)) => {
+                Some(live.snapshot.limits[route.index()][refused.index].clone())
+            }
+            _ => None,
+        };
+        let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if refusal.reason == Reason::Maintenance
+            && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
+            && let Some(maintenance) = live.snapshot.maintenance(route)
+        {
+            answer::maintenance(&mut answer, maintenance, session.req_header())?;
+        }
+        if refusal.reason == Reason::BadRequest {
+            // Who sent one request that could be read in two ways is not asked for another.
+            session.set_keepalive(None);
+        }
+        ctx.refusal = Some((refusal.reason, refusal.detail));
+        Self::send(session, ctx, answer).await
+    }
+
+    /// Answers in a function's place: the route redirects, or has an answer of its own.
+    pub(super) async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
+        let live = ctx.live()?.clone();
+        let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
+        let method = &session.req_header().method;
+        let answer = match (goes, &route.serves) {
+            (Goes::Redirect(to), Serves::Redirect(redirect)) => {
+                answer::redirect(&to, redirect.status, &ctx.request_id)?
+            }
+            (Goes::Respond, Serves::Respond(respond)) => answer::respond(respond, method, &ctx.request_id)?,
+            (Goes::Preflight, _) if let Some(cors) = &route.handling.cors => {
+                ctx.is_preflight = true;
+                let is_known = cors::allows(cors, ctx.origin.as_ref());
+                answer::preflight(cors, is_known, session.req_header(), &ctx.request_id)?
+            }
+            _ => return Error::e_explain(ErrorType::InternalError, "the route has no such answer"),
+        };
+        Self::send(session, ctx, answer).await
+    }
+
+    /// What the caller's route does to the headers of every answer. Nothing where no route was found.
+    pub(super) fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
+        let config = &live.snapshot.config;
+        let handling = &config.routes[route.index()].handling;
+        if handling.response_headers.is_none() && handling.security_headers.is_none() && handling.cors.is_none() {
+            return Ok(());
+        }
+        let is_secure = conn.info.tls
+            || (config.server.trusted_proxies.contains(conn.info.ip())
+                && session.req_header().headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"));
+        let caller = answer::Caller { is_secure, origin: ctx.origin.as_ref(), is_preflight: ctx.is_preflight };
+        answer::dress(head, handling, &caller)
+    }
+
+    /// Sends an answer of gatepost's own; the connection may be kept if the request was read to its end.
+    pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
+        Self::dress(session, ctx, &mut answer.header)?;
+        // A small body that is on its way is read, so that the connection can be kept.
+        // Not one that has come to its end already: it is what the refusal is about.
+        let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());
+        if !is_over
+            && !session.is_body_done()
+            && Self::body_is_small(session)
+            && session.drain_request_body().await.is_err()
+        {
+            session.set_keepalive(None);
+        }
+        let is_end = answer.body.is_empty();
+        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
+        if is_end {
+            session.as_downstream_mut().finish_body().await
+        } else {
+            session.as_downstream_mut().write_response_body(answer.body, true).await
+        }
+    }
+
+    pub(super) fn body_is_small(session: &Session) -> bool {
+        let headers = &session.req_header().headers;
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+        // Who waits for 100 Continue sends nothing before it.
+        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
+    }
+}
