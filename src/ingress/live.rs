@@ -17,6 +17,9 @@ use crate::{
     upstream::Target,
 };
 
+/// What each version's calls are signed with, by function and then version; `None`: with nothing.
+pub type Signers = Vec<Box<[Option<Arc<Signer>>]>>;
+
 /// One generation, ready to serve.
 #[derive(Debug)]
 pub struct Live {
@@ -25,8 +28,7 @@ pub struct Live {
     pub targets: Vec<Box<[Arc<Target>]>>,
     /// What each version is sent as Host.
     pub hosts: Vec<Box<[HeaderValue]>>,
-    /// What each version's calls are signed with; `None`: with nothing.
-    pub signers: Vec<Box<[Option<Arc<Signer>>]>>,
+    pub signers: Signers,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,

@@ -43,7 +43,6 @@ use crate::{
     decide::{Snapshot, compile},
     ingress::live::{self, Live},
     observe::{AccessLog, Metrics, Sink},
-    platform::sign::Signer,
     upstream::{Resolver, Target},
 };
 
@@ -92,7 +91,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
-    signers: Vec<Box<[Option<Arc<Signer>>]>>,
+    signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
     plan: Plan,

@@ -25,7 +25,7 @@ struct Raw<'v> {
 
 impl<'v> Raw<'v> {
     fn read(text: &'v str) -> Self {
-        let (head, body) = text.split_once("\n\n").unwrap_or((text.trim_end_matches('\n'), ""));
+        let (head, body) = text.split_once("\n\n").unwrap_or_else(|| (text.trim_end_matches('\n'), ""));
         let mut lines = head.lines();
         // A path may hold a blank.
         let (method, rest) = lines.next().unwrap().split_once(' ').unwrap();
