@@ -7,7 +7,7 @@ use std::{hint::black_box, net::SocketAddr, path::PathBuf, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HostPattern, ListenAddress,
+        AccessSink, Admin, BodyBound, Config, EncodedSlash, FunctionId, Handling, HostPattern, Limit, ListenAddress,
         ListenerId, Log, LogFormat, Networks, PathPattern, PathSegment, Route, Server, Serves,
     },
     decide::{Facts, host, path, route::Router},
@@ -70,6 +70,7 @@ fn config(count: usize) -> Config {
             max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
         },

@@ -16,6 +16,9 @@ pub struct Status {
     /// A row a version, by function and in the order of the file.
     #[serde(default)]
     pub functions: Vec<VersionStatus>,
+    /// The keys of token issuers that are fetched, by URL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jwks: Vec<JwksStatus>,
     /// A row a certificate, by listener and in the order of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
@@ -34,6 +37,20 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+}
+
+/// A token issuer's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwksStatus {
+    pub url: String,
+    /// In use.
+    pub keys: u64,
+    /// When they were fetched last: RFC 3339, UTC; `None`: not since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<String>,
+    /// Why the last fetch failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A listener's certificate.

@@ -1,25 +1,28 @@
 //! What a config points to: certificates, keys, authorities, secrets. Read once per load, and checked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use http::HeaderName;
 use jiff::Timestamp;
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
 use super::{
+    digest::{self, Digest32},
+    jwks::KeySet,
     load::Mode,
-    model::{CertificateFiles, LARGEST_CONTENT},
+    model::{CertificateFiles, LARGEST_CONTENT, Name},
     parse::Pointers,
     report::{Problem, Report},
     secret::{Secret, SecretRef},
-    source::{At, hex},
+    source::{At, Span, hex},
 };
 
 /// The files that a config points to, read and checked.
@@ -27,6 +30,8 @@ use super::{
 pub struct Material {
     keys: BTreeMap<(PathBuf, PathBuf), Arc<CertifiedKey>>,
     authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
+    digests: HashMap<SecretRef, Vec<Digest32>>,
+    key_sets: BTreeMap<PathBuf, Arc<KeySet>>,
     contents: BTreeMap<PathBuf, Bytes>,
     paths: BTreeSet<PathBuf>,
     /// By their references, as written.
@@ -46,8 +51,18 @@ impl Material {
     }
 
     /// A secret as it was when the config was loaded.
-    pub fn secret(&self, at: &SecretRef) -> Option<&Secret> {
+    pub fn value(&self, at: &SecretRef) -> Option<&Secret> {
         self.secrets.get(&at.to_string())
+    }
+
+    /// The hashes that a secret holds; none where it could not be read.
+    pub fn digests(&self, secret: &SecretRef) -> &[Digest32] {
+        self.digests.get(secret).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys in a `jwks` file.
+    pub fn key_set(&self, jwks: &Path) -> Option<&Arc<KeySet>> {
+        self.key_sets.get(jwks)
     }
 
     /// The bytes of an answer's file.
@@ -81,6 +96,11 @@ impl Material {
                 material.authorities.insert(ca.value.clone(), chain);
             }
         }
+        for at in &pointers.jwks {
+            if let Some(keys) = key_set(at, &mut files, report) {
+                material.key_sets.insert(at.value.clone(), Arc::new(keys));
+            }
+        }
         for at in &pointers.contents {
             if let Some(bytes) = content(at, &mut files, report) {
                 material.contents.insert(at.value.clone(), bytes);
@@ -104,27 +124,66 @@ impl Material {
         for (path, bytes) in &files.bytes {
             files_hash(&mut hasher, path, bytes.as_deref().unwrap_or_default());
         }
+        let mut seen: HashMap<(&HeaderName, Digest32), (&Name, Span)> = HashMap::new();
         for at in &pointers.secrets {
-            let read = at.value.read();
-            if let Ok(secret) = &read {
-                let name = PathBuf::from(at.value.to_string());
-                files_hash(&mut hasher, &name, secret.expose().as_bytes());
-                material.secrets.insert(at.value.to_string(), secret.clone());
+            if let Some(secret) = material.secret(at, mode, &mut hasher, report) {
+                material.secrets.insert(at.value.to_string(), secret);
             }
-            material.paths.extend(at.value.path());
-            if let Err(error) = read {
-                let problem =
-                    Problem::at(format!("cannot read the secret `{}`", at.value), at.span).label(error.to_string());
-                report.push(match mode {
-                    Mode::Run => problem,
-                    Mode::Check => problem
-                        .warning()
-                        .help("inside of the service it must be there: `run` and reload refuse the config without it"),
-                });
+        }
+        for pointer in &pointers.digests {
+            let at = &pointer.at;
+            let Some(secret) = material.secret(at, mode, &mut hasher, report) else { continue };
+            let digests = match digest::all(secret.expose()) {
+                Ok(digests) => digests,
+                Err(why) => {
+                    report.push(
+                        Problem::at(format!("the secret `{}` holds no SHA-256", at.value), at.span).label(why).help(
+                            "write the hash, not the secret itself, one per line: \
+                             `printf %s \"$SECRET\" | sha256sum | cut -c -64`",
+                        ),
+                    );
+                    continue;
+                }
+            };
+            for digest in pointer.header.iter().flat_map(|header| digests.iter().map(move |d| (header, *d))) {
+                let (owner, first) = *seen.entry(digest).or_insert((&pointer.client, at.span));
+                if *owner != pointer.client {
+                    report.push(
+                        Problem::at(
+                            format!("clients `{owner}` and `{}` have the same API key", pointer.client),
+                            at.span,
+                        )
+                        .label("a caller with it would be both")
+                        .also(first, format!("`{owner}` has it here")),
+                    );
+                }
             }
+            material.digests.insert(at.value.clone(), digests);
         }
         material.hash = hex(&hasher.finalize());
         material
+    }
+
+    /// Reads a secret, and follows its file.
+    fn secret(&mut self, at: &At<SecretRef>, mode: Mode, hasher: &mut Sha256, report: &mut Report) -> Option<Secret> {
+        let read = at.value.read();
+        if let Ok(secret) = &read {
+            let name = PathBuf::from(at.value.to_string());
+            files_hash(hasher, &name, secret.expose().as_bytes());
+        }
+        self.paths.extend(at.value.path());
+        let error = match read {
+            Ok(secret) => return Some(secret),
+            Err(error) => error,
+        };
+        let problem = Problem::at(format!("cannot read the secret `{}`", at.value), at.span).label(error.to_string());
+        report.push(match mode {
+            Mode::Run => problem,
+            Mode::Check => problem
+                .warning()
+                .help("inside of the service it must be there: `run` and reload refuse the config without it"),
+        });
+        None
     }
 }
 
@@ -156,6 +215,20 @@ impl Files {
                 }
             })
             .as_deref()
+    }
+}
+
+fn key_set(at: &At<PathBuf>, files: &mut Files, report: &mut Report) -> Option<KeySet> {
+    let bytes = files.read(at, report)?;
+    match KeySet::parse(bytes) {
+        Ok(keys) => Some(keys),
+        Err(error) => {
+            report.push(
+                Problem::at(format!("{} cannot be used: {error}", at.value.display()), at.span)
+                    .label("expected a JSON Web Key Set (RFC 7517)"),
+            );
+            None
+        }
     }
 }
 

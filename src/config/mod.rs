@@ -10,6 +10,9 @@ pub mod changes;
 pub mod model;
 pub mod secret;
 
+pub mod jwks;
+
+mod digest;
 mod load;
 mod material;
 mod overlap;
@@ -22,6 +25,7 @@ mod schema;
 mod source;
 mod words;
 
+pub use digest::Digest32;
 pub use load::{Loaded, Mode, load};
 pub use material::Material;
 pub use model::Config;

@@ -9,6 +9,9 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod client;
+
+pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
 
 pub use handling::*;
@@ -85,6 +88,8 @@ pub struct Server {
     pub dns: Vec<SocketAddr>,
     /// How long in-flight requests may take once a stop was asked for. Default 30 s.
     pub drain: Duration,
+    /// Failed authentication, per address: by default 10/min, 20 at once.
+    pub auth_failures: Limit,
     /// For every route that has none of its own.
     pub maintenance: Option<Maintenance>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
@@ -265,15 +270,6 @@ impl Networks {
         let ip = ip.to_canonical();
         self.0.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
     }
-}
-
-/// `[client.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
-    pub name: Name,
-    pub owner: Option<String>,
-    /// Never empty until other kinds of credentials act.
-    pub networks: Networks,
 }
 
 /// `[function.NAME]`
@@ -546,6 +542,17 @@ pub struct Limit {
     pub max_keys: NonZeroU32,
     /// Only count, never refuse.
     pub dry_run: bool,
+}
+
+impl Limit {
+    /// What `server.auth_failures` is where nothing is written.
+    pub const AUTH_FAILURES: Self = Self {
+        rate: Rate { count: NonZeroU32::MIN.saturating_add(9), period: Duration::from_secs(60) },
+        burst: NonZeroU32::MIN.saturating_add(19),
+        per: LimitKey::ClientIp,
+        max_keys: NonZeroU32::MIN.saturating_add(99_999),
+        dry_run: false,
+    };
 }
 
 /// `"100/s"`, `"600/min"`, `"10/h"`, `"1/d"`.

@@ -8,17 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat, Rate,
-        TlsProfile, UpstreamHttp,
+        Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
+        Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, ByteRate, Condition, CookieIs, CredentialWord, DirectoryUrl, Email, FilePath, Fraction,
-        HeaderCondition, HeaderIs, Mode, NameServer, NetworkRef, PathWord, Patience, PatienceOrNone, RegexText,
-        SecretField, Size, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, BasicUser, ByteRate, Condition, CookieIs, CredentialWord, DirectoryUrl, Email, FilePath,
+        Fingerprint, Fraction, HeaderCondition, HeaderIs, JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord,
+        Patience, PatienceOrNone, RegexText, SecretField, Size, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -64,10 +64,21 @@ table! {
         dns: Vec<At<NameServer>>,
         /// How long in-flight requests may take once a stop was asked for. Default `30s`.
         drain: Patience,
+        /// How many failed authentications an address may have.
+        auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
         /// Whether callers of every route are told to come back later.
         maintenance: Maintenance,
+    }
+}
+
+table! {
+    struct AuthFailures {
+        /// How much, per `s`, `min`, `h` or `d`. Default `10/min`.
+        rate: Rate,
+        /// How many at once. Default `20`.
+        burst: Connections,
     }
 }
 
@@ -175,8 +186,66 @@ table! {
     struct Client {
         /// Who answers for it.
         owner: Text,
-        /// Where it calls from.
-        networks: Networks [required],
+        /// Where it calls from. Default: anywhere, with credentials.
+        networks: Networks,
+        /// A key in a header of its own.
+        api_key: ApiKey,
+        /// User and password (RFC 7617).
+        basic: Basic,
+        /// A signed token (RFC 7519) in `Authorization: Bearer`.
+        jwt: Jwt,
+        /// A certificate shown to a listener with `client_ca`.
+        mtls: Mtls,
+    }
+}
+
+table! {
+    struct ApiKey {
+        /// Where the SHA-256 of the key is, in hex; one per line.
+        sha256: SecretRef [required],
+        /// The header that holds the key. Default `x-api-key`.
+        header: KeyHeader,
+    }
+}
+
+table! {
+    struct Basic {
+        /// The user's name.
+        user: BasicUser [required],
+        /// Where the SHA-256 of the password is, in hex; one per line.
+        sha256: SecretRef [required],
+    }
+}
+
+table! {
+    struct Jwt {
+        /// What `iss` must be.
+        issuer: Text [required],
+        /// What `aud` must be or hold; one of these.
+        audience: OneOrMany<Text> [required],
+        /// The issuer's public keys (RFC 7517): a file, or an https URL.
+        jwks: JwksWord [required],
+        /// PEM bundle that alone is trusted for the URL. Default: the system's roots.
+        ca: FilePath,
+        /// How tokens may be signed, whatever they say themselves.
+        algorithms: Vec<At<Algorithm>> [required],
+        /// What `sub` must be; one of these. Default: any.
+        subject: OneOrMany<Text>,
+        /// Claim to the value that it must be or hold; `*`: any.
+        claims: Map<Condition>,
+        /// How far clocks may be apart. Default `30s`.
+        leeway: PatienceOrNone,
+    }
+}
+
+table! {
+    struct Mtls {
+        /// The certificate's subject as RFC 4514 writes it, such as `CN=payments,O=Example Bank,C=CH`; one of these.
+        subject: OneOrMany<Text>,
+        /// `dns:`, `uri:` or `email:` and a name that the certificate is for; one of these.
+        san: OneOrMany<SanIs>,
+        /// SHA-256 of the certificate in hex, as `openssl x509 -fingerprint -sha256` prints it; one of these.
+        sha256: OneOrMany<Fingerprint>,
     }
 }
 

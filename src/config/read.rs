@@ -348,20 +348,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 12] = [
-    "api_key",
-    "compression",
-    "alarm",
-    "basic",
-    "concurrency",
-    "egress",
-    "guard",
-    "jwt",
-    "mtls",
-    "platform",
-    "ramp",
-    "retries",
-];
+const LATER: [&str; 8] = ["compression", "alarm", "concurrency", "egress", "guard", "platform", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

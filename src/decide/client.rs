@@ -75,7 +75,7 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// The networks of all clients, laid out so that thousands of clients cost one binary search per prefix length in use.
+/// The networks of clients that have no credentials, laid out so that thousands of clients cost one binary search per prefix length in use.
 #[derive(Debug, Clone, Default)]
 pub struct Clients {
     v4: Vec<Prefixes<u32>>,
@@ -90,10 +90,11 @@ struct Prefixes<A> {
 }
 
 impl Clients {
-    /// Indexes the config's clients, whose places in `clients` are their [`ClientId`]s.
+    /// Indexes those of the config's clients that are known by their network alone; their places in `clients` are their
+    /// [`ClientId`]s.
     pub fn new(clients: &[Client]) -> Self {
         let mut index = Self::default();
-        for (id, client) in (0u32..).map(ClientId).zip(clients) {
+        for (id, client) in (0u32..).map(ClientId).zip(clients).filter(|(_, client)| client.by_network_alone()) {
             for net in client.networks.as_slice() {
                 match net {
                     IpNet::V4(net) => insert(&mut index.v4, net.prefix_len(), u32::from(net.network()), id),
@@ -145,22 +146,15 @@ fn mask6(ip: Ipv6Addr, length: u8) -> u128 {
     u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// Whether the route lets this caller in: `deny` beats `allow`, and both `allow` and `clients` must let it through.
+/// Whether the route lets this address in: `deny` beats `allow`.
 ///
 /// # Errors
 ///
-/// [`Reason::ForbiddenAddress`] by `deny` or `allow`, [`Reason::ForbiddenClient`] by `clients`.
-pub fn admit(route: &Route, ip: IpAddr, client: Option<ClientId>) -> Result<(), Reason> {
-    if route.deny.contains(ip) {
-        return Err(Reason::ForbiddenAddress);
-    }
-    if route.allow.as_ref().is_some_and(|nets| !nets.contains(ip)) {
-        return Err(Reason::ForbiddenAddress);
-    }
-    match &route.clients {
-        Some(clients) if !client.is_some_and(|id| clients.contains(&id)) => Err(Reason::ForbiddenClient),
-        _ => Ok(()),
-    }
+/// [`Reason::ForbiddenAddress`].
+pub fn admit(route: &Route, ip: IpAddr) -> Result<(), Reason> {
+    let is_denied = route.deny.contains(ip);
+    let is_allowed = route.allow.as_ref().is_none_or(|nets| nets.contains(ip));
+    if is_denied || !is_allowed { Err(Reason::ForbiddenAddress) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -233,7 +227,11 @@ mod tests {
     }
 
     fn client(name: &str, networks: &[&str]) -> Client {
-        Client { name: name.into(), owner: None, networks: nets(networks) }
+        named(name, nets(networks))
+    }
+
+    fn named(name: &str, networks: Networks) -> Client {
+        Client { name: name.into(), networks, ..Client::default() }
     }
 
     #[test]
@@ -254,7 +252,7 @@ mod tests {
         assert_eq!(Clients::default().identify(ip("1.1.1.1")), None);
     }
 
-    fn route(allow: Option<&[&str]>, deny: &[&str], clients: Option<&[u32]>) -> Route {
+    fn route(allow: Option<&[&str]>, deny: &[&str]) -> Route {
         Route {
             name: "r".into(),
             listeners: None,
@@ -266,7 +264,7 @@ mod tests {
             priority: 0,
             serves: Serves::Function(FunctionId(0)),
             version: None,
-            clients: clients.map(|c| c.iter().copied().map(ClientId).collect()),
+            clients: None,
             allow: allow.map(nets),
             deny: nets(deny),
             limits: vec![],
@@ -277,18 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn deny_beats_allow_and_both_allow_and_clients_must_admit() {
+    fn deny_beats_allow() {
         let me = ip("192.0.2.7");
-        let known = Some(ClientId(3));
         let address = Err(Reason::ForbiddenAddress);
-        let client = Err(Reason::ForbiddenClient);
-        assert_eq!(admit(&route(None, &[], None), me, None), Ok(()));
-        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &["192.0.2.7/32"], None), me, None), address);
-        assert_eq!(admit(&route(Some(&["10.0.0.0/8"]), &[], Some(&[3])), me, known), address);
-        assert_eq!(admit(&route(Some(&[]), &[], None), me, None), address);
-        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &[], Some(&[2])), me, known), client);
-        assert_eq!(admit(&route(None, &[], Some(&[3])), me, None), client);
-        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &[], Some(&[2, 3])), me, known), Ok(()));
+        assert_eq!(admit(&route(None, &[]), me), Ok(()));
+        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &[]), me), Ok(()));
+        assert_eq!(admit(&route(Some(&["192.0.2.0/24"]), &["192.0.2.7/32"]), me), address);
+        assert_eq!(admit(&route(Some(&["10.0.0.0/8"]), &[]), me), address);
+        assert_eq!(admit(&route(Some(&[]), &[]), me), address);
     }
 
     fn any_ip() -> impl Strategy<Value = IpAddr> {
@@ -333,7 +327,7 @@ mod tests {
                 .map(|(ip, length)| {
                     let longest = if ip.is_ipv4() { 32 } else { 128 };
                     let net = IpNet::new(*ip, (*length).min(longest)).unwrap().trunc();
-                    Client { name: "c".into(), owner: None, networks: Networks::new([net]) }
+                    named("c", Networks::new([net]))
                 })
                 .collect();
             let naive = clients

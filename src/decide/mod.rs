@@ -1,5 +1,6 @@
 //! In: the facts of a request and a [`Snapshot`]. Out: a [`Verdict`]. Pure: no sockets, no clock of its own, no dice.
 
+pub mod auth;
 pub mod client;
 pub mod cookie;
 pub mod cors;

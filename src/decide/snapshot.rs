@@ -1,13 +1,13 @@
 //! A config, arranged for deciding; and the decision itself: client address → route → client → limits → version.
 
-use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Method, header};
 
 use super::{
     ClientCertificate, Facts, Now, Reason,
-    client::{self, Clients},
-    cors, fill, host,
+    auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
+    client, cors, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -27,7 +27,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub hash: String,
     pub router: Router,
-    pub clients: Clients,
+    /// Who may call, and by what it is known.
+    pub callers: Callers,
     /// By [`FunctionId`](crate::config::model::FunctionId).
     pub splits: Vec<Split>,
     /// By [`RouteId`], in the order of the route's `limits`.
@@ -77,8 +78,8 @@ pub fn compile(
         .collect();
 
     let router = Router::new(&config);
-    let clients = Clients::new(&config.clients);
-    Snapshot { generation, hash, router, clients, splits, limits, shared, config }
+    let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &p.callers), now);
+    Snapshot { generation, hash, router, callers, splits, limits, shared, config }
 }
 
 /// A route's own limits in `snapshot`, with what they count by.
@@ -177,11 +178,13 @@ pub struct Refusal {
     pub allow: Option<AllowedMethods>,
     /// The limit that refused: its place in the route's limits.
     pub limit: Option<Refused>,
+    /// Who could not show who it is.
+    pub denied: Option<Denied>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: Cow::Borrowed(""), allow: None, limit: None }
+        Self { reason, detail: Cow::Borrowed(""), allow: None, limit: None, denied: None }
     }
 }
 
@@ -202,9 +205,18 @@ pub struct Asker<'a> {
     pub worker: usize,
     pub now: Now,
     pub dice: &'a dyn Fn() -> u128,
+    /// Seconds since 1970, for tokens.
+    pub unix: &'a dyn Fn() -> i64,
+    /// The worker's own.
+    pub tokens: Option<&'a RefCell<TokenCache>>,
 }
 
 impl Snapshot {
+    /// Takes the hashes and keys by which clients are known: [`compile`] knows none, and lets in nobody who needs some.
+    pub fn know(&mut self, secrets: &dyn Secrets, now: Now) {
+        self.callers = Callers::new(&self.config, secrets, Some(&self.callers), now);
+    }
+
     /// Decides what becomes of a request. Takes from its limits and deals its version: to be called once.
     pub fn decide<'r>(&self, request: &Request<'r>, asker: Asker<'_>) -> Decision<'r> {
         let client_ip = client::address(request.peer, request.headers, &self.config.server.trusted_proxies);
@@ -264,8 +276,25 @@ impl Snapshot {
             return Err(Refusal::bad("the path has an encoded slash, which this route does not take"));
         }
 
-        decision.client = self.clients.identify(decision.client_ip);
-        client::admit(route, decision.client_ip, decision.client)?;
+        if let Err(reason) = client::admit(route, decision.client_ip) {
+            // For the log.
+            decision.client = self.callers.by_network(decision.client_ip);
+            return Err(reason.into());
+        }
+        let asking = Asking {
+            ip: decision.client_ip,
+            headers: request.headers,
+            certificate: request.certificate,
+            now: asker.now,
+            unix: asker.unix,
+            tokens: asker.tokens,
+        };
+        decision.client = self.callers.admit(id, &asking).map_err(|denied| {
+            decision.client = denied.client;
+            let expects = self.callers.gate(id).map_or("", |gate| gate.expects());
+            let detail = if denied.failure.is_some() { expects.to_owned() } else { String::new() };
+            Refusal { denied: Some(denied), detail: detail.into(), ..denied.reason.into() }
+        })?;
 
         if route.function().is_some()
             && let Some(bound) = self.config.body_bound(route)

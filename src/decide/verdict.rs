@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     BadRequest,
+    CredentialsMissing,
+    CredentialsInvalid,
     ForbiddenAddress,
     ForbiddenClient,
     NoRoute,
@@ -18,14 +20,16 @@ pub enum Reason {
     NameNotResolved,
     Overloaded,
     NoVersion,
-    Maintenance,
     CredentialUnavailable,
+    Maintenance,
     UpstreamTimeout,
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
+        Self::CredentialsMissing,
+        Self::CredentialsInvalid,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
         Self::NoRoute,
@@ -40,14 +44,16 @@ impl Reason {
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
-        Self::Maintenance,
         Self::CredentialUnavailable,
+        Self::Maintenance,
         Self::UpstreamTimeout,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::CredentialsInvalid => "credentials_invalid",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
             Self::NoRoute => "no_route",
@@ -62,8 +68,8 @@ impl Reason {
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
-            Self::Maintenance => "maintenance",
             Self::CredentialUnavailable => "credential_unavailable",
+            Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -72,6 +78,7 @@ impl Reason {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::CredentialsMissing | Self::CredentialsInvalid => 401,
             Self::ForbiddenAddress | Self::ForbiddenClient => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
@@ -81,7 +88,7 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
-            Self::Overloaded | Self::NoVersion | Self::Maintenance | Self::CredentialUnavailable => 503,
+            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -90,6 +97,8 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
+            Self::CredentialsMissing => "This route is for known clients: say who you are",
+            Self::CredentialsInvalid => "The credentials are not accepted",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
             Self::NoRoute => "Nothing is served here",

@@ -92,7 +92,8 @@ impl Chunks {
             (At::Digits(n), b';') => At::Extension(n),
             (At::Digits(n), _) => {
                 let d = digit(b).ok_or(BadChunk("a chunk size has a character that is no hexadecimal digit"))?;
-                if n > u64::MAX >> 8 {
+                // Leading zeros count: parsers behind take no more digits than 64 bits have, or drop the first ones.
+                if n > u64::MAX >> 8 || self.line > 16 {
                     return Err(BadChunk("a chunk size is too large"));
                 }
                 At::Digits(n << 4 | d)
@@ -161,6 +162,7 @@ mod tests {
         assert_eq!(take(b"5;a=b\r\nhello\r\n00\r\nx: y\r\n\r\n"), Ok((26, true)));
         assert_eq!(take(b"A\r\n01234"), Ok((8, false)));
         assert_eq!(take(b"0\r\n\r\n"), Ok((5, true)));
+        assert_eq!(take(b"0000000000000001\r\nx\r\n0\r\n\r\n"), Ok((26, true)));
     }
 
     #[test]
@@ -177,6 +179,7 @@ mod tests {
             b"5\r\nhello\n0\r\n\r\n",
             b"5\rxhello",
             b"fffffffffffffffff\r\n",
+            b"00000000000000001\r\nx\r\n0\r\n\r\n",
             b"0\r\n\n",
             b"0\r\n x\r\n\r\n",
             b"0\r\na: b\n\r\n",

@@ -95,6 +95,12 @@ pub struct Conn {
     pub tunnel: AtomicBool,
     /// What is to be closed gently once the IO is gone.
     left_over: Mutex<Option<Transport>>,
+    /// What is to be said before that: the answer to a request that had to be dropped.
+    last_words: Mutex<Vec<u8>>,
+    /// gatepost's phases have seen the present request.
+    asked: AtomicBool,
+    /// Something of the present request's answer went out.
+    answered: AtomicBool,
     /// Requests under way on an h2 connection.
     streams: AtomicU32,
     /// A frame of h2, or a header block, has begun: when it is to be whole.
@@ -171,6 +177,8 @@ pub struct H2 {
     /// What pieces of answers allow the caller to say, and answers that it got to their end.
     pieces: AtomicU32,
     answers: AtomicU32,
+    /// Requests that could be read in two ways.
+    malformed: AtomicU32,
     /// The caller is to be sent away.
     pub is_flooded: AtomicBool,
     /// The caller takes nothing just now: what it sent may not have been looked at.
@@ -200,6 +208,13 @@ impl H2 {
         self.answers.fetch_add(1, Relaxed);
     }
 
+    /// A request was refused as one that could be read in two ways: the caller is not asked for many more.
+    pub fn request_is_malformed(&self) {
+        if self.malformed.fetch_add(1, Relaxed) + 1 >= MALFORMED {
+            self.is_flooded.store(true, Relaxed);
+        }
+    }
+
     /// Frames allowed for since the last time, and answers.
     pub fn take_earned(&self) -> (u32, u32) {
         let take = |n: &AtomicU32| if n.load(Relaxed) == 0 { 0 } else { n.swap(0, Relaxed) };
@@ -226,6 +241,9 @@ impl Conn {
             waker: AtomicWaker::new(),
             tunnel: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            last_words: Mutex::default(),
+            asked: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             frame_deadline: AtomicU64::new(0),
             h2: H2::default(),
@@ -283,6 +301,24 @@ impl Conn {
         self.bound_silence(None);
         self.bound_total(None);
         self.ended.store(0, Relaxed);
+        self.asked.store(false, Relaxed);
+        self.answered.store(false, Relaxed);
+    }
+
+    pub fn is_asked(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    pub fn is_answered(&self) {
+        self.answered.store(true, Relaxed);
+    }
+
+    pub fn was_answered(&self) -> bool {
+        self.answered.load(Relaxed)
     }
 
     /// The request is answered: its function has no bounds any more.
@@ -390,6 +426,15 @@ impl Conn {
         *self.left_over.lock().unwrap_or_else(PoisonError::into_inner) = Some(transport);
     }
 
+    /// The answer to a request that had to be dropped before it had one.
+    pub fn leave_words(&self, words: Vec<u8>) {
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
+    pub fn last_words(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.last_words.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub fn left_over(&self) -> Option<Transport> {
         self.left_over.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -397,6 +442,11 @@ impl Conn {
     /// To be called before a task waits, so that the sweeper can wake it.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// Wakes the connection's task.
+    pub fn wake(&self) {
+        self.waker.wake();
     }
 
     fn end(&self, how: u8) {
@@ -435,6 +485,8 @@ const ENDED_DRAINED: u8 = 100;
 const ENDED_UPSTREAM: u8 = 101;
 const ENDED_CUT: u8 = 102;
 const ENDED_STUCK: u8 = 103;
+/// An h2 connection with so many malformed requests is over.
+const MALFORMED: u32 = 32;
 /// How long a caller may take to read a last answer and close.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a drain waits for a connection's first request.

@@ -157,3 +157,96 @@ impl Drop for Ctx {
 pub(super) fn since(then: Now) -> Duration {
     Duration::from_nanos(live::now().0.saturating_sub(then.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+    use arc_swap::ArcSwap;
+
+    use super::*;
+    use crate::{
+        config::{Sources, model::AccessSink, parse},
+        decide::compile,
+        ingress::conn::{Info, ListenerKey},
+        observe::{AccessLog, Metrics},
+    };
+
+    /// A request as far as its function works on it.
+    fn under_way(path: &str) -> Ctx {
+        let (worker, live) = live::current().unwrap();
+        let peer: SocketAddr = "192.0.2.7:5000".parse().unwrap();
+        let listener = ListenerKey(0);
+        let conn =
+            Conn::new(Info { listener, peer: Some(peer), tls: false }, live.snapshot.config.listeners[0].timeouts);
+        let mut ctx = Ctx::new();
+        ctx.asked = Some((Method::GET, path.parse().unwrap()));
+        ctx.is_counted = live::request_begins(live.max_requests);
+        assert!(ctx.is_counted, "there is a place for {path}");
+        ctx.worker = worker;
+        ctx.client_ip = Some(peer.ip());
+        ctx.route = Some(RouteId(0));
+        let (function, version) = (FunctionId(0), VersionId(0));
+        let (picked_by, weights_from) = (PickedBy::Weight, WeightsFrom::File);
+        ctx.picked = Some(Picked { function, version, picked_by, weights_from, cookie: None });
+        live.handles.enter(worker, function, version);
+        (ctx.live, ctx.conn) = (Some(live), Some(conn));
+        ctx
+    }
+
+    /// No request can be made to panic from outside, so that this one does it itself, on a worker's kind of runtime.
+    #[test]
+    fn a_panic_ends_its_own_request_with_a_line_and_the_others_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[listener.in]\naddress = \"127.0.0.1:0\"\n[function.f]\nversions = { v1 = \"http://f.test\" }\n\
+                    [route.f]\nfunction = \"f\"\n";
+        let mut config =
+            parse(&Sources::new([("t.toml", text.to_owned())])).unwrap_or_else(|report| panic!("{report}"));
+        let path = dir.path().join("access.log");
+        config.log.access = AccessSink::File(path.clone());
+        let log = AccessLog::start(&config.log).unwrap();
+        let metrics = Metrics::new(1);
+        let handles = metrics.resolve(&config);
+        metrics.install(handles.clone(), 1);
+        let live = Live {
+            snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            targets: Vec::new(),
+            hosts: Vec::new(),
+            signers: Vec::new(),
+            handles: handles.clone(),
+            listeners: vec![Some(crate::config::model::ListenerId(0))],
+            // As many as there are here: a place that a panic kept would be missed.
+            max_requests: 2,
+            shedding: Arc::default(),
+            challenges: Arc::default(),
+        };
+        live::enter(0, Arc::new(ArcSwap::from_pointee(live)), log.port(), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let goes_on = tokio::spawn(async {
+                let ctx = under_way("/goes-on");
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                ctx.attempts
+            });
+            for _ in 0..5 {
+                let panics = tokio::spawn(async {
+                    let _ctx = under_way("/panics");
+                    tokio::task::yield_now().await;
+                    panic!("a slip of the code");
+                });
+                assert!(panics.await.unwrap_err().is_panic());
+            }
+            assert_eq!(goes_on.await.unwrap(), 0, "it came to its end");
+        });
+        let in_flight: i64 = handles.versions().map(|(.., in_flight)| in_flight).sum();
+        assert_eq!(in_flight, 0);
+        assert!(live::request_begins(1), "no place is kept");
+        assert!(log.close(Duration::from_secs(10)));
+        let lines = std::fs::read_to_string(path).unwrap();
+        assert_eq!(lines.matches("\"path\":\"/panics\"").count(), 5, "{lines}");
+        assert_eq!(lines.matches("\"class\":\"aborted\"").count(), 6, "{lines}");
+        assert!(metrics.render().contains("class=\"aborted\"} 6"), "{}", metrics.render());
+    }
+}

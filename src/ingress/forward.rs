@@ -213,6 +213,21 @@ fn is_ambiguous(name: &str) -> bool {
 /// pass: honest callers use them.
 #[cold]
 fn strip_ambiguous(headers: &mut HeaderMap) {
+    for name in aliases(headers) {
+        headers.remove(name);
+    }
+}
+
+/// The same once the route's own fields are there.
+pub fn strip_aliases(request: &mut RequestHeader) {
+    if request.headers.keys().any(|name| is_ambiguous(name.as_str())) {
+        for name in aliases(&request.headers) {
+            request.remove_header(&name);
+        }
+    }
+}
+
+fn aliases(headers: &HeaderMap) -> Vec<HeaderName> {
     let reads_as = |name: &HeaderName| -> String {
         name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     };
@@ -223,16 +238,11 @@ fn strip_ambiguous(headers: &mut HeaderMap) {
             || name.starts_with("x-gatepost-")
             || matches!(name, "host" | "content-length" | "transfer-encoding" | "x-request-id" | "via")
     };
-    let going: Vec<HeaderName> = (headers.keys().filter(|name| is_ambiguous(name.as_str())))
-        .filter(|name| {
-            let other = reads_as(name);
-            is_ours(&other) || headers.contains_key(&other)
-        })
-        .cloned()
-        .collect();
-    for name in going {
-        headers.remove(name);
-    }
+    let is_alias = |name: &&HeaderName| {
+        let other = reads_as(name);
+        is_ambiguous(name.as_str()) && (is_ours(&other) || headers.contains_key(&other))
+    };
+    headers.keys().filter(is_alias).cloned().collect()
 }
 
 /// RFC 9110 §7.6.2: one hop less. Not one of none: [`Ingress`](super::Ingress) has answered that.
@@ -317,10 +327,12 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
 /// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), what only
 /// gatepost may say, and what would frame it in two ways.
 ///
+/// What h2 does not have goes in [`H2Stream`](super::stream::H2Stream).
+///
 /// # Errors
 ///
 /// What is wrong with the answer, so that nothing of it may go on.
-pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<(), &'static str> {
+pub fn edit_response(response: &mut ResponseHeader) -> Result<(), &'static str> {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
@@ -330,7 +342,7 @@ pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<(), &
     let has_content = !(response.status.is_informational() || response.status == StatusCode::NO_CONTENT);
     let (mut lengths, mut codings) = (0, 0);
     let mut goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
-        "connection" => !is_switching && (to_h2 || (value != "keep-alive" && value != "close")),
+        "connection" => !is_switching && value != "keep-alive" && value != "close",
         "upgrade" => !is_switching,
         "content-length" => {
             lengths += 1;
@@ -338,23 +350,18 @@ pub fn edit_response(response: &mut ResponseHeader, to_h2: bool) -> Result<(), &
         }
         "transfer-encoding" => {
             codings += 1;
-            codings > 1 || to_h2 || !has_content || value != "chunked"
+            codings > 1 || !has_content || value != "chunked"
         }
         name => STRIPPED.contains(&name),
     };
-    if response.headers.iter().any(&mut goes) { strip(response, is_switching, to_h2, has_content) } else { Ok(()) }
+    if response.headers.iter().any(&mut goes) { strip(response, is_switching, has_content) } else { Ok(()) }
 }
 
 /// Fields of an answer that never go on.
 const STRIPPED: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "x-gatepost-reason"];
 
 #[cold]
-fn strip(
-    response: &mut ResponseHeader,
-    is_switching: bool,
-    to_h2: bool,
-    has_content: bool,
-) -> Result<(), &'static str> {
+fn strip(response: &mut ResponseHeader, is_switching: bool, has_content: bool) -> Result<(), &'static str> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         // RFC 9112 §6.1: nothing but chunked was asked for, so that nothing else can be read, by the caller neither.
@@ -369,7 +376,7 @@ fn strip(
         going.extend(named.filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING));
         going.extend([header::CONNECTION, header::UPGRADE]);
     }
-    if to_h2 || !has_content {
+    if !has_content {
         going.push(header::TRANSFER_ENCODING);
     }
     if !has_content {

@@ -484,9 +484,11 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // An answer went out, and not all that the caller sent was read: see `linger`.
+        // It had to be dropped without an answer: there is one to come (`Conn::last_words`).
+        let is_dropped = !self.answered && self.conn.ended() == Some(conn::Ended::Stuck);
+        // Or one went out, and not all that the caller sent was read: see `linger`.
         let is_unread = !(self.request_is_read() && self.inbox.is_empty()) || self.conn.h2.lingers.load(Relaxed);
-        if self.answered && !self.saw_end && is_unread {
+        if is_dropped || self.answered && !self.saw_end && is_unread {
             self.keep_for_linger();
         }
     }
@@ -564,13 +566,22 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.answered = true;
+        if !this.answered {
+            this.answered = true;
+            this.conn.is_answered();
+        }
         this.conn.moved();
         if this.outbox.len() + buf.len() <= pool::SIZE {
             if this.outbox.capacity() == 0 {
                 this.outbox = pool::take();
             }
             this.outbox.extend_from_slice(buf);
+            if this.saw_end {
+                // Nobody reads any more, so that nothing else would send this before there is a lot: see `poll_rest`.
+                if let Poll::Ready(Err(error)) = this.poll_outbox(cx) {
+                    return Poll::Ready(Err(error));
+                }
+            }
             return Poll::Ready(Ok(buf.len()));
         }
         // Large: written from where it lies, behind what waits.

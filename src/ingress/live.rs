@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use http::HeaderValue;
 use super::{challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
-    decide::{Now, Snapshot},
+    decide::{Now, Snapshot, auth::TokenCache},
     observe::{LogPort, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
     upstream::Target,
@@ -76,8 +77,14 @@ struct Worker {
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     static DICE: Cell<u64> = const { Cell::new(0) };
+    static TOKENS: Rc<RefCell<TokenCache>> = Rc::default();
     /// Requests that this worker has under way.
     static REQUESTS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The tokens that this worker has found good.
+pub fn tokens() -> Option<Rc<RefCell<TokenCache>>> {
+    TOKENS.try_with(Rc::clone).ok()
 }
 
 /// Makes this thread a worker.

@@ -42,6 +42,9 @@ impl Ingress {
         head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
         let is_end = session.req_header().method == Method::HEAD;
         session.as_downstream_mut().write_response_header(Box::new(head)).await?;
         if is_end {
@@ -69,6 +72,9 @@ impl Ingress {
             _ => None,
         };
         let mut answer = reply::answer(&refusal, limiter.as_deref(), &ctx.request_id, Some(session.req_header()))?;
+        if let (Some(live), Some(route), Some(denied)) = (&ctx.live, ctx.route, &refusal.denied) {
+            reply::challenge(&mut answer, denied, live.snapshot.callers.gate(route))?;
+        }
         if refusal.reason == Reason::Maintenance
             && let Some((live, route)) = ctx.live.as_ref().zip(ctx.route)
             && let Some(maintenance) = live.snapshot.maintenance(route)
@@ -78,6 +84,10 @@ impl Ingress {
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
             session.set_keepalive(None);
+            if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
+                conn.h2.request_is_malformed();
+                conn.wake();
+            }
         }
         ctx.refusal = Some((refusal.reason, refusal.detail));
         Self::send(session, ctx, answer).await

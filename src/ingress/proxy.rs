@@ -25,8 +25,10 @@ use super::{
 use crate::{
     decide::{
         Reason,
+        auth::{Denied, Gate},
         snapshot::{Asker, Goes, Refusal, Request},
     },
+    observe::unix_ms,
     upstream::{SHORTEST_IDLE, classify_error},
 };
 
@@ -49,13 +51,41 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
 }
 
-/// What of an h2 request is larger than the gate lets pass over HTTP/1. Its bytes as a whole are the library's to bound.
-fn too_large(request: &RequestHeader) -> Option<Reason> {
+/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
+/// are the library's to bound.
+fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
     let limits = HeadLimits::default();
-    if request.headers.len() > limits.fields {
-        return Some(Reason::HeadersTooLarge);
+    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
+    let (target, headers) = (request.raw_path(), &request.headers);
+    if headers.len() > limits.fields {
+        return Err(Reason::HeadersTooLarge.into());
     }
-    (request.raw_path().len() > limits.target).then_some(Reason::UriTooLong)
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong.into());
+    }
+    // RFC 9113 §8.3.1.
+    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
+        return bad("the path must begin with a slash");
+    }
+    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+        return bad("the request target has a character that must be percent-encoded");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (request.uri.authority(), hosts.next()) {
+        (None, None) => return bad("the request has neither :authority nor Host"),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return bad(":authority and Host differ");
+        }
+        _ => {}
+    }
+    if hosts.next().is_some() {
+        return bad("there is more than one Host");
+    }
+    // RFC 9110 §8.6: the library has compared them; a function is given one.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return bad("there is more than one Content-Length");
+    }
+    Ok(())
 }
 
 impl Ingress {
@@ -64,6 +94,7 @@ impl Ingress {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
             return Err(Reason::Overloaded.into());
         };
+        conn.is_asked();
         ctx.worker = worker;
         ctx.is_h2 = session.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
@@ -109,12 +140,16 @@ impl Ingress {
             query: request.uri.query(),
             headers: &request.headers,
         };
-        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128 };
-        if let Some(reason) = Some(request).filter(|_| ctx.is_h2).and_then(too_large) {
+        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+        let tokens = live::tokens();
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
-            return Err(reason.into());
+            return Err(refusal);
         }
         if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
@@ -159,6 +194,9 @@ impl Ingress {
         if let (Err(Refusal { limit: Some(refused), .. }), Some(route)) = (&outcome, ctx.route) {
             live.handles.limit(route, refused.index).refused(worker);
         }
+        if let Err(Refusal { denied: Some(Denied { failure: Some(failure), .. }), .. }) = &outcome {
+            live.handles.auth_failed(worker, *failure);
+        }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
             Ok(match goes {
@@ -178,16 +216,19 @@ impl Ingress {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.
             return Some(Err(Refusal { detail: "it is not served here".into(), ..Reason::MethodNotAllowed.into() }));
         }
+        let path = request.uri.path();
+        if !conn.info.tls
+            && matches!(*method, Method::GET | Method::HEAD)
+            && let Some(answer) = live.challenges.answer(path)
+        {
+            return Some(Ok(Way::Challenge(answer)));
+        }
         ctx.is_counted = !live.shedding.is_on() && live::request_begins(live.max_requests);
         if !ctx.is_counted {
             return Some(Err(Reason::Overloaded.into()));
         }
-        let path = request.uri.path();
         if *method == Method::OPTIONS && (path == "*" || forward::hops_left(&request.headers) == Some(0)) {
             return Some(Ok(Way::Options));
-        }
-        if !conn.info.tls && matches!(*method, Method::GET | Method::HEAD) {
-            return live.challenges.answer(path).map(|answer| Ok(Way::Challenge(answer)));
         }
         None
     }
@@ -218,18 +259,25 @@ impl Ingress {
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
         };
+        // What was read here says nothing to the function, and is not its to know.
+        for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
+            request.remove_header(name);
+        }
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         forward::edit(request, caller, own_host, ctx.target.as_deref())
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
-        edits
-            .map_or(Ok(()), |edits| answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest)))
+        let Some(edits) = edits else { return Ok(()) };
+        answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+        // What the route says is there by now.
+        forward::strip_aliases(request);
+        Ok(())
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on.
-    fn edit_response(response: &mut ResponseHeader, session: &Session, ctx: &mut Ctx) -> Result<()> {
-        forward::edit_response(response, session.req_header().version == Version::HTTP_2).map_err(|what| {
+    fn edit_response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        forward::edit_response(response).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
@@ -420,7 +468,7 @@ impl ProxyHttp for Ingress {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
-            return Self::edit_response(response, session, ctx);
+            return Self::edit_response(response, ctx);
         }
         if status == 101 && !ctx.is_upgrade {
             // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
@@ -428,7 +476,7 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
         }
         ctx.upstream_status = Some(status);
-        Self::edit_response(response, session, ctx)?;
+        Self::edit_response(response, ctx)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -447,7 +495,10 @@ impl ProxyHttp for Ingress {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        response.insert_header(X_REQUEST_ID_NAME, ctx.request_id.clone())?;
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
         Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
@@ -485,7 +536,9 @@ impl ProxyHttp for Ingress {
         ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
-            target.failed(address, live::now());
+            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
+                target.failed(address, live::now());
+            }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,
                 host = target.host(), %address, error = %error,

@@ -7,7 +7,12 @@ use http::{HeaderName, HeaderValue, Method, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::decide::{Reason, limit::Limiter, snapshot::Refusal};
+use crate::decide::{
+    Reason,
+    auth::{Denied, Gate},
+    limit::Limiter,
+    snapshot::Refusal,
+};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// As it is written in HTTP/1.
@@ -76,6 +81,26 @@ pub fn answer(
     Ok(Answer { header: head, body: if head_only { Bytes::new() } else { body } })
 }
 
+/// Adds what somebody who is not let in is told: which kinds of credentials are expected, or when to come back.
+///
+/// # Errors
+///
+/// As [`answer`].
+pub fn challenge(answer: &mut Answer, denied: &Denied, gate: Option<&Gate>) -> Result<()> {
+    let head = &mut answer.header;
+    if matches!(denied.reason, Reason::CredentialsMissing | Reason::CredentialsInvalid) {
+        // RFC 9110 §15.5.2: a 401 has one. gRPC's answer is a 200, where it says that other credentials might give another answer
+        // (RFC 9110 §11.6.1).
+        for challenge in gate.map_or(&[][..], Gate::challenges) {
+            head.append_header(header::WWW_AUTHENTICATE, challenge.clone())?;
+        }
+    }
+    if let Some(wait) = &denied.wait {
+        head.insert_header(header::RETRY_AFTER, wait.retry_after().to_string())?;
+    }
+    Ok(())
+}
+
 /// The answer to an OPTIONS that asks gatepost itself.
 ///
 /// # Errors
@@ -120,6 +145,7 @@ fn grpc_status(reason: Reason) -> &'static str {
         Reason::BadRequest | Reason::UriTooLong | Reason::HeadersTooLarge => "3", // INVALID_ARGUMENT
         Reason::RequestTimeout | Reason::UpstreamTimeout => "4",                  // DEADLINE_EXCEEDED
         Reason::ForbiddenAddress | Reason::ForbiddenClient => "7",                // PERMISSION_DENIED
+        Reason::CredentialsMissing | Reason::CredentialsInvalid => "16",          // UNAUTHENTICATED
         Reason::RateLimited | Reason::BodyTooLarge => "8",                        // RESOURCE_EXHAUSTED
         Reason::NoRoute | Reason::MethodNotAllowed => "12",                       // UNIMPLEMENTED
         Reason::UpstreamUnreachable
@@ -127,8 +153,8 @@ fn grpc_status(reason: Reason) -> &'static str {
         | Reason::NameNotResolved
         | Reason::Overloaded
         | Reason::NoVersion
-        | Reason::Maintenance
-        | Reason::CredentialUnavailable => "14", // UNAVAILABLE
+        | Reason::CredentialUnavailable
+        | Reason::Maintenance => "14", // UNAVAILABLE
     }
 }
 

@@ -35,12 +35,30 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
 
 /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.
 pub(super) fn tell_of_lost(ctx: &mut Ctx) {
-    let (Some(live), Some((method, uri))) = (ctx.live.clone(), ctx.asked.take()) else { return };
+    let Some((method, uri)) = ctx.asked.take() else { return };
+    // Without one in the context the decision itself panicked.
+    let Some(live) = ctx.live.clone().or_else(|| live::current().map(|(_, live)| live)) else { return };
     if ctx.refusal.is_none() && matches!(ctx.bounds().and_then(Conn::ended), Some(Ended::Upstream | Ended::Stuck)) {
         ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
     }
     let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };
-    write(ctx, &live, (&method, &uri, None), (ctx.upstream_status, class, since(ctx.started)), (0, 0));
+    let mut status = ctx.upstream_status;
+    let mut bytes_out = 0;
+    if let (Some(conn), Some((reason, _))) = (ctx.conn.as_ref().filter(|_| !ctx.is_h2), &ctx.refusal)
+        && !conn.was_answered()
+        && conn.ended() == Some(Ended::Stuck)
+    {
+        let answer = reply::answer(&(*reason).into(), None, &ctx.request_id, None).map(|mut answer| {
+            if method == Method::HEAD {
+                answer.body.clear();
+            }
+            reply::raw(&answer)
+        });
+        let words = answer.unwrap_or_default();
+        (status, bytes_out) = (Some(reason.status()), words.len() as u64);
+        conn.leave_words(words);
+    }
+    write(ctx, &live, (&method, &uri, None), (status, class, since(ctx.started)), (0, bytes_out));
 }
 
 fn write(
@@ -65,12 +83,7 @@ fn write(
         (None, None) => came,
     };
     let function = ctx.picked.map(|p| &config.functions[p.function.index()]);
-    let listener = ctx.conn.as_ref().map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
     let entry = Entry {
-        ts: unix_ms(),
-        request_id: ctx.request_id.to_str().unwrap_or("-"),
-        generation: live.snapshot.generation,
-        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
         client_ip: ctx.client_ip,
         client: ctx.client.map(|c| &*config.clients[c.index()].name),
         method: method.as_str(),
@@ -84,7 +97,6 @@ fn write(
         weights_from: ctx.picked.map(|p| p.weights_from),
         status,
         upstream_status: ctx.upstream_status,
-        class,
         reason: ctx.refusal.as_ref().map(|(reason, _)| *reason),
         bytes_in,
         bytes_out,
@@ -94,7 +106,7 @@ fn write(
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,
-        platform_request_id: None,
+        ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
 }
@@ -139,7 +151,7 @@ pub fn refuse_head(io: &Io, bad: BadHead) -> Vec<u8> {
     bytes
 }
 
-/// Tells of an h2 request that pingora has answered or reset itself: its target, host or lengths are malformed.
+/// Tells of a request that pingora has answered or reset itself, before it asked: its target, host or lengths are malformed.
 pub fn refuse_stream(conn: &Conn) {
     if let Some((worker, live)) = live::current() {
         tell_of_refused(worker, &live, conn, Reason::BadRequest, &request_id::fresh(), ("", "", ""), 0);
@@ -155,37 +167,49 @@ fn tell_of_refused(
     (method, host, path): (&str, &str, &str),
     bytes_out: u64,
 ) {
-    let config = &live.snapshot.config;
-    let listener = live.listener(conn.info.listener);
     live.handles.request(worker, None, Class::Refused, Duration::ZERO);
     let entry = Entry {
-        ts: unix_ms(),
-        request_id: request_id.to_str().unwrap_or("-"),
-        generation: live.snapshot.generation,
-        listener: config.listeners.get(listener.index()).map_or("", |l| &l.name),
-        client_ip: Some(conn.info.ip()),
-        client: None,
         method,
         host: host.as_bytes(),
         path: path.as_bytes(),
+        status: Some(reason.status()),
+        reason: Some(reason),
+        bytes_out,
+        ..entry(live, Some(conn), request_id, Class::Refused)
+    };
+    live::log(|port| port.write(&live.snapshot.config.log, &entry));
+}
+
+/// What is known of every request.
+fn entry<'e>(live: &'e Live, conn: Option<&Conn>, request_id: &'e HeaderValue, class: Class) -> Entry<'e> {
+    let listener = conn.map_or(ListenerId(u32::MAX), |c| live.listener(c.info.listener));
+    Entry {
+        ts: unix_ms(),
+        request_id: request_id.to_str().unwrap_or("-"),
+        generation: live.snapshot.generation,
+        listener: live.snapshot.config.listeners.get(listener.index()).map_or("", |l| &l.name),
+        client_ip: conn.map(|c| c.info.ip()),
+        client: None,
+        method: "",
+        host: b"",
+        path: b"",
         query: None,
         route: None,
         function: None,
         version: None,
         picked_by: None,
         weights_from: None,
-        status: Some(reason.status()),
+        status: None,
         upstream_status: None,
-        class: Class::Refused,
-        reason: Some(reason),
+        class,
+        reason: None,
         bytes_in: 0,
-        bytes_out,
+        bytes_out: 0,
         total: Duration::ZERO,
         queue: None,
         connect: None,
         upstream: None,
         attempts: 0,
         platform_request_id: None,
-    };
-    live::log(|port| port.write(&config.log, &entry));
+    }
 }

@@ -7,8 +7,10 @@
 //! Written by hand rather than with the `prometheus` crate: that one has neither shards nor series that come and go with a config,
 //! and the format is four kinds of line.
 
+mod auth;
 mod cells;
 mod handles;
+mod jwks;
 mod process;
 mod text;
 
@@ -22,6 +24,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+
+pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
@@ -75,6 +79,7 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
+    jwks: Mutex<Vec<Arc<JwksCounts>>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -94,6 +99,7 @@ impl Metrics {
             last_reload_failed: AtomicBool::new(false),
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
+            jwks: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -126,6 +132,15 @@ impl Metrics {
         *lock(&self.certificates) = certificates;
     }
 
+    /// Shows these key sets instead of those before.
+    pub fn set_jwks(&self, jwks: Vec<Arc<JwksCounts>>) {
+        *lock(&self.jwks) = jwks;
+    }
+
+    pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
+        lock(&self.jwks).clone()
+    }
+
     /// The first names of the certificates that ACME is asked for: others are no longer shown.
     pub fn keep_acme(&self, names: Vec<String>) {
         let mut acme = lock(&self.acme);
@@ -150,6 +165,7 @@ impl Metrics {
         self.render_config(&mut out);
         self.render_acme(&mut out);
         self.render_log(&mut out);
+        jwks::render(&lock(&self.jwks), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

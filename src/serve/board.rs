@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, Receipt, ReloadResult, certificate::Served, generations::Author};
 use crate::{
-    admin::{Backend, CertificateStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
+    admin::{Backend, CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
     config::{
         SecretRef,
         changes::Change,
@@ -134,6 +134,14 @@ impl Backend for Board {
                     version: version.to_string(),
                     weight: f64::from(share.0) / 100.0,
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
+                })
+                .collect(),
+            jwks: (self.metrics.jwks().iter())
+                .map(|set| JwksStatus {
+                    url: set.url().to_owned(),
+                    keys: set.keys() as u64,
+                    fetched: set.fetched_at().map(|at| at.to_string()),
+                    error: set.error(),
                 })
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),

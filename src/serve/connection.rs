@@ -30,7 +30,7 @@ use crate::ingress::{
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
     proxy_protocol::{self, ProxyHeader},
-    refuse_head,
+    refuse_head, refuse_stream,
     wire::{Socket, Wire},
 };
 
@@ -192,6 +192,10 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
             Next::Head(head, _) => {
                 let session = session(io, head);
                 let Some(reused) = unless_stuck(&conn, process(proxy, session, shutdown)).await else {
+                    if !conn.was_asked() {
+                        // Never seen, for the gate is the stricter of the two; but if so, it is told.
+                        refuse_stream(&conn);
+                    }
                     return linger(&conn).await;
                 };
                 match reused.consume().0.into_any().downcast::<Io>() {
@@ -287,6 +291,10 @@ async fn linger(conn: &Arc<Conn>) {
         conn.begin(Phase::Linger);
         let drain = async {
             let mut io = Io::plain(transport, conn.clone());
+            let words = conn.last_words();
+            if !words.is_empty() {
+                let _ = io.write_all(&words).await;
+            }
             let _ = io.shutdown().await;
             let mut sink = [0; 4096];
             let mut left = LINGER_BYTES;

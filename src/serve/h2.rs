@@ -5,22 +5,18 @@
 //! in `docs/security.md`.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::Duration,
 };
 
-use h2::Reason;
+use bytes::Bytes;
+use h2::{Reason, server::Builder};
 use pingora_core::{
-    protocols::{
-        Digest, GetProxyDigest,
-        http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake},
-    },
+    protocols::{Digest, GetProxyDigest},
     server::ShutdownWatch,
 };
-use pingora_error::Result;
 
 use super::connection::process;
 use crate::ingress::{
@@ -31,12 +27,9 @@ use crate::ingress::{
     stream::H2Stream,
 };
 
-/// A connection that sends so many malformed requests is over.
-const MALFORMED: u32 = 32;
-
 /// What the library bounds, every figure of it: its defaults may change.
-pub fn options() -> H2Options {
-    let mut options = default_h2_options();
+fn options() -> Builder {
+    let mut options = Builder::new();
     options
         // Requests under way.
         .max_concurrent_streams(100)
@@ -70,9 +63,10 @@ struct Shared {
 }
 
 /// What happens next on a connection.
-#[expect(clippy::large_enum_variant, reason = "it is mostly requests, and each is boxed once, where it is served")]
 enum Event {
-    Request(Result<Option<H2Accept>>),
+    Request(Box<H2Stream>),
+    /// The caller has closed, or the library has, and has said why.
+    Over(Result<(), h2::Error>),
     /// It is to end: with that word, or without one.
     End(Option<Reason>),
     Drain,
@@ -99,7 +93,6 @@ struct Count<'c> {
     conn: &'c Conn,
     /// Served, or told of.
     told: u32,
-    malformed: u32,
 }
 
 impl Count<'_> {
@@ -121,46 +114,43 @@ pub async fn serve(io: Box<Io>, proxy: &Arc<Proxy>, shutdown: ShutdownWatch) {
         proxy_digest: io.get_proxy_digest(),
         socket_digest: None,
     });
-    let Ok(mut h2) = handshake(io, proxy.h2_options.clone()).await else { return };
+    let Ok(mut h2) = options().handshake::<_, Bytes>(io).await else { return };
     let shared = Arc::new(Shared { proxy: proxy.clone(), shutdown });
-    let mut count = Count { conn: &conn, told: 0, malformed: 0 };
+    let mut count = Count { conn: &conn, told: 0 };
     let mut is_draining = false;
     let mut streams = Vec::new();
     let last_word = loop {
-        let event = {
-            let mut next = pin!(HttpSession::from_h2_conn(&mut h2, digest.clone()));
-            poll_fn(|cx| {
-                if let Some(end) = Event::end(&conn) {
-                    return Poll::Ready(end);
-                }
-                if !is_draining && conn.closing.load(Relaxed) {
-                    return Poll::Ready(Event::Drain);
-                }
-                if let Poll::Ready(next) = next.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Request(next));
-                }
-                // All that was read has been looked at, unless there is no room for what is to be said to it.
-                if !conn.h2.is_blocked.load(Relaxed) {
-                    count.tell_of_lost();
-                }
-                conn.register(cx.waker());
-                Event::end(&conn).map_or(Poll::Pending, Poll::Ready)
-            })
-            .await
-        };
-        match event {
-            Event::Request(Ok(Some(H2Accept::Session(session)))) => {
-                count.told += 1;
-                let stream = H2Stream::new(session, free(&mut streams, &conn));
-                tokio::spawn(request(stream, shared.clone()));
+        let event = poll_fn(|cx| {
+            if let Some(end) = Event::end(&conn) {
+                return Poll::Ready(end);
             }
-            Event::Request(Ok(Some(H2Accept::Rejected))) => {
-                count.told += 1;
-                refuse_stream(&conn);
-                count.malformed += 1;
-                if count.malformed == MALFORMED {
-                    break Some(Reason::ENHANCE_YOUR_CALM);
+            if !is_draining && conn.closing.load(Relaxed) {
+                return Poll::Ready(Event::Drain);
+            }
+            match h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok(request))) => {
+                    return Poll::Ready(Event::Request(H2Stream::new(
+                        request,
+                        digest.clone(),
+                        free(&mut streams, &conn),
+                    )));
                 }
+                Poll::Ready(Some(Err(e))) => return Poll::Ready(Event::Over(Err(e))),
+                Poll::Ready(None) => return Poll::Ready(Event::Over(Ok(()))),
+                Poll::Pending => {}
+            }
+            // All that was read has been looked at, unless there is no room for what is to be said to it.
+            if !conn.h2.is_blocked.load(Relaxed) {
+                count.tell_of_lost();
+            }
+            conn.register(cx.waker());
+            Event::end(&conn).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        match event {
+            Event::Request(stream) => {
+                count.told += 1;
+                tokio::spawn(request(stream, shared.clone()));
             }
             Event::Drain => {
                 // RFC 9113 §6.8: requests that are on their way are still served. The library says goodbye twice: that no more may
@@ -168,10 +158,9 @@ pub async fn serve(io: Box<Io>, proxy: &Arc<Proxy>, shutdown: ShutdownWatch) {
                 is_draining = true;
                 h2.graceful_shutdown();
             }
-            Event::Request(Ok(None)) => return count.tell_of_lost(),
+            Event::Over(Ok(())) | Event::End(None) => return count.tell_of_lost(),
             // The library has said why.
-            Event::Request(Err(_)) => break None,
-            Event::End(None) => return count.tell_of_lost(),
+            Event::Over(Err(_)) => break None,
             Event::End(word) => break word,
         }
     };

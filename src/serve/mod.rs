@@ -12,6 +12,7 @@ mod connection;
 pub mod generations;
 mod h2;
 mod identity;
+pub mod jwks;
 mod listener;
 mod listeners;
 mod memory;

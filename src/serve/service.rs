@@ -25,6 +25,7 @@ use super::{
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
+    jwks::{KeySets, Known},
     listener::Total,
     listeners::{Listeners, Plan},
     memory, notify, requests,
@@ -78,6 +79,7 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    key_sets: KeySets,
     acme: acme::Manager,
     roots: Roots,
     /// What a failed load wants watched as well.
@@ -114,7 +116,9 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
-        let snapshot = compile(config.clone(), generation, hash, count, None, live::now());
+        let mut snapshot = compile(config.clone(), generation, hash, count, None, live::now());
+        let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
+        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
@@ -152,6 +156,7 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            key_sets,
             acme,
             roots,
             also_watched: Vec::new(),
@@ -359,8 +364,11 @@ impl Service {
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
         let keys = self.listeners.keys(&config, &plan);
-        let snapshot: Snapshot =
+        let mut snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
+        let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
+        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
+        self.key_sets = key_sets;
         let listeners = keys.table.clone();
         let next = Live {
             snapshot,
@@ -442,6 +450,7 @@ impl Service {
         changing.listeners = listeners;
         changing.certificates = tls::served(&self.tls);
         drop(changing);
+        self.board.metrics.set_jwks(self.key_sets.counts());
         self.warn_of_ends();
     }
 

@@ -130,6 +130,8 @@ fn one(listener: &Listener, material: &Material, acme: &Wanted, previous: Option
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = resumption.ticketer.clone();
     config.session_storage = resumption.sessions.clone();
+    // Mozilla leaves the choice to callers, for phones without AES of their own; auditors' tools want it here. All suites are good ones.
+    config.ignore_client_order = true;
     // One ticket is what a caller uses; each more costs as much as the first.
     config.send_tls13_tickets = 1;
     Ok(Tls { config: Arc::new(config), trust, certificates, resumption })
@@ -226,9 +228,9 @@ impl ResolvesServerCert for BySni {
 pub fn served(all: &AllTls) -> Vec<Served> {
     let mut listeners: Vec<_> = all.iter().collect();
     listeners.sort_by_key(|(name, _)| *name);
-    let of = |(name, tls): (&Name, &Tls)| {
-        let listener = name.clone();
-        tls.certificates.to_vec().into_iter().map(move |source| Served { listener: listener.clone(), source })
-    };
-    listeners.into_iter().flat_map(of).collect()
+    let mut served = Vec::new();
+    for (name, tls) in listeners {
+        served.extend(tls.certificates.iter().map(|source| Served { listener: name.clone(), source: source.clone() }));
+    }
+    served
 }

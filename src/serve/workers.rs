@@ -198,7 +198,6 @@ fn new_proxy(roots: Roots) -> Proxy {
         ..ServerConf::default()
     };
     let mut proxy = http_proxy(&Arc::new(conf), Ingress);
-    proxy.h2_options = Some(super::h2::options());
     let mut options = HttpServerOptions::default();
     // Not to proxy them: pingora would answer 405 before any hook, and nobody would know.
     options.allow_connect_method_proxying = true;

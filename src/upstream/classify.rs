@@ -31,6 +31,10 @@ pub fn classify_error(error: &Error) -> Option<Failure> {
     if *error.esource() == ErrorSource::Downstream {
         return None;
     }
+    if is_out_of_descriptors(error) {
+        let detail = "no file descriptor is left for a connection to the function".to_owned();
+        return Some(Failure { reason: Reason::Overloaded, phase: Phase::Connect, detail });
+    }
     let (reason, phase, words) = match error.etype() {
         // pingora wraps a failed bind in an internal error.
         ErrorType::InternalError => match error.root_etype() {
@@ -40,6 +44,18 @@ pub fn classify_error(error: &Error) -> Option<Failure> {
         other => kind(other)?,
     };
     Some(Failure { reason, phase, detail: detail(words, error) })
+}
+
+/// Ours, not the function's doing.
+fn is_out_of_descriptors(error: &Error) -> bool {
+    let Some(cause) = &error.cause else { return false };
+    if let Some(inner) = cause.downcast_ref::<Box<Error>>() {
+        return is_out_of_descriptors(inner);
+    }
+    let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    code.is_some_and(|code| {
+        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|e| e.raw_os_error()).contains(&code)
+    })
 }
 
 fn kind(etype: &ErrorType) -> Option<(Reason, Phase, &'static str)> {
@@ -155,6 +171,15 @@ mod tests {
             said(&wrapped),
             (Reason::UpstreamUnreachable, Phase::Connect, "cannot open a socket: address not available".to_owned())
         );
+    }
+
+    #[test]
+    fn no_descriptor_is_gateposts_own_trouble() {
+        let none = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let socket = Error::because(ErrorType::SocketError, "failed to create socket", none);
+        let wrapped = Error::because(ErrorType::InternalError, "Fail to connect", socket);
+        let (reason, phase, _) = said(&wrapped);
+        assert_eq!((reason, phase), (Reason::Overloaded, Phase::Connect));
     }
 
     #[test]

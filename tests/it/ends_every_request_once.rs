@@ -579,3 +579,35 @@ async fn each_time_of_a_function_acts_alone() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_half_closed_caller_gets_its_answer_as_it_comes_and_504_where_none_does() {
+    let function = origin()
+        .answers(|seen| match seen.target.as_str() {
+            "/slow" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").cut(44, Cut::Hang),
+            _ => Reply::raw("").cut(0, Cut::Hang),
+        })
+        .start()
+        .await;
+    let (gateway, _function) = in_front(function, "timeouts = { first_byte = \"500ms\", idle = \"1s\" }").await;
+    let half_closed = async |target: &str| {
+        let mut caller = gateway.connect().await;
+        caller.write(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        caller.wire.half_close().await.unwrap();
+        caller
+    };
+    let mut slow = half_closed("/slow").await;
+    assert_eq!(slow.answer_head("GET").await.unwrap().status(), 200);
+    assert_eq!(slow.piece().await.unwrap().unwrap(), "hello");
+
+    let mut waits = half_closed("/never").await;
+    let said = waits.until_closed().await;
+    assert!(said.starts_with("HTTP/1.1 504 ") && said.contains("upstream_timeout"), "{said}");
+    let lines = gateway.all_told(2).await;
+    let line = lines.iter().find(|line| line["path"] == "/never").unwrap();
+    assert_eq!((&line["status"], &line["reason"]), (&504.into(), &"upstream_timeout".into()), "{line}");
+    assert_eq!(line["bytes_out"], said.len());
+    assert!(said.contains(line["request_id"].as_str().unwrap()), "{said} {line}");
+    // The other's answer had begun: it broke off, with nothing behind it.
+    assert_eq!(slow.until_closed().await, "");
+}

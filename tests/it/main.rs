@@ -7,6 +7,7 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod authenticates_callers;
 mod bounds_bodies;
 #[cfg(test)]
 mod calls_from_other_origins;
@@ -38,8 +39,10 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]
+mod parsers_keep_their_word;
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
@@ -69,6 +72,7 @@ mod speaks_tls_as_told;
 mod splits_traffic_between_versions;
 #[cfg(test)]
 mod streams_large_bodies;
+#[cfg(test)]
 mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;

@@ -1,6 +1,10 @@
 //! TLS towards callers: whose certificates are believed, what is spoken, and who may come back by a ticket.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     ProtocolVersion, SupportedProtocolVersion,
@@ -257,6 +261,46 @@ async fn a_ticket_is_good_at_the_listener_that_gave_it_alone() {
         assert!(ask_at(&gateway, "other", &caller).await.is_none(), "known by another's authority");
         // Even where both believe the same, it is another listener.
         assert!(!ask_at(&gateway, "same", &caller).await.unwrap().1.resumed);
+    }
+}
+
+/// OpenSSL's own client, which is most callers' library: known by its certificate, and back by its ticket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssl_is_known_and_comes_back() {
+    let (server, callers) = (authority(), authority_called("partners"));
+    let (gateway, _function) = listening_with(&asking(&server, &callers), "forward_client_cert = true", 2).await;
+    let bank = callers.client("bank");
+    let dir = gateway.dir();
+    std::fs::write(dir.join("bank.pem"), &bank.pem).unwrap();
+    std::fs::write(dir.join("bank.key"), &bank.key_pem).unwrap();
+    for version in ["-tls1_3", "-tls1_2"] {
+        let connects = |more: &[&str]| {
+            let mut openssl = Command::new("openssl")
+                .args(["s_client", "-ign_eof", "-verify_return_error", version, "-servername", "one.test", "-connect"])
+                .arg(gateway.address("in").to_string())
+                .arg("-CAfile")
+                .arg(server.ca())
+                .args(more)
+                .current_dir(dir)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("openssl is installed");
+            let request = b"GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n";
+            // It may be refused before it has sent anything, and what it says is what counts.
+            let _ = openssl.stdin.take().unwrap().write_all(request);
+            String::from_utf8_lossy(&openssl.wait_with_output().unwrap().stdout).into_owned()
+        };
+        let shows = ["-cert", "bank.pem", "-key", "bank.key"];
+        let said = connects(&[&shows[..], &["-sess_out", "session"]].concat());
+        assert!(said.contains("New, TLSv1.") && said.contains("HTTP/1.1 200 "), "{version}: {said}");
+        // A session of its own is proof enough; the certificate isn't shown again.
+        let said = connects(&["-sess_in", "session"]);
+        assert!(said.contains("Reused, TLSv1.") && said.contains("HTTP/1.1 200 "), "{version}: {said}");
+        assert!(said.contains(&rfc_9440(&bank)), "{version}: {said}");
+        let said = connects(&[]);
+        assert!(!said.contains("HTTP/1.1"), "{version}: {said}");
     }
 }
 

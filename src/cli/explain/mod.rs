@@ -3,7 +3,7 @@
 mod edits;
 mod told;
 
-use std::{net::IpAddr, net::Ipv4Addr};
+use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -14,18 +14,19 @@ use super::{
     failure::{Failure, Outcome},
     term::Terminal,
 };
+use crate::serve::jwks;
 use crate::{
     config::{
-        Config, changes,
+        Config, Digest32, Loaded, SecretRef, changes,
         model::{
-            EncodedSlash, Function, LimitKey, LimitUse, ListenAddress, Listener, ListenerId, Route, RouteId, Serves,
-            VersionId,
+            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitUse, ListenAddress, Listener, ListenerId,
+            Route, RouteId, Serves, VersionId,
         },
     },
     decide::{
-        Facts, PickedBy, Reason,
-        client::{self, Clients},
-        cookie, cors, fill, host, limit, path,
+        Facts, Now, PickedBy, Reason,
+        auth::{self, Asking, Callers, Denied, Gate, KeyRing, Kind, Secrets},
+        client, cookie, cors, fill, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -75,7 +76,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let loaded = check::loaded(&options.file, term)?;
-    let told = explain(options, &loaded.config)?;
+    let told = explain(options, &loaded)?;
     if options.json {
         term.json(&serde_json::to_value(&told)?)?;
     } else {
@@ -84,7 +85,8 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     Ok(())
 }
 
-fn explain(options: &Options, config: &Config) -> Outcome<Told> {
+fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
+    let config = &loaded.config;
     let (listener, listener_config) = listener(options, config)?;
     let mut headers: HeaderMap = HeaderMap::new();
     for (name, value) in &options.headers {
@@ -96,17 +98,17 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         (None, None) => return Err(usage("the URL has no host: write it whole, or add -H 'Host: …'")),
     };
     let client_ip = client::address(options.from, &headers, &config.server.trusted_proxies);
-    let client = Clients::new(&config.clients).identify(client_ip);
+    let callers = Callers::new(config, &Remembered(loaded), None, Now::default());
+    let client = callers.by_network(client_ip);
     let mut told = Told {
         method: options.method.to_string(),
         listener: listener_config.name.to_string(),
         listener_address: listener_config.address.to_string(),
         from: options.from,
         client_ip,
-        client: client.map(|id| config.clients[id.index()].name.to_string()),
-        owner: client.and_then(|id| config.clients[id.index()].owner.clone()),
         ..Told::default()
     };
+    told.known_as(client, config);
     // The gate's and `ingress`'s word, before any route is asked.
     if matches!(options.method, Method::CONNECT | Method::TRACE) {
         told.refuse(Reason::MethodNotAllowed, format!("{} is not served here", options.method));
@@ -151,8 +153,8 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         told.answered = Some(Answered { status: 204, location: None });
         return Ok(told);
     }
-    let route = match router.find(&facts) {
-        Found::Route(id) => &config.routes[id.index()],
+    let (id, route) = match router.find(&facts) {
+        Found::Route(id) => (id, &config.routes[id.index()]),
         Found::NoRoute => {
             told.refuse(Reason::NoRoute, "no route matches".to_owned());
             return Ok(told);
@@ -170,10 +172,27 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
         );
         return Ok(told);
     }
-    if let Err(reason) = client::admit(route, client_ip, client) {
-        told.refuse(reason, format!("{client_ip} is not let in by {}", barrier(route, reason)));
+    if let Err(reason) = client::admit(route, client_ip) {
+        told.refuse(reason, format!("{client_ip} is not let in by `allow` and `deny` of route {}", route.name));
         return Ok(told);
     }
+    let asking = Asking {
+        ip: client_ip,
+        headers: &headers,
+        certificate: None,
+        now: Now::default(),
+        unix: &|| jiff::Timestamp::now().as_second(),
+        tokens: None,
+    };
+    let client = match callers.admit(id, &asking) {
+        Ok(client) => client,
+        Err(denied) => {
+            told.known_as(denied.client, config);
+            told.refuse(denied.reason, not_let_in(config, route, client_ip, &denied, callers.gate(id)));
+            return Ok(told);
+        }
+    };
+    told.known_as(client, config);
     if let Some(bound) = config.body_bound(route).filter(|_| route.function().is_some()) {
         told.body = Some(changes::size(bound));
         let length = headers.get(http::header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
@@ -219,6 +238,25 @@ fn explain(options: &Options, config: &Config) -> Outcome<Told> {
     Ok(told)
 }
 
+/// The secrets of the files, and the keys that the service fetched last.
+struct Remembered<'l>(&'l Loaded);
+
+impl Secrets for Remembered<'_> {
+    fn digests(&self, secret: &SecretRef) -> &[Digest32] {
+        self.0.material.digests(secret)
+    }
+
+    fn keys(&self, source: &JwksSource) -> Option<Arc<KeyRing>> {
+        match source {
+            JwksSource::File(_) => self.0.material.keys(source),
+            JwksSource::Url(url) => {
+                let keys = jwks::cached(&self.0.config.server.state_dir, url, &self.0.material);
+                Some(Arc::new(KeyRing::new(keys.map(Arc::new))))
+            }
+        }
+    }
+}
+
 fn usage(text: impl Into<String>) -> Failure {
     Failure::Usage(text.into())
 }
@@ -257,11 +295,29 @@ fn others(config: &Config, fates: Vec<(RouteId, Fate)>) -> Vec<Lost> {
         .collect()
 }
 
-/// The key of the route that keeps a caller out.
-fn barrier(route: &Route, reason: Reason) -> String {
-    match reason {
-        Reason::ForbiddenClient => format!("`clients` of route {}", route.name),
-        _ => format!("`allow` and `deny` of route {}", route.name),
+/// Which client it is not, and why.
+fn not_let_in(config: &Config, route: &Route, ip: IpAddr, denied: &Denied, gate: Option<&Gate>) -> String {
+    let names = |ids: &[ClientId]| {
+        let names: Vec<&str> = ids.iter().map(|id| &*config.clients[id.index()].name).collect();
+        names.join(", ")
+    };
+    let wanted = names(route.clients.as_deref().unwrap_or_default());
+    match (denied.failure, denied.client) {
+        (Some(auth::Failure { kind: Kind::None, why }), _) => {
+            let expects = gate.map_or("", Gate::expects);
+            format!("{}: {expects}; route {} is for {wanted}", why.sentence(), route.name)
+        }
+        (Some(auth::Failure { kind, why }), _) => {
+            format!("{}: {}; route {} is for {wanted}", kind.as_str(), why.sentence(), route.name)
+        }
+        (None, Some(client)) => {
+            format!(
+                "{ip} is not let in by `clients` of route {}: it is {}, and they are {wanted}",
+                route.name,
+                names(&[client])
+            )
+        }
+        (None, None) => format!("{ip} is not let in by `clients` of route {}, which are {wanted}", route.name),
     }
 }
 

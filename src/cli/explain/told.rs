@@ -9,6 +9,7 @@ use crate::{
         failure::Outcome,
         term::{Ink, Terminal},
     },
+    config::{Config, model::ClientId},
     decide::Reason,
 };
 
@@ -129,6 +130,12 @@ pub(super) struct Destination {
 }
 
 impl Told {
+    pub(super) fn known_as(&mut self, client: Option<ClientId>, config: &Config) {
+        let client = client.map(|id| &config.clients[id.index()]);
+        self.client = client.map(|client| client.name.to_string());
+        self.owner = client.and_then(|client| client.owner.clone());
+    }
+
     pub(super) fn refuse(&mut self, reason: Reason, detail: String) {
         self.refused = Some(Refused { reason: reason.as_str(), status: reason.status(), detail });
     }

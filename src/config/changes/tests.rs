@@ -67,7 +67,8 @@ fn base() -> Config {
         },
         mode: 0o660,
     };
-    let client = |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]) };
+    let client =
+        |name: &str| Client { name: name.into(), owner: None, networks: nets(&["10.1.0.0/16"]), ..Client::default() };
     let function = |name: &str| Function {
         name: name.into(),
         versions: vec![a_version("v41"), a_version("v42")],
@@ -119,6 +120,7 @@ fn base() -> Config {
             max_memory: None,
             dns: vec![],
             drain: secs(30),
+            auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
         },

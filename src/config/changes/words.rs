@@ -2,6 +2,10 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod client;
+
+pub(super) use client::client_leaves;
+
 use std::{borrow::Cow, fmt, time::Duration};
 
 mod handling;
@@ -81,9 +85,12 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         max_memory,
         dns,
         drain,
+        auth_failures,
         maintenance,
         max_body,
     } = server;
+    // What it counts by is fixed.
+    let Limit { rate: failures, burst, per: _, max_keys: _, dry_run: _ } = auth_failures;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
@@ -93,6 +100,8 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::option("max_memory", "the control group's", max_memory.map(bytes)),
         Leaf::list("dns", "the system's", dns),
         Leaf::one("drain", duration(*drain)),
+        Leaf::one("auth_failures.rate", rate(*failures)),
+        Leaf::one("auth_failures.burst", burst),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
     ]
@@ -192,14 +201,6 @@ fn client_ca(ClientAuth { ca, need }: &ClientAuth) -> String {
         ClientAuthNeed::Optional => "optional",
     };
     format!("{} ({need})", ca.display())
-}
-
-pub(super) fn client_leaves(client: &Client) -> Vec<Leaf> {
-    let Client { name: _, owner, networks } = client;
-    vec![
-        Leaf::option("owner", "nobody", owner.as_ref().map(quoted)),
-        Leaf::list("networks", "none", networks.as_slice()),
-    ]
 }
 
 /// All but versions and weights, which are told apart from the rest.

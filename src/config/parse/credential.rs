@@ -82,7 +82,7 @@ impl Scope<'_> {
                     }
                 };
                 let secret = self.needed(raw.secret.as_ref(), "secret", needs);
-                let previous = raw.previous.as_ref().map(|at| self.secret(at));
+                let previous = raw.previous.as_ref().map(|at| self.followed(at));
                 CredentialKind::Header { header: header?, secret: secret?, previous }
             }
         };
@@ -99,13 +99,13 @@ impl Scope<'_> {
     fn access_key(&mut self, raw: &raw::Credential, needs: impl Fn(&mut Self, &str) + Copy) -> Option<AccessKey> {
         let id = self.needed(raw.access_key_id.as_ref(), "access_key_id", needs);
         let secret = self.needed(raw.access_key_secret.as_ref(), "access_key_secret", needs);
-        let token = raw.session_token.as_ref().map(|at| self.secret(at));
+        let token = raw.session_token.as_ref().map(|at| self.followed(at));
         Some(AccessKey { id: id?, secret: secret?, token })
     }
 
     fn needed(&mut self, at: Option<&At<SecretRef>>, key: &str, needs: impl Fn(&mut Self, &str)) -> Option<SecretRef> {
         match at {
-            Some(at) => Some(self.secret(at)),
+            Some(at) => Some(self.followed(at)),
             None => {
                 needs(self, key);
                 None

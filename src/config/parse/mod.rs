@@ -1,5 +1,6 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
+mod client;
 mod cors;
 mod credential;
 mod function;
@@ -11,9 +12,7 @@ mod tables;
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
-    model::{
-        AccessSink, Admin, BodyBound, Client, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit,
-    },
+    model::{AccessSink, Admin, BodyBound, Config, Limit, ListenAddress, Log, LogFormat, Name, Server, SharedLimit},
     model::{LimitKey, Networks, SharedLimitId},
     raw::{self, Tables},
     read::Map,
@@ -35,6 +34,18 @@ pub(super) struct Pointers {
     /// Of callers' certificates.
     pub(super) client_authorities: Vec<At<PathBuf>>,
     pub(super) secrets: Vec<At<super::secret::SecretRef>>,
+    /// Secrets that are hashes of what callers show.
+    pub(super) digests: Vec<DigestPointer>,
+    pub(super) jwks: Vec<At<PathBuf>>,
+}
+
+/// A file or variable with the SHA-256 of keys or passwords.
+#[derive(Debug)]
+pub(super) struct DigestPointer {
+    pub(super) client: Name,
+    /// The header of API keys, in which no two clients have the same; of a password nothing.
+    pub(super) header: Option<http::HeaderName>,
+    pub(super) at: At<super::secret::SecretRef>,
 }
 
 /// Parses the texts of a config, without looking at what they point to.
@@ -150,13 +161,14 @@ impl<'s> Scope<'s> {
             max_memory: raw.max_memory.as_ref().map(|at| at.value.0),
             dns: raw.dns.iter().flat_map(|list| &list.value).map(|at| at.value.0).collect(),
             drain: patience(raw.drain.as_ref(), 30),
+            auth_failures: auth_failures(raw.auth_failures.as_ref().map(|at| &at.value)),
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
             max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
         })
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
-        let token = raw.token.as_ref().map(|at| self.secret(at));
+        let token = raw.token.as_ref().map(|at| self.followed(at));
         Admin {
             address: raw
                 .address
@@ -166,16 +178,21 @@ impl<'s> Scope<'s> {
         }
     }
 
-    /// A secret's place, to be read with the rest of the material.
-    fn secret(&mut self, at: &At<super::secret::SecretRef>) -> super::secret::SecretRef {
-        let secret = match &at.value {
+    /// A secret that is kept for as long as the config is in force.
+    fn followed(&mut self, at: &At<super::secret::SecretRef>) -> super::secret::SecretRef {
+        let secret = self.secret(at);
+        self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
+        secret
+    }
+
+    /// A reference to a secret; a relative path starts from the folder of the file that it stands in.
+    fn secret(&self, at: &At<super::secret::SecretRef>) -> super::secret::SecretRef {
+        match &at.value {
             super::secret::SecretRef::File(path) => {
                 super::secret::SecretRef::File(self.sources.folder(at.span.file).join(path))
             }
             other => other.clone(),
-        };
-        self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
-        secret
+        }
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
@@ -254,44 +271,6 @@ impl<'s> Scope<'s> {
         Some(nets)
     }
 
-    fn client(&mut self, name: &Name, _: Span, raw: &raw::Client) -> Option<Client> {
-        Some(Client {
-            name: name.clone(),
-            owner: raw.owner.as_ref().map(|at| at.value.0.clone()),
-            networks: self.some_networks(raw.networks.as_ref()?, "networks")?,
-        })
-    }
-
-    /// Of clients known by network the longest prefix wins, so two may not have the same.
-    fn clients_apart(&mut self) {
-        let mut owners = HashMap::new();
-        for (name, (_, client)) in &self.file.clients {
-            for at in client.networks.iter().flat_map(|list| &list.value) {
-                let nets: Vec<ipnet::IpNet> = match &at.value {
-                    NetworkRef::Net(net) => vec![*net],
-                    NetworkRef::Named(list) => self
-                        .networks
-                        .iter()
-                        .filter(|(known, _)| known == list)
-                        .filter_map(|(_, nets)| nets.as_ref())
-                        .flat_map(|nets| nets.as_slice().to_vec())
-                        .collect(),
-                };
-                for net in nets {
-                    let (owner, first) = *owners.entry(net).or_insert((name, at.span));
-                    if owner != name {
-                        self.report.push(
-                            Problem::at(format!("clients `{owner}` and `{name}` both have the network {net}"), at.span)
-                                .label("a caller from there would be both")
-                                .also(first, format!("`{owner}` has it here"))
-                                .help("give one of them a longer prefix, or make them one client"),
-                        );
-                    }
-                }
-            }
-        }
-    }
-
     fn limit(&mut self, raw: &raw::Limit) -> Option<Limit> {
         let rate = raw.rate.as_ref()?.value;
         let second = u64::from(rate.count.get()) / rate.period.as_secs().max(1);
@@ -328,6 +307,16 @@ impl<'s> Scope<'s> {
     /// A path of the file; a relative one starts from the folder of the file that it stands in.
     fn path(&self, at: &At<FilePath>) -> PathBuf {
         self.sources.folder(at.span.file).join(&at.value.0)
+    }
+}
+
+fn auth_failures(raw: Option<&raw::AuthFailures>) -> Limit {
+    let (rate, burst) = (raw.and_then(|raw| raw.rate.as_ref()), raw.and_then(|raw| raw.burst.as_ref()));
+    let default = Limit::AUTH_FAILURES;
+    Limit {
+        rate: rate.map_or(default.rate, |at| at.value),
+        burst: burst.and_then(|at| number(at.value.0)).unwrap_or(default.burst),
+        ..default
     }
 }
 

@@ -1,5 +1,6 @@
 //! The values that are written as strings, each from its text.
 
+mod caller;
 mod cors;
 mod handling;
 mod http_words;
@@ -8,6 +9,7 @@ mod path;
 mod size;
 mod time;
 
+pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{

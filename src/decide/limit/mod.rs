@@ -164,6 +164,15 @@ impl Limiter {
         }
     }
 
+    /// Whether a request of that key would pass now; takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// How long it would have to wait.
+    pub fn peek(&self, key: KeyHash, now: Now) -> Result<(), Refused> {
+        self.check(key, now).map_err(|wait| self.refusal(0, wait))
+    }
+
     fn refusal(&self, index: usize, wait: Wait) -> Refused {
         Refused { index, wait: self.pace.duration(wait.0) }
     }

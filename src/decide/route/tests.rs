@@ -113,6 +113,7 @@ fn config(routes: Vec<Route>) -> Config {
             max_memory: None,
             dns: Vec::new(),
             drain: Duration::from_secs(30),
+            auth_failures: crate::config::model::Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
         },

@@ -11,12 +11,16 @@ use std::{
 
 use super::{
     Class,
+    auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
     text::{Kind, Text},
 };
-use crate::config::{
-    Config,
-    model::{FunctionId, LimitUse, ListenerId, Name, RouteId, Share, VersionId},
+use crate::{
+    config::{
+        Config,
+        model::{FunctionId, LimitUse, ListenerId, Name, RouteId, Share, VersionId},
+    },
+    decide::auth::Failure,
 };
 
 /// What became of a connection: `result` of `gatepost_connections_total`.
@@ -69,6 +73,7 @@ pub struct Handles {
     routes: Vec<RouteHandles>,
     functions: Vec<FunctionHandles>,
     listeners: Vec<(Name, Arc<ListenerCounts>)>,
+    auth: Arc<AuthFailures>,
 }
 
 #[derive(Debug)]
@@ -103,6 +108,7 @@ impl Handles {
             routes: Vec::new(),
             functions: Vec::new(),
             listeners: Vec::new(),
+            auth: Arc::new(AuthFailures::new(shards)),
         }
     }
 
@@ -166,6 +172,7 @@ impl Handles {
             routes: routes.collect(),
             functions: functions.collect(),
             listeners: listeners.collect(),
+            auth: Arc::clone(&old.auth),
         }
     }
 
@@ -216,6 +223,11 @@ impl Handles {
         &self.listeners[listener.index()].1
     }
 
+    /// A caller did not show who it is.
+    pub fn auth_failed(&self, worker: usize, failure: Failure) {
+        self.auth.count(worker, failure);
+    }
+
     /// Every version with its function, its share and the requests that it is working on.
     pub fn versions(&self) -> impl Iterator<Item = (&Name, &Name, Share, i64)> {
         self.functions.iter().flat_map(|function| {
@@ -228,6 +240,7 @@ impl Handles {
         self.render_limits(out);
         self.render_versions(out);
         self.render_listeners(out);
+        self.auth.render(out);
     }
 
     /// Every series of requests that was touched, with its labels.

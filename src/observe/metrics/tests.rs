@@ -32,6 +32,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             max_memory: None,
             dns: Vec::new(),
             drain: second,
+            auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
         },

@@ -116,7 +116,7 @@ impl Signer {
     ///
     /// When a secret was not read, or cannot stand in a header field.
     pub fn new(credential: &Credential, material: &Material) -> Result<Self, Unsignable> {
-        let read = |at: &SecretRef| material.secret(at).map(Secret::expose).ok_or(Unsignable::NotRead);
+        let read = |at: &SecretRef| material.value(at).map(Secret::expose).ok_or(Unsignable::NotRead);
         let key = |key: &AccessKey| {
             let token = key.token.as_ref().map(read).transpose()?.map(str::to_owned);
             let key = Key { id: read(&key.id)?.to_owned(), secret: read(&key.secret)?.to_owned(), token };

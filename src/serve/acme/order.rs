@@ -21,32 +21,47 @@ pub(super) enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    /// What the authority answered, or that it didn't.
+    fn of(error: &Error, doing: &str) -> Self {
+        let text = format!("{doing}: {error}");
+        match error {
+            // RFC 8555 §6.5: nonces run out under load; §6.7: and its own trouble is not ours.
+            Error::Api(problem)
+                if problem.status.is_some_and(|status| status >= 500)
+                    || problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce") =>
+            {
+                Self::Unreachable(text)
+            }
+            Error::Api(_) | Error::Timeout(_) => Self::Refused(text),
+            _ => Self::Unreachable(text),
+        }
+    }
+}
+
 /// How often the authority is asked what became of an order: at 0.25, 0.75, 1.75 s and so on.
 const POLL: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(250)).timeout(Duration::from_secs(90));
 
 pub(super) async fn account(settings: &Acme, store: &Store, https: &Https) -> Result<Account, Failure> {
-    let unreachable = |e: Error| match e {
-        Error::Api(problem) => Failure::Refused(format!("the account: {problem}")),
-        other => Failure::Unreachable(other.to_string()),
-    };
+    let failed = |e: Error| Failure::of(&e, "the account");
     let contact: Vec<String> = settings.email.iter().map(|email| format!("mailto:{email}")).collect();
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
     let builder = Account::builder_with_http(Box::new(https.clone()));
     let kept = |e| Failure::Refused(format!("cannot keep the account's key under server.state_dir: {e}"));
     if let Some(stored) = store.account() {
         let again = serde_json::to_value(&stored.credentials).and_then(serde_json::from_value);
-        let account = builder.from_credentials(stored.credentials).await.map_err(unreachable)?;
+        let account = builder.from_credentials(stored.credentials).await.map_err(failed)?;
         if stored.email != settings.email
             && let Ok(credentials) = again
         {
-            account.update_contacts(&contact).await.map_err(unreachable)?;
+            account.update_contacts(&contact).await.map_err(failed)?;
             store.keep_account(&StoredAccount { email: settings.email.clone(), credentials }).map_err(kept)?;
         }
         return Ok(account);
     }
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let made = builder.create(&new, settings.directory.clone(), None).await;
-    let (account, credentials) = made.map_err(unreachable)?;
+    let (account, credentials) = made.map_err(failed)?;
     // Before the first order: accounts are counted.
     store.keep_account(&StoredAccount { email: settings.email.clone(), credentials }).map_err(kept)?;
     Ok(account)
@@ -61,16 +76,12 @@ pub(super) async fn obtain(
 ) -> Result<Held, Failure> {
     let account = account(settings, store, https).await?;
     let names: Vec<_> = settings.domains.iter().cloned().map(Identifier::Dns).collect();
-    let mut order = match account.new_order(&NewOrder::new(&names)).await {
-        Ok(order) => order,
-        Err(Error::Api(problem)) => return Err(Failure::Refused(problem.to_string())),
-        Err(other) => return Err(Failure::Unreachable(other.to_string())),
-    };
-    let refused = |e: Error| Failure::Refused(e.to_string());
+    let failed = |doing: &'static str| move |e: Error| Failure::of(&e, doing);
+    let mut order = account.new_order(&NewOrder::new(&names)).await.map_err(failed("the order"))?;
     let mut live = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(refused)?;
+        let mut authorization = authorization.map_err(failed("an authorization"))?;
         match authorization.status {
             AuthorizationStatus::Pending => {}
             AuthorizationStatus::Valid => continue,
@@ -80,7 +91,7 @@ pub(super) async fn obtain(
             .challenge(ChallengeType::Http01)
             .ok_or_else(|| Failure::Refused("the authority offers no HTTP-01".to_owned()))?;
         live.push(challenges.put(&challenge.token, challenge.key_authorization().as_str()));
-        challenge.set_ready().await.map_err(refused)?;
+        challenge.set_ready().await.map_err(failed("a challenge"))?;
     }
     let ready = order.poll_ready(&POLL).await;
     drop(live);
@@ -99,8 +110,8 @@ pub(super) async fn obtain(
         }
         return Err(Failure::Refused(why));
     }
-    let key = order.finalize().await.map_err(refused)?;
-    let chain = order.poll_certificate(&POLL).await.map_err(refused)?;
+    let key = order.finalize().await.map_err(failed("the request for the certificate"))?;
+    let chain = order.poll_certificate(&POLL).await.map_err(failed("the certificate"))?;
     let held = held(format!("{chain}\n{key}").as_bytes())
         .map_err(|why| Failure::Refused(format!("what the authority gave cannot be used: {why}")))?;
     if let Some(missing) = settings.domains.iter().find(|name| !held.names.contains(name)) {

@@ -3,6 +3,7 @@
 //! The leaves are read from the schema. A leaf without a proof fails by its name, and so does a proof whose leaf is gone. That
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
+mod caller;
 mod credential;
 mod function;
 mod handling;
@@ -39,6 +40,7 @@ fn proofs() -> Vec<Proof> {
     [
         server::proofs(),
         listener::proofs(),
+        caller::proofs(),
         credential::proofs(),
         function::proofs(),
         release::proofs(),

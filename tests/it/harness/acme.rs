@@ -252,7 +252,7 @@ impl Server {
     fn post(&self, path: &str, signed: &Signed) -> Result<(StatusCode, Option<String>, Value), Refused> {
         let mut state = self.state();
         let number = |text: &str| text.parse::<u64>().map_err(|_| malformed(path));
-        match path[1..].split_once('/').unwrap_or((&path[1..], "")) {
+        match path[1..].split_once('/').unwrap_or_else(|| (&path[1..], "")) {
             ("account", "") => {
                 assert_eq!(signed.payload["termsOfServiceAgreed"], true);
                 state.keys.push(signed.key.clone());
@@ -410,7 +410,9 @@ async fn prove(shared: Arc<Mutex<State>>, id: u64, n: usize, ask: Ask) {
     let target = format!("/.well-known/acme-challenge/{}", ask.token);
     let said = match Connection::try_open(address).await {
         Ok(mut connection) => match connection.try_send(get(&target).host(&ask.host)).await {
-            Ok(answer) => (answer.status == 200 && answer.text() == ask.wanted).then_some(()).ok_or(answer.text()),
+            Ok(answer) => {
+                (answer.status == 200 && answer.text() == ask.wanted).then_some(()).ok_or_else(|| answer.text())
+            }
             Err(error) => Err(format!("{error:?}")),
         },
         Err(error) => Err(error.to_string()),

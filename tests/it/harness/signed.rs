@@ -95,7 +95,7 @@ fn said(seen: &Seen, algorithm: &str) -> Result<Said, String> {
     let parts = word.strip_prefix(algorithm).ok_or("another algorithm")?;
     let part = |name: &str| {
         let found = parts.split(',').map(str::trim).find_map(|part| part.strip_prefix(name));
-        found.map(str::to_owned).ok_or(format!("no {name}"))
+        found.map(str::to_owned).ok_or_else(|| format!("no {name}"))
     };
     let scope: Vec<String> = part("Credential=")?.split('/').map(str::to_owned).collect();
     if scope[0] != ID {

@@ -40,6 +40,7 @@ pub(crate) struct Leaf {
 #[derive(Clone)]
 pub(crate) struct ClientLeaf {
     pub(crate) pem: String,
+    pub(crate) key_pem: String,
     pub(crate) der: CertificateDer<'static>,
     key: Vec<u8>,
 }
@@ -105,7 +106,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         change(&mut params);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        ClientLeaf { pem: cert.pem(), der: cert.der().clone(), key: key.serialize_der() }
+        ClientLeaf { pem: cert.pem(), key_pem: key.serialize_pem(), der: cert.der().clone(), key: key.serialize_der() }
     }
 
     fn issue(&self, names: &[&str]) -> (String, String, CertificateDer<'static>, Vec<u8>) {
