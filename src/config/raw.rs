@@ -11,7 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         Rate, SanIs, TlsProfile, UpstreamHttp,
     },
-    raw_handling::{Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_handling::{Compression, Cors, HeaderEdits, Maintenance, Redirect, Respond, Security},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -383,6 +383,8 @@ table! {
         request_headers: HeaderEdits,
         /// What the caller sees of the answer's headers, gatepost's own answers included.
         response_headers: HeaderEdits,
+        /// Whether answers are compressed for callers who ask. Default `false`.
+        compression: Compression,
         /// Which pages of other origins may call it.
         cors: Cors,
         /// Headers that tell browsers to be careful: `basic` or `strict`.

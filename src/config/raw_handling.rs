@@ -5,11 +5,13 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::SecurityPreset,
+    model::{Coding, MediaPattern, SecurityPreset},
     raw::Networks,
     read::{Map, Read, Reader, Value, Whole, read_at, read_table, table},
     source::At,
-    words::{FilePath, HeaderOrAny, HeaderText, MediaType, OriginWord, Patience, PatienceOrNone, RemoveName, Text},
+    words::{
+        FilePath, HeaderOrAny, HeaderText, MediaType, OriginWord, Patience, PatienceOrNone, RemoveName, Size, Text,
+    },
 };
 
 pub(super) type Status = Whole<200, 599>;
@@ -84,6 +86,17 @@ table! {
         allow_credentials: bool,
         /// How long a preflight's answer is remembered. Default `10m`.
         max_age: PatienceOrNone,
+    }
+}
+
+table! {
+    struct CompressionTable {
+        /// Which, the best first: `zstd`, `br`, `gzip`. Default: all, in this order.
+        codings: Vec<At<Coding>>,
+        /// Answers known to be smaller go as they are. Default `1KiB`.
+        min_size: Size,
+        /// Media types: exact, `text/*` or `*+json`. Default: text, JSON, XML, JavaScript, SVG and the like.
+        types: Vec<At<MediaPattern>>,
     }
 }
 
@@ -164,5 +177,26 @@ impl Read for Security {
 
     fn schema() -> Json {
         json!({ "anyOf": [<SecurityPreset as Read>::schema(), <SecurityTable as Read>::schema()] })
+    }
+}
+
+/// `true`, `false` or a table.
+#[derive(Debug, Clone)]
+pub(super) struct Compression(pub(super) Option<CompressionTable>);
+
+impl Read for Compression {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(on) => Some(Self(on.then(CompressionTable::default))),
+            DeValue::Table(_) => read_table(value, reader).map(|table| Self(Some(table))),
+            _ => {
+                reader.expected("`true`, `false` or a table", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<bool as Read>::schema(), <CompressionTable as Read>::schema()] })
     }
 }

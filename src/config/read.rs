@@ -348,7 +348,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 8] = ["compression", "alarm", "concurrency", "egress", "guard", "platform", "ramp", "retries"];
+const LATER: [&str; 7] = ["alarm", "concurrency", "egress", "guard", "platform", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod coding;
 pub mod cookie;
 pub mod cors;
 pub mod facts;

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Uri};
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
+    body_coding::{Coder, Wish},
     conn::Conn,
     live::{self, Live},
     sign,
@@ -56,6 +57,9 @@ pub struct Ctx {
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
     pub(super) is_preflight: bool,
+    /// Of a route with `compression`: what the caller may have.
+    pub(super) wish: Option<Wish>,
+    pub(super) coder: Option<Box<Coder>>,
     /// Of a route with `cors`: the caller's Origin, as it came.
     pub(super) origin: Option<HeaderValue>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
@@ -110,6 +114,8 @@ impl Ctx {
             is_upgrade: false,
             body: None,
             is_preflight: false,
+            wish: None,
+            coder: None,
             origin: None,
             body_left: None,
             is_whole: false,

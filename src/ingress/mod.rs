@@ -1,6 +1,7 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
 mod answer;
+mod body_coding;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;

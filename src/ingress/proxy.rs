@@ -5,12 +5,13 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Version, header};
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
     answer,
+    body_coding::{self, Coder, Wish},
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -183,6 +184,9 @@ impl Ingress {
                 weights_from: pick.weights_from,
                 cookie: pick.issue_cookie,
             });
+            if let Some(compression) = route.handling.compression.as_ref().filter(|_| !ctx.is_upgrade) {
+                ctx.wish = Some(Wish::of(request, compression));
+            }
             // What a tunnel carries is nobody's body.
             ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
@@ -281,6 +285,14 @@ impl Ingress {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
+    }
+
+    /// The next piece of an answer, compressed.
+    fn compress(coder: &mut Coder, body: &mut Option<bytes::Bytes>, end: bool) -> Result<()> {
+        let piece = body.take().unwrap_or_default();
+        let coded = coder.code(&piece, end).or_err(ErrorType::InternalError, "compressing an answer")?;
+        *body = Some(coded).filter(|coded| !coded.is_empty());
+        Ok(())
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
@@ -500,6 +512,11 @@ impl ProxyHttp for Ingress {
         id.set_sensitive(ctx.is_h2);
         response.insert_header(X_REQUEST_ID_NAME, id)?;
         Self::dress(session, ctx, response)?;
+        if let (Some(wish), Some(route)) = (ctx.wish, ctx.route)
+            && let Some(compression) = &live.snapshot.config.routes[route.index()].handling.compression
+        {
+            ctx.coder = body_coding::begin(response, session.req_header(), compression, wish)?;
+        }
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
@@ -512,11 +529,14 @@ impl ProxyHttp for Ingress {
     fn response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<bytes::Bytes>,
+        body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        if let Some(coder) = &mut ctx.coder {
+            Self::compress(coder, body, end_of_stream)?;
+        }
         if let Some(stream) = &ctx.stream {
             stream.moved();
         }
@@ -524,6 +544,20 @@ impl ProxyHttp for Ingress {
             return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
         }
         Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut http::HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<bytes::Bytes>> {
+        // The coding's last bytes stand in the trailers' place (RFC 9110 §6.5.1 lets them go): these were not announced.
+        let Some(coder) = &mut ctx.coder else { return Ok(None) };
+        let mut last = None;
+        Self::compress(coder, &mut last, true)?;
+        ctx.is_whole = true;
+        Ok(last)
     }
 
     fn fail_to_connect(

@@ -14,6 +14,8 @@ mod calls_from_other_origins;
 #[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
+mod compresses_answers;
+#[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
 mod drains_on_stop;

@@ -194,3 +194,8 @@ async fn who_does_not_read() {
 async fn who_reads_a_byte_now_and_then() {
     outlived("slow read", Slow { first: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", then: "", reads: true }).await;
 }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_dribbles_a_body() {
+    let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf";
+    outlived("slow body", Slow { first: half, then: "a", reads: false }).await;
+}

@@ -420,6 +420,13 @@ fn every_leaf_shows_on_one_line() {
                 });
             },
         ),
+        ("route orders: compression off → br from 1KiB of text/*", |c| {
+            c.routes[0].handling.compression = Some(Compression {
+                codings: vec![Coding::Br],
+                min_size: 1024,
+                types: vec![MediaPattern::Type("text/".into())],
+            });
+        }),
         ("route orders: max_body the server's → 6MiB", |c| {
             c.routes[0].handling.max_body = Some(BodyBound(Some(6 << 20)));
         }),

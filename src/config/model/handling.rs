@@ -149,6 +149,44 @@ pub enum CorsHeaders {
     These(Vec<HeaderName>),
 }
 
+/// `compression = true`, or `{ codings = ["br", "gzip"], min_size = "1KiB", types = ["text/*"] }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression {
+    /// The best first; never empty.
+    pub codings: Vec<Coding>,
+    /// Answers known to be smaller go as they are.
+    pub min_size: u64,
+    pub types: Vec<MediaPattern>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Zstd,
+    Br,
+    Gzip,
+}
+
+impl Coding {
+    /// As Content-Encoding has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Br => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// Lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaPattern {
+    Exact(String),
+    /// `text/*` holds `text/`.
+    Type(String),
+    /// `*+json` holds `+json`.
+    Suffix(String),
+}
+
 /// `max_body = "6MiB"`: so many bytes of a request's body; `None` (written `none`): no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyBound(pub Option<u64>);
@@ -169,6 +207,7 @@ pub struct Handling {
     /// `None`: the server's.
     pub max_body: Option<BodyBound>,
     pub cors: Option<Cors>,
+    pub compression: Option<Compression>,
 }
 
 impl Config {

@@ -1,6 +1,7 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
 mod client;
+mod compression;
 mod cors;
 mod credential;
 mod function;

@@ -36,6 +36,7 @@ impl Scope<'_> {
         let path_edit = self.path_edit(raw, path.as_ref());
         let request_headers = self.request_edits(raw);
         let response_headers = self.response_edits(raw);
+        let compression = self.compression(raw);
         let cors = self.cors(raw);
         let maintenance = self.maintenance(raw.maintenance.as_ref());
         self.client_cert_is_there(raw);
@@ -66,6 +67,7 @@ impl Scope<'_> {
                 maintenance: maintenance?,
                 max_body: raw.max_body.as_ref().map(|at| at.value),
                 cors: cors?,
+                compression: compression?,
             },
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
         })

@@ -1,6 +1,7 @@
 //! The values that are written as strings, each from its text.
 
 mod caller;
+mod coding;
 mod cors;
 mod handling;
 mod http_words;
@@ -26,7 +27,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{ClientAuthNeed, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
+    model::{ClientAuthNeed, Coding, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -132,6 +133,7 @@ choices! {
     CredentialWord, "`sigv4`, `acs3`, `tc3` or `header`": {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
+    Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -198,6 +200,7 @@ words!(
     Text,
     FilePath,
     Access,
+    Coding,
     LogFormat,
     UpstreamHttp,
     TlsProfile,

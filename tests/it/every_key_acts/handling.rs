@@ -1,7 +1,7 @@
 //! What a route does beside sending on, and `server.maintenance`.
 
 use super::{Proof, leaf::Leaf, named, one_function, table};
-use crate::harness::{Gateway, get, request};
+use crate::harness::{Gateway, Reply, get, origin, request};
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
@@ -35,6 +35,12 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("route.*.maintenance.file", maintenance_file),
         ("route.*.maintenance.content_type", maintenance_type),
         ("route.*.maintenance.allow", maintenance_allow),
+        ("route.*.compression", compression),
+        ("route.*.compression.codings = zstd", compression_codings),
+        ("route.*.compression.codings = br", compression_codings),
+        ("route.*.compression.codings = gzip", compression_codings),
+        ("route.*.compression.min_size", compression_min_size),
+        ("route.*.compression.types", compression_types),
         ("route.*.cors.allow_origins", cors_origins),
         ("route.*.cors.allow_methods", cors_methods),
         ("route.*.cors.allow_headers", cors_headers),
@@ -131,7 +137,7 @@ async fn respond_headers(leaf: Leaf) {
 }
 
 /// A function that tells what it saw, and the two gateposts in front.
-async fn seen(leaf: &Leaf, route: &str, one: &str, other: &str, check: [impl Fn(&crate::harness::origin::Seen); 2]) {
+async fn seen(leaf: &Leaf, route: &str, one: &str, other: &str, check: [impl Fn(&origin::Seen); 2]) {
     let f = named("f").await;
     let both = leaf.pair(&one_function(&f.url(), route), one, other).start().await;
     for (gateway, check) in both.iter().zip(check) {
@@ -142,20 +148,17 @@ async fn seen(leaf: &Leaf, route: &str, one: &str, other: &str, check: [impl Fn(
 
 /// The value of `x-a` that the function sees.
 async fn seen_a(leaf: Leaf, route: &str, one: &str, other: &str, values: [&[&str]; 2]) {
-    let check =
-        values.map(|values| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.fields.all("x-a"), values));
+    let check = values.map(|values| move |seen: &origin::Seen| assert_eq!(seen.fields.all("x-a"), values));
     seen(&leaf, route, one, other, check).await;
 }
 
 async fn add_prefix(leaf: Leaf) {
-    let check = ["/one/x/y?q", "/two/x/y?q"]
-        .map(|target| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.target, target));
+    let check = ["/one/x/y?q", "/two/x/y?q"].map(|target| move |seen: &origin::Seen| assert_eq!(seen.target, target));
     seen(&leaf, "path = \"/x/*\"\nLEAF", "add_prefix = \"/one\"", "add_prefix = \"/two\"", check).await;
 }
 
 async fn rewrite(leaf: Leaf) {
-    let check =
-        ["/y/one?q", "/two?q"].map(|target| move |seen: &crate::harness::origin::Seen| assert_eq!(seen.target, target));
+    let check = ["/y/one?q", "/two?q"].map(|target| move |seen: &origin::Seen| assert_eq!(seen.target, target));
     seen(&leaf, "path = \"/x/{id}\"\nLEAF", "rewrite = \"/{id}/one\"", "rewrite = \"/two\"", check).await;
 }
 
@@ -314,4 +317,37 @@ async fn cors_credentials(leaf: Leaf) {
 async fn cors_max_age(leaf: Leaf) {
     let lines = ["max_age = \"1h\"", "max_age = \"0s\""];
     cors(&leaf, true, SITE, lines, "access-control-max-age", [Some("3600"), Some("0")]).await;
+}
+
+/// The coding of a text of 2,000 bytes, for a caller who takes any.
+async fn coded(leaf: Leaf, route: &str, lines: [&str; 2], codings: [Option<&str>; 2]) {
+    let text = Reply::text("text ".repeat(400)).header("content-type", "text/plain");
+    let f = origin().reply(text).start().await;
+    let both = leaf.pair(&one_function(&f.url(), route), lines[0], lines[1]).start().await;
+    for (gateway, coding) in both.iter().zip(codings) {
+        let answer = gateway.send(get("/").header("accept-encoding", "gzip, br, zstd")).await;
+        assert_eq!(answer.header("content-encoding"), coding, "{answer:?}");
+    }
+}
+
+async fn compression(leaf: Leaf) {
+    coded(leaf, "LEAF", ["compression = true", "compression = false"], [Some("zstd"), None]).await;
+}
+
+async fn compression_codings(leaf: Leaf) {
+    let own = leaf.name.rsplit(' ').next().unwrap();
+    let other = if own == "gzip" { "br" } else { "gzip" };
+    let lines = [format!("codings = [\"{own}\"]"), format!("codings = [\"{other}\"]")];
+    let lines = [lines[0].as_str(), lines[1].as_str()];
+    coded(leaf, "compression = { LEAF }", lines, [Some(own), Some(other)]).await;
+}
+
+async fn compression_min_size(leaf: Leaf) {
+    let lines = ["min_size = \"2000B\"", "min_size = \"2001B\""];
+    coded(leaf, "compression = { LEAF }", lines, [Some("zstd"), None]).await;
+}
+
+async fn compression_types(leaf: Leaf) {
+    let lines = ["types = [\"text/*\"]", "types = [\"*+json\"]"];
+    coded(leaf, "compression = { LEAF }", lines, [Some("zstd"), None]).await;
 }

@@ -20,7 +20,16 @@ pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
 
 /// All but what answers.
 pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
-    let Handling { path, request_headers, response_headers, security_headers, maintenance, max_body, cors } = handling;
+    let Handling {
+        path,
+        request_headers,
+        response_headers,
+        security_headers,
+        maintenance,
+        max_body,
+        cors,
+        compression,
+    } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
         Some(PathEdit::Prefix { strip, add }) => (strip.as_ref(), add.as_ref(), None),
@@ -36,6 +45,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::option("max_body", "the server's", max_body.map(body_bound)),
         Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
+        Leaf::option("compression", "off", compression.as_ref().map(compression_words)),
     ]
 }
 
@@ -117,6 +127,17 @@ fn cors_words(cors: &Cors) -> String {
     let expose = expose.as_ref().map_or_else(String::new, |e| format!(", exposing {}", e.to_str().unwrap_or_default()));
     let credentials = if *credentials { ", with credentials" } else { "" };
     format!("from {origins} by {methods} with {headers}{expose}{credentials}, for {}", duration(*max_age))
+}
+
+fn compression_words(compression: &Compression) -> String {
+    let Compression { codings, min_size, types } = compression;
+    let codings = codings.iter().map(|coding| coding.as_str()).collect::<Vec<_>>().join(" ");
+    let types = types.iter().map(|pattern| match pattern {
+        MediaPattern::Exact(kind) => kind.clone(),
+        MediaPattern::Type(prefix) => format!("{prefix}*"),
+        MediaPattern::Suffix(suffix) => format!("*{suffix}"),
+    });
+    format!("{codings} from {} of {}", size(*min_size), types.collect::<Vec<_>>().join(" "))
 }
 
 fn origin(origin: &Origin) -> String {
