@@ -108,6 +108,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         },
         ca: None,
         host: None,
+        credential: None,
     };
     Function {
         name: "orders".into(),

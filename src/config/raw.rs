@@ -17,9 +17,9 @@ use super::{
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, BasicUser, ByteRate, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fingerprint,
-        Fraction, HeaderCondition, HeaderIs, JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord, Patience,
-        PatienceOrNone, RegexText, Size, SizeOrNone, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, BasicUser, ByteRate, Condition, CookieIs, CredentialWord, DirectoryUrl, Email, FilePath,
+        Fingerprint, Fraction, HeaderCondition, HeaderIs, JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord,
+        Patience, PatienceOrNone, RegexText, SecretField, Size, SizeOrNone, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) functions: Tables<Function>,
     pub(super) routes: Tables<Route>,
     pub(super) limits: Tables<Limit>,
+    pub(super) credentials: Tables<Credential>,
 }
 
 /// Tables of one kind by name, each with the place of its name.
@@ -293,6 +294,8 @@ table! {
         response_headers: Removed,
         /// Versions at these hosts lose a bare `Content-Disposition: attachment`.
         drop_attachment: Vec<At<HostPattern>>,
+        /// The `[credential]` that its calls are signed with. Default: they are not.
+        credential: Text,
     }
 }
 
@@ -304,6 +307,8 @@ table! {
         ca: FilePath,
         /// The Host to send. Default: the URL's own.
         host: Text,
+        /// The `[credential]` for calls of this version. Default: the function's.
+        credential: Text,
     }
 }
 
@@ -441,6 +446,35 @@ table! {
     struct SharedUse {
         /// The name of a `[limit]`.
         r#use: Text [required],
+    }
+}
+
+table! {
+    struct Credential {
+        /// `sigv4` (AWS), `acs3` (Alibaba Cloud), `tc3` (Tencent Cloud) or `header` (a shared secret).
+        kind: CredentialWord [required],
+        /// The access key's id.
+        access_key_id: SecretRef,
+        /// The access key's secret.
+        access_key_secret: SecretRef,
+        /// The token that belongs to a temporary key.
+        session_token: SecretRef,
+        /// Of `sigv4`: the endpoint's region.
+        region: Text,
+        /// The service that is called. Default `lambda` for `sigv4`, `scf` for `tc3`.
+        service: Text,
+        /// Of `tc3`: the account's number, sent as `X-Scf-Cam-Uin`.
+        uin: Text,
+        /// Whether the signature covers the body, which is then kept until its end. Default `true`; for `acs3` `false`.
+        sign_body: bool,
+        /// The largest body that is kept for its signature. Default `6MiB`.
+        sign_body_max: Size,
+        /// Of `header`: the field that carries the secret.
+        header: SecretField,
+        /// Of `header`: the secret.
+        secret: SecretRef,
+        /// Of `header`: the secret before that, sent in the field `HEADER-previous` while both are in use.
+        previous: SecretRef,
     }
 }
 

@@ -115,8 +115,8 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
-            Self::CredentialUnavailable => "Credentials cannot be checked at present",
             Self::Maintenance => "Closed for maintenance",
+            Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }

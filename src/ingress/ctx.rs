@@ -15,6 +15,7 @@ use super::{
     conn::Conn,
     live::{self, Live},
     reply::Answer,
+    sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
+    /// The request's body, where it was read before its head could be signed.
+    pub(super) body: Option<sign::Body>,
     pub(super) is_preflight: bool,
     /// A page that goes out in place of the function's answer.
     pub(super) page: Option<Box<Answer>>,
@@ -119,6 +122,7 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            body: None,
             is_preflight: false,
             page: None,
             swap: None,
@@ -229,6 +233,7 @@ mod tests {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
             targets: Vec::new(),
             hosts: Vec::new(),
+            signers: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

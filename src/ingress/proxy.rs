@@ -21,7 +21,7 @@ use super::{
     on_platform,
     own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
-    request_id,
+    request_id, sign,
     tell::tell,
 };
 use crate::{
@@ -342,7 +342,15 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Function) => {
+                if !sign::wants_body(session, ctx) {
+                    return Ok(false);
+                }
+                match Box::pin(sign::keep_body(session, ctx)).await? {
+                    Ok(()) => return Ok(false),
+                    Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+                }
+            }
             Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
             Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
@@ -412,6 +420,10 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if sign::replay(ctx, body, end_of_stream) {
+            // Counted while it was read.
+            return Ok(());
+        }
         if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
             match left.checked_sub(body.len() as u64) {
                 Some(rest) => *left = rest,
@@ -465,7 +477,7 @@ impl ProxyHttp for Ingress {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
         // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
         if request.version == Version::HTTP_2
@@ -474,7 +486,7 @@ impl ProxyHttp for Ingress {
             let te = te.clone();
             request.insert_header(header::TE, te)?;
         }
-        Ok(())
+        sign::attempt(request, session, ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {

@@ -8,6 +8,7 @@ mod answers_itself;
 mod architecture;
 #[cfg(test)]
 mod authenticates_callers;
+#[cfg(test)]
 mod bounds_bodies;
 #[cfg(test)]
 mod calls_from_other_origins;
@@ -47,6 +48,7 @@ mod listens_where_it_is_told;
 mod outlives_slow_callers;
 #[cfg(test)]
 mod parsers_keep_their_word;
+#[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
@@ -70,6 +72,8 @@ mod shipped_configs;
 mod shows_itself_in_a_demo;
 #[cfg(test)]
 mod shows_pages_for_errors;
+#[cfg(test)]
+mod signs_calls_to_functions;
 #[cfg(test)]
 mod speaks_tls_as_told;
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn shipped() -> Vec<PathBuf> {
     files
 }
 
-/// Loads a copy of the file, with certificates where it wants some.
+/// Loads a copy of the file, with certificates and secrets where it wants some.
 fn load(file: &Path) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     let tls = dir.path().join("tls");
@@ -32,6 +32,13 @@ fn load(file: &Path) -> Loaded {
         let made = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
         fs::write(pem, made.cert.pem()).unwrap();
         fs::write(Path::new(pem).with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+    }
+    let secrets = dir.path().join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    let text = text.replace("/etc/gatepost/secrets", secrets.to_str().unwrap());
+    let named = text.split('"').filter_map(|part| part.strip_prefix("file:"));
+    for secret in named.filter(|path| path.starts_with(secrets.to_str().unwrap())) {
+        fs::write(secret, "hush").unwrap();
     }
     let copy = dir.path().join("gatepost.toml");
     fs::write(&copy, text).unwrap();

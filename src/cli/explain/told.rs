@@ -129,6 +129,8 @@ pub(super) struct Destination {
     pub(super) url: String,
     /// The Host that the function sees.
     pub(super) host: String,
+    /// What the call is signed with.
+    pub(super) credential: Option<String>,
 }
 
 impl Told {
@@ -215,7 +217,9 @@ impl Told {
         for (index, to) in self.destinations.iter().enumerate() {
             let label = if index == 0 { "goes to" } else { "" };
             let share = to.percent.as_ref().map_or_else(String::new, |percent| format!("{} {percent} %  ", to.version));
-            row(term, label, format_args!("{share}{}  with Host {}", to.url, to.host))?;
+            let signed =
+                to.credential.as_ref().map_or_else(String::new, |name| format!(", signed with credential {name}"));
+            row(term, label, format_args!("{share}{}  with Host {}{signed}", to.url, to.host))?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
 }
 
 fn a_version(name: &str) -> Version {
-    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None }
+    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None, credential: None }
 }
 
 fn base() -> Config {
@@ -132,6 +132,7 @@ fn base() -> Config {
         clients: vec![client("bank"), client("regulator")],
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
+        credentials: vec![],
         limits: vec![
             SharedLimit {
                 name: "partners".into(),

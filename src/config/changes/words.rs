@@ -288,12 +288,14 @@ fn override_words(config: &Config, function: &Function, one: &Override) -> Strin
     format!("{by}{from} to {}", version(function, *id))
 }
 
-pub(super) fn version_leaves(version: &Version) -> Vec<Leaf> {
-    let Version { name: _, url: endpoint, ca, host } = version;
+pub(super) fn version_leaves(config: &Config, version: &Version) -> Vec<Leaf> {
+    let Version { name: _, url: endpoint, ca, host, credential } = version;
+    let credential = credential.map(|id| name_at(&config.credentials, id.index()));
     vec![
         Leaf::one("url", url(endpoint)),
         Leaf::option("ca", "the system's", ca.as_ref().map(|path| path.display())),
         Leaf::option("host", "the url's", host.as_ref().map(quoted)),
+        Leaf::option("credential", "none", credential),
     ]
 }
 
@@ -310,6 +312,39 @@ pub fn url(endpoint: &Endpoint) -> String {
     let plain = *authority == full || (*authority == bare && *port == usual);
     let at = if plain { String::new() } else { format!(" at {full}") };
     format!("{scheme}://{authority}{base_path}{at}")
+}
+
+pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
+    let Credential { name: _, kind, sign_body_max } = credential;
+    let word = kind.as_str();
+    let (mut keys, mut region, mut service, mut uin, mut sign_body) = (None, None, None, None, None);
+    let (mut header, mut own, mut previous) = (None, None, None);
+    match kind {
+        CredentialKind::SigV4 { keys: k, region: r, service: s, sign_body: b } => {
+            (keys, region, service, sign_body) = (Some(k), Some(r), Some(s), Some(b));
+        }
+        CredentialKind::Acs3 { keys: k, sign_body: b } => (keys, sign_body) = (Some(k), Some(b)),
+        CredentialKind::Tc3 { keys: k, service: s, uin: u, sign_body: b } => {
+            (keys, service, uin, sign_body) = (Some(k), Some(s), u.as_ref(), Some(b));
+        }
+        CredentialKind::Header { header: h, secret: s, previous: p } => {
+            (header, own, previous) = (Some(h), Some(s), p.as_ref());
+        }
+    }
+    vec![
+        Leaf::one("kind", word),
+        Leaf::option("access_key_id", "none", keys.map(|keys| secret(&keys.id))),
+        Leaf::option("access_key_secret", "none", keys.map(|keys| secret(&keys.secret))),
+        Leaf::option("session_token", "none", keys.and_then(|keys| keys.token.as_ref()).map(secret)),
+        Leaf::option("region", "none", region),
+        Leaf::option("service", "none", service),
+        Leaf::option("uin", "none", uin),
+        Leaf::option("sign_body", "none", sign_body),
+        Leaf::one("sign_body_max", bytes(*sign_body_max as u64)),
+        Leaf::option("header", "none", header),
+        Leaf::option("secret", "none", own.map(secret)),
+        Leaf::option("previous", "none", previous.map(secret)),
+    ]
 }
 
 /// All but its limits, which are told with what becomes of their counts.

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use super::{Scope, dangling, patience, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp, UpstreamTimeouts, Version,
-        VersionId,
+        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
+        UpstreamTimeouts, Version, VersionId,
     },
     preset::{Keys, Preset, preset},
     raw,
@@ -28,7 +28,8 @@ impl Scope<'_> {
         }
         let names = version_names(raw);
         let ca = raw.ca.as_ref();
-        let versions = self.versions(&list.value, ca);
+        let credential = raw.credential.as_ref().map(|at| self.credential_id(at));
+        let versions = self.versions(&list.value, ca, credential);
         let weights = self.weights(name, span, raw, &names);
         let baseline = match &raw.baseline {
             Some(at) => self.version_id(at, name, &names),
@@ -98,7 +99,12 @@ impl Scope<'_> {
     }
 
     /// In the order of their names, as [`version_names`] has them.
-    fn versions(&mut self, list: &Map<raw::Version>, ca: Option<&At<FilePath>>) -> Option<Vec<Version>> {
+    fn versions(
+        &mut self,
+        list: &Map<raw::Version>,
+        ca: Option<&At<FilePath>>,
+        credential: Option<Option<CredentialId>>,
+    ) -> Option<Vec<Version>> {
         let mut versions = Vec::with_capacity(list.0.len());
         let mut plain = None;
         for (name, at) in &list.0 {
@@ -119,11 +125,14 @@ impl Scope<'_> {
             }
             let host = raw.host.as_ref().map(|host| self.host(host));
             let ca = url.value.tls.then(|| raw.ca.as_ref().or(ca)).flatten();
+            // A name that nothing has is in the report: no config comes of it.
+            let own = raw.credential.as_ref().map(|at| self.credential_id(at));
             versions.push(Version {
                 name: name.value.as_str().into(),
                 url: url.value.clone(),
                 ca: ca.map(|ca| self.authority(ca)),
                 host: host.flatten(),
+                credential: own.or(credential).flatten(),
             });
         }
         let any_tls = versions.iter().any(|version| version.url.tls);

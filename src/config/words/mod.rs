@@ -14,7 +14,9 @@ mod time;
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
-pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
+pub(super) use http_words::{
+    Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
+};
 pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
@@ -145,8 +147,20 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    CredentialWord, "`sigv4`, `acs3`, `tc3` or `header`": {
+        "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
+    }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
+}
+
+/// The kind of a `[credential]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CredentialWord {
+    SigV4,
+    Acs3,
+    Tc3,
+    Header,
 }
 
 /// `"0660"`: the permission bits of a unix socket.
@@ -213,7 +227,8 @@ words!(
     ClientAuthNeed,
     EncodedSlash,
     Mode,
-    SecretRef
+    SecretRef,
+    CredentialWord
 );
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.

@@ -28,6 +28,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
                 },
                 ca: None,
                 host: None,
+                credential: None,
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),

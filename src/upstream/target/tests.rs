@@ -17,7 +17,7 @@ pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
 }
 
 pub(in crate::upstream) fn version(tls: bool, host: &str, port: u16) -> Version {
-    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None }
+    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None, credential: None }
 }
 
 pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {

@@ -4,6 +4,7 @@
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
 mod caller;
+mod credential;
 mod function;
 mod handling;
 mod leaf;
@@ -41,6 +42,7 @@ fn proofs() -> Vec<Proof> {
         server::proofs(),
         listener::proofs(),
         caller::proofs(),
+        credential::proofs(),
         function::proofs(),
         release::proofs(),
         platform::proofs(),

@@ -14,6 +14,7 @@ pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod reply;
+pub(crate) mod signed;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod wire;
