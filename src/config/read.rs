@@ -68,7 +68,7 @@ pub(super) trait Read: Sized {
 /// A table that few have: where it is absent it takes a pointer's place. Ten thousand routes are read at once.
 impl<T: Read> Read for Box<T> {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        T::read(value, reader).map(Box::new)
+        T::read(value, reader).map(Self::new)
     }
 
     fn schema() -> Json {
