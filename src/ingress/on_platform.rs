@@ -12,21 +12,22 @@ use crate::{
     decide::{Class, Now, Reason, snapshot::Refusal},
     platform::{
         outcome::outcome,
+        sign::Signer,
         sizes::{self, Part, TooLarge},
     },
 };
 
 /// Whether the platform takes as much as this: asked before a call is made that is billed.
-pub(super) fn fits(request: &RequestHeader, platform: &Platform) -> Result<(), Refusal> {
+pub(super) fn fits(request: &RequestHeader, platform: &Platform, signer: Option<&Signer>) -> Result<(), Refusal> {
     if platform.sizes == Sizes::default() {
         return Ok(());
     }
-    within(request, platform).map_err(too_large)
+    within(request, platform, signer).map_err(too_large)
 }
 
-fn within(request: &RequestHeader, platform: &Platform) -> Result<(), TooLarge> {
+fn within(request: &RequestHeader, platform: &Platform, signer: Option<&Signer>) -> Result<(), TooLarge> {
     sizes::uri(platform, request.uri.path_and_query().map_or("/", |target| target.as_str()))?;
-    sizes::headers(platform, &request.headers)?;
+    sizes::headers(platform, &request.headers, signer)?;
     let length = request.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
     sizes::body(platform, length.unwrap_or(0))
 }

@@ -283,7 +283,7 @@ impl Ingress {
             // What the route says is there by now.
             forward::strip_aliases(request, &platform.strip);
         }
-        on_platform::fits(request, platform)
+        on_platform::fits(request, platform, live.signer(picked.function, picked.version).map(AsRef::as_ref))
     }
 
     /// [`forward::edit_response`], and why nothing of the answer goes on; before it, what of the answer is taken down.

@@ -17,7 +17,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::ctx::Ctx;
+use super::{ctx::Ctx, on_platform};
 use crate::{
     decide::{Reason, snapshot::Refusal},
     platform::sign::{Call, Payload, Signer},
@@ -102,7 +102,7 @@ pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Re
         }
         let needed = kept.len() + piece.len();
         if let Some(bound) = bound.filter(|bound| needed as u64 > *bound) {
-            return Ok(Err(Refusal::too_large(bound)));
+            return Ok(Err(on_platform::body_too_large(ctx.live.as_deref(), ctx.picked, bound)));
         }
         if needed > max {
             return Ok(Err(too_large(max)));

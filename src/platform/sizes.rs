@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::sign::Signer;
 use crate::config::model::Platform;
 
 /// What is larger than the platform takes.
@@ -47,13 +48,16 @@ pub fn uri(platform: &Platform, path_and_query: &str) -> Result<(), TooLarge> {
     check(platform, Part::Uri, platform.sizes.uri, || path_and_query.len() as u64)
 }
 
-/// Checks a request's headers, as the function would get them.
+/// Checks a request's headers, as the function would get them, be it with what signs them in place of what only that may say.
 ///
 /// # Errors
 ///
 /// Where they are larger than the platform takes, all of them together.
-pub fn headers(platform: &Platform, headers: &HeaderMap) -> Result<(), TooLarge> {
-    check(platform, Part::Headers, platform.sizes.headers, || size_of(headers))
+pub fn headers(platform: &Platform, headers: &HeaderMap, signer: Option<&Signer>) -> Result<(), TooLarge> {
+    check(platform, Part::Headers, platform.sizes.headers, || match signer {
+        None => written(headers),
+        Some(signer) => written(headers.iter().filter(|(name, _)| !signer.owns(name.as_str()))) + signer.room(),
+    })
 }
 
 /// Checks a body's length, or so much of it as has come.
@@ -81,8 +85,8 @@ fn check(platform: &Platform, part: Part, most: Option<u64>, has: impl FnOnce() 
 }
 
 /// As HTTP/1.1 writes them (RFC 9112 §5): name, colon, blank, value, end of line.
-fn size_of(headers: &HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+pub(super) fn written<'h>(fields: impl IntoIterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> u64 {
+    fields.into_iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
 }
 
 #[cfg(test)]
@@ -112,11 +116,11 @@ mod tests {
     fn headers_are_counted_as_they_are_written() {
         let mut map = HeaderMap::new();
         map.insert("a", "12345".parse().unwrap());
-        assert_eq!(size_of(&map), "a: 12345\r\n".len() as u64);
+        assert_eq!(written(&map), "a: 12345\r\n".len() as u64);
         map.append("a", "12345".parse().unwrap());
-        assert_eq!(headers(&platform(), &map), Ok(()));
+        assert_eq!(headers(&platform(), &map, None), Ok(()));
         map.append("b", "".parse().unwrap());
-        assert_eq!(headers(&platform(), &map).unwrap_err().has, Some(25));
+        assert_eq!(headers(&platform(), &map, None).unwrap_err().has, Some(25));
     }
 
     #[test]

@@ -214,6 +214,43 @@ async fn every_attempt_is_signed_anew_with_its_whole_body() {
 }
 
 #[tokio::test]
+async fn the_signature_counts_for_what_the_platform_takes_and_what_it_replaces_does_not() {
+    for (kind, check, more) in [
+        ("sigv4", sigv4 as fn(&_) -> _, "session_token = \"file:@DIR@/token\""),
+        ("acs3", acs3, ""),
+        ("acs3", acs3, "sign_body = true"),
+        ("tc3", tc3, "uin = \"100001\"\nsession_token = \"file:@DIR@/token\""),
+    ] {
+        let f = verifies(check).start().await;
+        let gateway = signed(&f.url(), kind, more, "").start().await;
+        gateway.swap("credential = \"key\"", "credential = \"key\"\nmax_headers = \"2KiB\"").await;
+        let ask =
+            |bytes: usize| get("/").header("x-big", &"x".repeat(bytes)).header("authorization", &"y".repeat(3000));
+        let written = || f.last().fields.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
+        let answer = gateway.send(ask(1)).await;
+        assert_eq!(answer.status, 200, "{kind}: {answer:?}");
+        // What makes it 2 KiB, to the byte.
+        let full = 2048 - written() + 1;
+        // Room is kept for the longest signature: one that covers a content type too.
+        let answer = gateway.send(ask(full - 64)).await;
+        assert_eq!((answer.status, written()), (200, 2048 - 64), "{kind}: {answer:?}");
+        gateway.send(ask(full + 1)).await.is_problem(431, "headers_too_large");
+        assert_eq!(f.requests(), 2, "{kind}: nothing was billed");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_kept_meets_the_functions_bound_by_its_name() {
+    let f = verifies(sigv4).start().await;
+    let gateway = signed(&f.url(), "sigv4", "", "").start().await;
+    gateway.swap("credential = \"key\"", "credential = \"key\"\nmax_body = \"8B\"").await;
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n9\r\nnine byte\r\n0\r\n\r\n";
+    let answer = gateway.raw(chunked).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("this function takes at most 8 bytes"), "{answer}");
+    assert_eq!(f.requests(), 0);
+}
+
+#[tokio::test]
 async fn a_websocket_is_opened_by_a_signed_call() {
     let f = origin()
         .answers(|seen| match sigv4(seen) {

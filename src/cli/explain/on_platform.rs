@@ -59,9 +59,9 @@ pub(super) fn explain(told: &mut Told, function: &Function, headers: &HeaderMap,
     let base = function.versions.iter().map(|version| version.url.base_path.as_str()).max_by_key(|base| base.len());
     let target = format!("{}{target}", base.unwrap_or_default());
     let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
-    // What gatepost adds to the headers comes on top.
+    // What gatepost adds to the headers comes on top, and what signs them.
     let fits = sizes::uri(platform, &target)
-        .and_then(|()| sizes::headers(platform, &kept))
+        .and_then(|()| sizes::headers(platform, &kept, None))
         .and_then(|()| sizes::body(platform, length));
     if let Err(what) = fits {
         let reason = match what.part {

@@ -14,6 +14,7 @@ use std::fmt;
 use http::{HeaderName, HeaderValue};
 use ring::digest;
 
+use super::sizes;
 use crate::config::{
     Material,
     model::{AccessKey, Credential, CredentialKind, Name},
@@ -81,6 +82,7 @@ pub struct Signer {
     name: Name,
     sign_body_max: usize,
     scheme: Scheme,
+    room: u64,
 }
 
 enum Scheme {
@@ -141,7 +143,30 @@ impl Signer {
                 },
             }),
         };
-        Ok(Self { name: credential.name.clone(), sign_body_max: credential.sign_body_max, scheme })
+        let mut signer =
+            Self { name: credential.name.clone(), sign_body_max: credential.sign_body_max, scheme, room: 0 };
+        signer.room = signer.most()?;
+        Ok(signer)
+    }
+
+    /// The longest that [`sign`](Self::sign) says: what is in a call changes its length by these two alone.
+    fn most(&self) -> Result<u64, Unsignable> {
+        // Until 2286 the seconds have ten digits.
+        const SOME_TIME: u64 = 1_700_000_000;
+        let mut most = 0;
+        for content_type in [None, Some("text/plain")] {
+            for payload in [Payload::Empty, Payload::Unread] {
+                let call = Call { method: "GET", path: "/", query: None, host: "a", content_type, payload };
+                let fields = self.sign(&call, SOME_TIME)?;
+                most = most.max(sizes::written(fields.iter().map(|(name, value)| (name, value))));
+            }
+        }
+        Ok(most)
+    }
+
+    /// The most that a signature adds to a head, in bytes as HTTP/1.1 writes them.
+    pub fn room(&self) -> u64 {
+        self.room
     }
 
     /// The name of its `[credential]`.
