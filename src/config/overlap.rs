@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The problems of all routes that tie with one before them; each comes with the place of its name.
-pub(super) fn find(routes: &[(Route, Span)]) -> Vec<Problem> {
+pub(super) fn find(routes: &[(&Route, Span)]) -> Vec<Problem> {
     let mut groups: BTreeMap<Standing<'_>, Vec<usize>> = BTreeMap::new();
     for (at, (route, _)) in routes.iter().enumerate() {
         let hosts: Vec<Host<'_>> =
@@ -102,7 +102,7 @@ impl<'r> Standing<'r> {
 }
 
 /// Pairs of a group that can match one request, at least the first of each route.
-fn pairs(routes: &[(Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
+fn pairs(routes: &[(&Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     // Thousands of routes may differ in one header's value: split by it first, or every pair would be compared.
     let mut open = vec![group];
@@ -121,7 +121,7 @@ fn pairs(routes: &[(Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
 }
 
 /// Splits a group by a header or query key of which each of its routes demands one value.
-fn split(routes: &[(Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> {
+fn split(routes: &[(&Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> {
     if group.len() < 16 {
         return None;
     }

@@ -44,20 +44,32 @@ pub enum Transport {
 
 impl Transport {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
+        let read = match self {
             Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
             Self::Gone => Poll::Ready(Ok(())),
+        };
+        self.gone_if_broken(&read);
+        read
+    }
+
+    /// A TLS stream that broke the protocol has had its fatal alert (RFC 8446 §6.2: and is closed without delay). rustls
+    /// must not be asked again.
+    fn gone_if_broken<T>(&mut self, read: &Poll<io::Result<T>>) {
+        if matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData) {
+            *self = Self::Gone;
         }
     }
 
     fn poll_read_buf(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         // The future holds nothing between polls: it may be made anew for each.
-        match self {
+        let read = match self {
             Self::Plain(wire) => Pin::new(&mut std::pin::pin!(wire.read_buf(buf))).poll(cx),
             Self::Tls(tls) => Pin::new(&mut std::pin::pin!(tls.read_buf(buf))).poll(cx),
             Self::Gone => Poll::Ready(Ok(0)),
-        }
+        };
+        self.gone_if_broken(&read);
+        read
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -476,3 +476,35 @@ fn first_lost(ledger: &Ledger) -> Vec<usize> {
     let is_lost = |r: &AtomicU8| r.load(Relaxed) & (TAKEN | TOLD) == TAKEN;
     ledger.requests.iter().enumerate().filter(|(_, r)| is_lost(r)).map(|(n, _)| n / MOST as usize).take(5).collect()
 }
+
+/// rustls insists that a stream which had its fatal alert is not read again: a debug build panics.
+#[tokio::test]
+async fn a_tls_caller_that_turns_to_garbage_is_not_read_again() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let function = origin().echo().start().await;
+    let authority = authority();
+    let leaf = authority.leaf(&["gate.test"]);
+    let gateway = gateway(format!(
+        "[listener.in]\naddress = \"127.0.0.1:0\"\ntls = [{}]\n[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.r]\npath = \"/only\"\nfunction = \"f\"\n",
+        leaf.toml(),
+        function.url()
+    ))
+    .start()
+    .await;
+    for alpn in ["http/1.1", "h2"] {
+        for request in ["", "POST /nowhere HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 100\r\n\r\nabc"] {
+            let socket = TcpStream::connect(gateway.address("in")).await.unwrap();
+            let (mut stream, _) = authority.caller(&[alpn]).handshake(socket, "gate.test").await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            // An application record that decrypts to nothing.
+            stream.get_mut().0.write_all(&[23, 3, 3, 0, 40, 1, 2, 3]).await.unwrap();
+            stream.get_mut().0.write_all(&[9; 64]).await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+    }
+    gateway.counts("gatepost_connections", &[], 0.0).await;
+    assert!(!gateway.stderr().contains("panicked"), "{}", gateway.stderr());
+}

@@ -122,14 +122,17 @@ impl<'s> Scope<'s> {
         });
         // A route with a problem of its own may not be what it looks like: nothing is said of its ties.
         let mut sound = Vec::new();
+        let mut count = 0;
         let routes = self.each(&file.routes, |scope, name, span, raw| {
             let before = scope.report.len();
             let route = scope.route(name, span, raw)?;
             if !raw.broken && scope.report.len() == before {
-                sound.push((route.clone(), span));
+                sound.push((count, span));
             }
+            count += 1;
             Some(route)
         });
+        let sound: Vec<_> = sound.into_iter().map(|(at, span)| (&routes[at], span)).collect();
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
