@@ -108,6 +108,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         },
         ca: None,
         host: None,
+        credential: None,
     };
     Function {
         name: "orders".into(),
@@ -119,7 +120,8 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         preserve_host: false,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: second },
+        pool: Pool { idle: second, age: None },
+        platform: gatepost::config::model::Platform::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: TOML text → [`config::Config`]. Every mistake is found here, none later.
 //! - [`decide`]: facts of a request → a verdict. Pure; the clock is an argument.
+//! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
@@ -18,5 +19,6 @@ pub mod config;
 pub mod decide;
 pub mod ingress;
 pub mod observe;
+pub mod platform;
 pub mod serve;
 pub mod upstream;

@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod explain;
 mod failure;
+mod functions;
 mod history;
 mod http;
 mod log;
@@ -49,6 +50,8 @@ enum Command {
     Status(status::Options),
     /// The configs that were applied: when, what changed, who and why where known.
     History(history::Options),
+    /// What is known of function platforms, each fact with its source, and what the config's functions have in force.
+    Functions(functions::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
@@ -91,6 +94,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::History(options) => history::run(&options, term),
         Command::Check(options) => check::run(&options, term),
         Command::Explain(options) => explain::run(&options, term),
+        Command::Functions(options) => functions::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),

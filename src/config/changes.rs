@@ -5,7 +5,7 @@
 
 mod words;
 
-pub use words::{handling, limit_key, rate, size, sticky_key};
+pub use words::{duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url};
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,10 +14,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Client, Config, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version};
+use super::model::{
+    Client, Config, Credential, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version,
+};
 use words::{
-    Leaf, Words, admin_leaves, client_leaves, function_leaves, limit, limit_leaves, limit_use, listener_leaves,
-    log_leaves, route_leaves, server_leaves, url, version_leaves,
+    Leaf, Words, admin_leaves, client_leaves, credential_leaves, function_leaves, limit, limit_leaves, limit_use,
+    listener_leaves, log_leaves, route_leaves, server_leaves, version_leaves,
 };
 
 /// One thing that is different now, on one line.
@@ -53,7 +55,7 @@ pub enum Applied {
 /// Empty when the two mean the same, for instance because only comments changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     // Taken apart so that a new table does not compile until it is compared here.
-    let Config { server, admin, log, listeners, clients, functions, routes, limits } = new;
+    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials } = new;
     let mut out = Changes(Vec::new());
     out.leaves("server.", server_leaves(&old.server), server_leaves(server));
     out.leaves("admin.", admin_leaves(&old.admin), admin_leaves(admin));
@@ -66,7 +68,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     });
     out.tables("function", &old.functions, functions, |out, subject, o, n| {
         out.weights(subject, o, n);
-        out.versions(subject, &o.versions, &n.versions);
+        out.versions(subject, (old, &o.versions), (new, &n.versions));
         out.leaves(subject, function_leaves(old, o), function_leaves(new, n));
     });
     out.tables("route", &old.routes, routes, |out, subject, o, n| {
@@ -75,6 +77,9 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     });
     out.tables("limit", &old.limits, limits, |out, subject, o, n| {
         out.shared_limit(subject, &o.limit, &n.limit);
+    });
+    out.tables("credential", &old.credentials, credentials, |out, subject, o, n| {
+        out.leaves(subject, credential_leaves(o), credential_leaves(n));
     });
     out.0
 }
@@ -129,7 +134,7 @@ impl Changes {
         }
     }
 
-    fn versions(&mut self, subject: &str, old: &[Version], new: &[Version]) {
+    fn versions(&mut self, subject: &str, (before, old): (&Config, &[Version]), (after, new): (&Config, &[Version])) {
         for (name, pair) in by_name(old, new) {
             match pair {
                 (None, None) => {}
@@ -140,7 +145,7 @@ impl Changes {
                 (Some(_), None) => self.live(format!("{subject}version {name} removed")),
                 (Some(old), Some(new)) => {
                     let subject = format!("{subject}version {name} ");
-                    self.leaves(&subject, version_leaves(old), version_leaves(new));
+                    self.leaves(&subject, version_leaves(before, old), version_leaves(after, new));
                 }
             }
         }
@@ -214,7 +219,7 @@ macro_rules! named {
     )*};
 }
 
-named!(Listener, Client, Function, Version, Route, SharedLimit);
+named!(Listener, Client, Function, Version, Route, SharedLimit, Credential);
 
 fn by_name<'c, T: Named>(old: &'c [T], new: &'c [T]) -> BTreeMap<&'c str, (Option<&'c T>, Option<&'c T>)> {
     let mut all: BTreeMap<&str, (Option<&T>, Option<&T>)> = BTreeMap::new();

@@ -34,6 +34,8 @@ pub struct Material {
     key_sets: BTreeMap<PathBuf, Arc<KeySet>>,
     contents: BTreeMap<PathBuf, Bytes>,
     paths: BTreeSet<PathBuf>,
+    /// By their references, as written.
+    secrets: BTreeMap<String, Secret>,
     hash: String,
 }
 
@@ -46,6 +48,11 @@ impl Material {
     /// The certificates of a `ca` or `client_ca` file.
     pub fn authority(&self, ca: &Path) -> Option<&[CertificateDer<'static>]> {
         self.authorities.get(ca).map(Vec::as_slice)
+    }
+
+    /// A secret as it was when the config was loaded.
+    pub fn value(&self, at: &SecretRef) -> Option<&Secret> {
+        self.secrets.get(&at.to_string())
     }
 
     /// The hashes that a secret holds; none where it could not be read.
@@ -119,7 +126,9 @@ impl Material {
         }
         let mut seen: HashMap<(&HeaderName, Digest32), (&Name, Span)> = HashMap::new();
         for at in &pointers.secrets {
-            material.secret(at, mode, &mut hasher, report);
+            if let Some(secret) = material.secret(at, mode, &mut hasher, report) {
+                material.secrets.insert(at.value.to_string(), secret);
+            }
         }
         for pointer in &pointers.digests {
             let at = &pointer.at;

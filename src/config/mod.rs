@@ -8,6 +8,7 @@
 
 pub mod changes;
 pub mod model;
+pub mod preset;
 pub mod secret;
 
 pub mod jwks;
@@ -19,6 +20,7 @@ mod overlap;
 mod parse;
 mod raw;
 mod raw_handling;
+mod raw_platform;
 mod read;
 mod report;
 mod schema;

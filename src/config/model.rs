@@ -2,6 +2,10 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod platform;
+
+pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
+
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
@@ -35,6 +39,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[limit.NAME]`, sorted by name; [`SharedLimitId`] points in here.
     pub limits: Vec<SharedLimit>,
+    /// Sorted by name; [`CredentialId`] points in here.
+    pub credentials: Vec<Credential>,
 }
 
 macro_rules! ids {
@@ -62,6 +68,8 @@ ids! {
     RouteId,
     /// Index into [`Config::limits`].
     SharedLimitId,
+    /// Index into [`Config::credentials`].
+    CredentialId,
     /// Index into [`Function::versions`].
     VersionId,
 }
@@ -288,6 +296,7 @@ pub struct Function {
     pub timeouts: UpstreamTimeouts,
     pub http: UpstreamHttp,
     pub pool: Pool,
+    pub platform: Platform,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.
@@ -299,6 +308,8 @@ pub struct Version {
     pub ca: Option<PathBuf>,
     /// The Host to send, where it is not the URL's own authority.
     pub host: Option<String>,
+    /// What its calls are signed with (the version's own, or the function's); `None`: they are not.
+    pub credential: Option<CredentialId>,
 }
 
 /// The URL of a version, taken apart.
@@ -415,11 +426,13 @@ pub enum UpstreamHttp {
     Http2,
 }
 
-/// `pool = { idle = "25s" }`
+/// `pool = { idle = "25s", age = "5m" }`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pool {
     /// How long a connection may wait for the next request; zero: connections are not kept. Default 25 s.
     pub idle: Duration,
+    /// How old a connection may be that gets another request. `None`: any age.
+    pub age: Option<Duration>,
 }
 
 /// `[route.NAME]`
@@ -570,4 +583,70 @@ pub enum LimitKey {
     Header(HeaderName),
     Cookie(String),
     Query(String),
+}
+
+/// `[credential.NAME]`: how calls are signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub name: Name,
+    pub kind: CredentialKind,
+    /// The largest body that is kept for its hash, where the signature covers it. Default 6 MiB.
+    pub sign_body_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// AWS Signature Version 4.
+    SigV4 {
+        keys: AccessKey,
+        region: String,
+        /// Default `lambda`.
+        service: String,
+        /// Default yes: Lambda takes no unsigned body.
+        sign_body: bool,
+    },
+    /// ACS3-HMAC-SHA256.
+    Acs3 {
+        keys: AccessKey,
+        /// Default no: HTTP triggers of Function Compute sign no body.
+        sign_body: bool,
+    },
+    /// TC3-HMAC-SHA256.
+    Tc3 {
+        keys: AccessKey,
+        /// Default `scf`.
+        service: String,
+        /// The account that the key belongs to, for function URLs.
+        uin: Option<String>,
+        /// Default yes.
+        sign_body: bool,
+    },
+    /// A secret in a header field.
+    Header {
+        header: HeaderName,
+        secret: SecretRef,
+        /// Sent beside it, in `HEADER-previous`, while functions are moved from one secret to the next.
+        previous: Option<SecretRef>,
+    },
+}
+
+impl CredentialKind {
+    /// As the file has it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::SigV4 { .. } => "sigv4",
+            Self::Acs3 { .. } => "acs3",
+            Self::Tc3 { .. } => "tc3",
+            Self::Header { .. } => "header",
+        }
+    }
+}
+
+/// A cloud account's key: who signs, by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    pub id: SecretRef,
+    pub secret: SecretRef,
+    /// Of temporary keys.
+    pub token: Option<SecretRef>,
 }

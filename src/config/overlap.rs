@@ -111,7 +111,7 @@ fn pairs(routes: &[(&Route, Span)], group: Vec<usize>) -> Vec<(usize, usize)> {
             Some(parts) => open.extend(parts),
             None => {
                 for (nth, second) in group.iter().enumerate() {
-                    let first = group[..nth].iter().find(|first| meet(&routes[**first].0, &routes[*second].0));
+                    let first = group[..nth].iter().find(|first| meet(routes[**first].0, routes[*second].0));
                     found.extend(first.map(|first| (*first, *second)));
                 }
             }
@@ -125,11 +125,11 @@ fn split(routes: &[(&Route, Span)], group: &[usize]) -> Option<Vec<Vec<usize>>> 
     if group.len() < 16 {
         return None;
     }
-    let keys = exact(&routes[*group.first()?].0);
+    let keys = exact(routes[*group.first()?].0);
     keys.into_keys().find_map(|key| {
         let mut parts: HashMap<&str, Vec<usize>> = HashMap::new();
         for at in group {
-            let value = exact(&routes[*at].0).get(&key).copied()?;
+            let value = exact(routes[*at].0).get(&key).copied()?;
             parts.entry(value).or_default().push(*at);
         }
         (parts.len() > 1).then(|| parts.into_values().collect())

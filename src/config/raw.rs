@@ -9,16 +9,17 @@ use toml::de::DeValue;
 use super::{
     model::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
-        Rate, SanIs, TlsProfile, UpstreamHttp,
+        PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
     words::{
-        Access, AddPrefix, BasicUser, ByteRate, Condition, CookieIs, DirectoryUrl, Email, FilePath, Fingerprint,
-        Fraction, HeaderCondition, HeaderIs, JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord, Patience,
-        PatienceOrNone, RegexText, Size, StickyBy, Strip, Text, Weight,
+        Access, AddPrefix, BasicUser, ByteRate, Condition, CookieIs, CredentialWord, DirectoryUrl, Email, FilePath,
+        Fingerprint, Fraction, HeaderCondition, HeaderIs, JwksWord, KeyHeader, Mode, NameServer, NetworkRef, PathWord,
+        Patience, PatienceOrNone, RegexText, SecretField, Size, SizeOrNone, StickyBy, Strip, Text, Weight,
     },
 };
 
@@ -36,6 +37,7 @@ pub(super) struct File {
     pub(super) functions: Tables<Function>,
     pub(super) routes: Tables<Route>,
     pub(super) limits: Tables<Limit>,
+    pub(super) credentials: Tables<Credential>,
 }
 
 /// Tables of one kind by name, each with the place of its name.
@@ -272,6 +274,28 @@ table! {
         http: UpstreamHttp,
         /// Connections that wait for the next request.
         pool: Pool,
+        /// Whose function it is: what is left out below is as that platform has it. Default `generic`.
+        platform: PlatformName,
+        /// How an answer's outcome is told; these go before the platform's own. The first that matches wins.
+        classify: Vec<At<Rule>>,
+        /// Whether callers get an honest status where a failure came with another. Default `false`.
+        map_status: bool,
+        /// The platform's own name for a call.
+        platform_request_id: PlatformRequestId,
+        /// The most that all header fields together may have, as HTTP/1.1 writes them; `none`: no bound.
+        max_headers: SizeOrNone,
+        /// The most that path and query may have; `none`: no bound.
+        max_uri: SizeOrNone,
+        /// The most that a request's body may have; `none`: no bound.
+        max_body: SizeOrNone,
+        /// Headers that callers may not send.
+        request_headers: Removed,
+        /// Headers that callers are not to see.
+        response_headers: Removed,
+        /// Versions at these hosts lose a bare `Content-Disposition: attachment`.
+        drop_attachment: Vec<At<HostPattern>>,
+        /// The `[credential]` that its calls are signed with. Default: they are not.
+        credential: Text,
     }
 }
 
@@ -283,6 +307,8 @@ table! {
         ca: FilePath,
         /// The Host to send. Default: the URL's own.
         host: Text,
+        /// The `[credential]` for calls of this version. Default: the function's.
+        credential: Text,
     }
 }
 
@@ -333,6 +359,8 @@ table! {
     struct Pool {
         /// How long a connection may wait; `0s`: none is kept. Default `25s`.
         idle: PatienceOrNone,
+        /// How old a connection may be that gets another request. Default: any age.
+        age: Patience,
     }
 }
 
@@ -418,6 +446,35 @@ table! {
     struct SharedUse {
         /// The name of a `[limit]`.
         r#use: Text [required],
+    }
+}
+
+table! {
+    struct Credential {
+        /// `sigv4` (AWS), `acs3` (Alibaba Cloud), `tc3` (Tencent Cloud) or `header` (a shared secret).
+        kind: CredentialWord [required],
+        /// The access key's id.
+        access_key_id: SecretRef,
+        /// The access key's secret.
+        access_key_secret: SecretRef,
+        /// The token that belongs to a temporary key.
+        session_token: SecretRef,
+        /// Of `sigv4`: the endpoint's region.
+        region: Text,
+        /// The service that is called. Default `lambda` for `sigv4`, `scf` for `tc3`.
+        service: Text,
+        /// Of `tc3`: the account's number, sent as `X-Scf-Cam-Uin`.
+        uin: Text,
+        /// Whether the signature covers the body, which is then kept until its end. Default `true`; for `acs3` `false`.
+        sign_body: bool,
+        /// The largest body that is kept for its signature. Default `6MiB`.
+        sign_body_max: Size,
+        /// Of `header`: the field that carries the secret.
+        header: SecretField,
+        /// Of `header`: the secret.
+        secret: SecretRef,
+        /// Of `header`: the secret before that, sent in the field `HEADER-previous` while both are in use.
+        previous: SecretRef,
     }
 }
 

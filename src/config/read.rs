@@ -68,7 +68,7 @@ pub(super) trait Read: Sized {
 /// A table that few have: where it is absent it takes a pointer's place. Ten thousand routes are read at once.
 impl<T: Read> Read for Box<T> {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        T::read(value, reader).map(Box::new)
+        T::read(value, reader).map(Self::new)
     }
 
     fn schema() -> Json {
@@ -363,7 +363,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 8] = ["alarm", "concurrency", "credential", "egress", "guard", "platform", "ramp", "retries"];
+const LATER: [&str; 6] = ["alarm", "concurrency", "egress", "guard", "ramp", "retries"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =
@@ -377,7 +377,21 @@ pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
 
 /// Masks what stands behind an unknown key that may have been meant for a secret.
 pub(super) fn hide(key: &str, value: &Value<'_>, reader: &mut Reader<'_>) {
-    const SECRETS: [&str; 6] = ["api_key", "basic", "credential", "jwt", "mtls", "token"];
+    const SECRETS: [&str; 13] = [
+        "access_key_id",
+        "access_key_secret",
+        "api_key",
+        "basic",
+        "credential",
+        "jwt",
+        "mtls",
+        "password",
+        "secret",
+        "secret_access_key",
+        "secret_key",
+        "session_token",
+        "token",
+    ];
     // A table with a header stands on lines of its own, which the report doesn't show.
     let span = reader.span(value);
     let inline = !value.get_ref().is_table()

@@ -47,6 +47,7 @@ pub fn schema() -> Value {
             "function": named::<raw::Function>("A function, its versions and their weights."),
             "route": named::<raw::Route>("Which requests go to which function."),
             "limit": named::<raw::Limit>("A limit that several routes share."),
+            "credential": named::<raw::Credential>("What calls to functions are signed with."),
         },
     })
 }

@@ -147,7 +147,18 @@ fn every_key_arrives() {
     assert!(function.overrides[0].from.is_some() && function.overrides[1].from.is_none());
     assert!(function.preserve_host);
     assert_eq!(function.http, UpstreamHttp::Http2);
-    assert_eq!(function.pool.idle, seconds(0));
+    assert_eq!((function.pool.idle, function.pool.age), (seconds(0), Some(seconds(420))));
+    let on = &function.platform;
+    let rules: Vec<_> = on.classify.iter().map(super::changes::rule).collect();
+    assert_eq!(rules[0], "410,5xx x-app: gone is client_error, answered with 404");
+    assert_eq!(rules[1], "299 is ok");
+    assert_eq!(rules[2], "429,503 x-fc-error-type: FcCommonError is throttled", "the preset's come behind");
+    assert_eq!((on.name, on.map_status, on.request_id.expose), (PlatformName::AliyunFc3, true, true));
+    assert_eq!(on.request_id.headers[..], ["x-fc-request-id", "x-id"]);
+    assert_eq!(on.sizes, Sizes { headers: Some(4 << 10), uri: None, body: Some(1 << 20) });
+    let strip: Vec<_> = on.strip.as_slice().iter().map(ToString::to_string).collect();
+    assert_eq!((strip, on.hide.is_empty()), (vec!["x-fc-*".to_owned(), "x-own".to_owned()], true));
+    assert_eq!(on.drop_attachment.len(), 2);
     assert_eq!(function.timeouts.connect, seconds(1));
     assert_eq!(function.timeouts.total, Some(seconds(300)));
     let [v41, v42] = &function.versions[..] else {

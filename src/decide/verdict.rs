@@ -1,5 +1,7 @@
 //! The words in which a decision is told: to the caller, in the access log, in metrics. They are stable.
 
+pub use crate::config::model::Class;
+
 /// Why gatepost answered itself: `reason` in the problem document, the `X-Gatepost-Reason` header and the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -113,8 +115,8 @@ impl Reason {
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
-            Self::CredentialUnavailable => "Credentials cannot be checked at present",
             Self::Maintenance => "Closed for maintenance",
+            Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
         }
     }
@@ -150,58 +152,6 @@ impl WeightsFrom {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
-        }
-    }
-}
-
-/// How a request ended, in one word: `class` in the access log and in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    Ok,
-    ClientError,
-    RateLimited,
-    Refused,
-    Throttled,
-    Function,
-    Platform,
-    Config,
-    Account,
-    Timeout,
-    Unreachable,
-    Aborted,
-}
-
-impl Class {
-    /// In the order of their discriminants: `ALL[class as usize] == class`.
-    pub const ALL: [Self; 12] = [
-        Self::Ok,
-        Self::ClientError,
-        Self::RateLimited,
-        Self::Refused,
-        Self::Throttled,
-        Self::Function,
-        Self::Platform,
-        Self::Config,
-        Self::Account,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::Aborted,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::ClientError => "client_error",
-            Self::RateLimited => "rate_limited",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Function => "function",
-            Self::Platform => "platform",
-            Self::Config => "config",
-            Self::Account => "account",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
         }
     }
 }

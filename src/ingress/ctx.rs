@@ -15,11 +15,12 @@ use super::{
     conn::Conn,
     live::{self, Live},
     reply::Answer,
+    sign,
     tell::tell_of_lost,
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
-    decide::{Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
     upstream::Candidates,
 };
 
@@ -54,6 +55,8 @@ pub struct Ctx {
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
+    /// The request's body, where it was read before its head could be signed.
+    pub(super) body: Option<sign::Body>,
     pub(super) is_preflight: bool,
     /// A page that goes out in place of the function's answer.
     pub(super) page: Option<Box<Answer>>,
@@ -76,6 +79,9 @@ pub struct Ctx {
     pub(super) sent_at: Option<Now>,
     pub(super) upstream: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
+    /// How the call ended, where rules say so.
+    pub(super) outcome: Option<Class>,
+    pub(super) platform_request_id: Option<HeaderValue>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
     /// Among those under way.
@@ -116,6 +122,7 @@ impl Ctx {
             address: None,
             wants_fresh: false,
             is_upgrade: false,
+            body: None,
             is_preflight: false,
             page: None,
             swap: None,
@@ -131,6 +138,8 @@ impl Ctx {
             sent_at: None,
             upstream: None,
             upstream_status: None,
+            outcome: None,
+            platform_request_id: None,
             total: None,
             is_logged: false,
             is_counted: false,
@@ -224,6 +233,7 @@ mod tests {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
             targets: Vec::new(),
             hosts: Vec::new(),
+            signers: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

@@ -5,8 +5,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::reply::X_REQUEST_ID;
 use crate::{
-    config::model::{Endpoint, Route},
+    config::model::{Endpoint, EndpointHost, NamePatterns, Platform, Route},
     decide::fill,
+    platform::headers::is_hidden,
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -84,13 +85,15 @@ struct Seen {
     cookie: bool,
     proto: bool,
     via: bool,
+    /// What its platform does not take from callers.
+    stripped: bool,
     /// A name that some would read as another one.
     ambiguous: bool,
     hops: bool,
 }
 
 impl Seen {
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, strip: &NamePatterns) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
             match name.as_str() {
@@ -103,6 +106,7 @@ impl Seen {
                     seen.ambiguous |= is_ambiguous(name);
                     seen.spoofed |= SPOOFED.contains(&name);
                     seen.hop_by_hop |= HOP_BY_HOP.contains(&name);
+                    seen.stripped |= strip.contains(name);
                 }
             }
         }
@@ -111,7 +115,7 @@ impl Seen {
 }
 
 /// Makes the request that a function gets, out of the one that came. `own_host` is the function's; `None`: the caller's
-/// is kept.
+/// is kept. `strip`: what callers may not say to its platform.
 ///
 /// Its names lose their case (RFC 9110 §5.1: it has no meaning): pingora's second map for that would cost as much as all
 /// the rest here.
@@ -124,10 +128,11 @@ pub fn edit(
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
+    strip: &NamePatterns,
 ) -> Result<(), &'static str> {
     let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = Parts::from(std::mem::replace(request, nothing));
-    let done = edit_parts(&mut parts, caller, own_host, target);
+    let done = edit_parts(&mut parts, caller, own_host, target, strip);
     *request = RequestHeader::from(parts);
     done
 }
@@ -137,6 +142,7 @@ fn edit_parts(
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
+    strip: &NamePatterns,
 ) -> Result<(), &'static str> {
     const BAD_TARGET: &str = "the request target is no URI";
     match target {
@@ -150,7 +156,7 @@ fn edit_parts(
         None => {}
     }
     let headers = &mut parts.headers;
-    let seen = Seen::of(headers);
+    let seen = Seen::of(headers, strip);
     if seen.hop_by_hop {
         strip_hop_by_hop(headers, caller.version, caller.is_websocket)?;
     }
@@ -162,6 +168,9 @@ fn edit_parts(
         for name in SPOOFED {
             headers.remove(name);
         }
+    }
+    if seen.stripped {
+        strip_names(headers, strip);
     }
     // Six come: the map grows once, not twice.
     headers.reserve(6);
@@ -198,9 +207,18 @@ fn edit_parts(
     }
     // Last: what gatepost says is there by now.
     if seen.ambiguous {
-        strip_ambiguous(headers);
+        strip_ambiguous(headers, strip);
     }
     Ok(())
+}
+
+/// Takes out what callers may not say to a platform.
+#[cold]
+fn strip_names(headers: &mut HeaderMap, strip: &NamePatterns) {
+    let going: Vec<HeaderName> = headers.keys().filter(|name| strip.contains(name.as_str())).cloned().collect();
+    for name in going {
+        headers.remove(name);
+    }
 }
 
 /// Whether a name has more than letters, digits and dashes. Functions that get their headers as variables (CGI, WSGI, PHP)
@@ -209,25 +227,25 @@ fn is_ambiguous(name: &str) -> bool {
     !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// Takes out names that can be read as one that gatepost answers for, or as another that is there. Others with underscores
-/// pass: honest callers use them.
+/// Takes out names that can be read as one that gatepost or the platform answers for, or as another that is there. Others
+/// with underscores pass: honest callers use them.
 #[cold]
-fn strip_ambiguous(headers: &mut HeaderMap) {
-    for name in aliases(headers) {
+fn strip_ambiguous(headers: &mut HeaderMap, strip: &NamePatterns) {
+    for name in aliases(headers, strip) {
         headers.remove(name);
     }
 }
 
 /// The same once the route's own fields are there.
-pub fn strip_aliases(request: &mut RequestHeader) {
+pub fn strip_aliases(request: &mut RequestHeader, strip: &NamePatterns) {
     if request.headers.keys().any(|name| is_ambiguous(name.as_str())) {
-        for name in aliases(&request.headers) {
+        for name in aliases(&request.headers, strip) {
             request.remove_header(&name);
         }
     }
 }
 
-fn aliases(headers: &HeaderMap) -> Vec<HeaderName> {
+fn aliases(headers: &HeaderMap, strip: &NamePatterns) -> Vec<HeaderName> {
     let reads_as = |name: &HeaderName| -> String {
         name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     };
@@ -237,6 +255,7 @@ fn aliases(headers: &HeaderMap) -> Vec<HeaderName> {
             || name.starts_with("x-forwarded-")
             || name.starts_with("x-gatepost-")
             || matches!(name, "host" | "content-length" | "transfer-encoding" | "x-request-id" | "via")
+            || strip.contains(name)
     };
     let is_alias = |name: &&HeaderName| {
         let other = reads_as(name);
@@ -325,14 +344,18 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), &'static str> {
 }
 
 /// Takes from an answer what was meant for the hop between the function and gatepost (RFC 9110 §7.6.1), what only
-/// gatepost may say, and what would frame it in two ways.
+/// gatepost may say, what the platform at `from` adds that is not for callers, and what would frame it in two ways.
 ///
 /// What h2 does not have goes in [`H2Stream`](super::stream::H2Stream).
 ///
 /// # Errors
 ///
 /// What is wrong with the answer, so that nothing of it may go on.
-pub fn edit_response(response: &mut ResponseHeader) -> Result<(), &'static str> {
+pub fn edit_response(
+    response: &mut ResponseHeader,
+    platform: &Platform,
+    from: &EndpointHost,
+) -> Result<(), &'static str> {
     // RFC 9112 §2.3: the version is the sender's own, not that of whoever answered behind it.
     if response.version == Version::HTTP_10 {
         response.set_version(Version::HTTP_11);
@@ -340,6 +363,7 @@ pub fn edit_response(response: &mut ResponseHeader) -> Result<(), &'static str> 
     // Nearly all answers have nothing of all this but a plain Connection, which pingora replaces: one pass tells.
     let is_switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let has_content = !(response.status.is_informational() || response.status == StatusCode::NO_CONTENT);
+    let hides = !platform.hide.is_empty() || !platform.drop_attachment.is_empty();
     let (mut lengths, mut codings) = (0, 0);
     let mut goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
         "connection" => !is_switching && value != "keep-alive" && value != "close",
@@ -352,16 +376,30 @@ pub fn edit_response(response: &mut ResponseHeader) -> Result<(), &'static str> 
             codings += 1;
             codings > 1 || !has_content || value != "chunked"
         }
-        name => STRIPPED.contains(&name),
+        text => STRIPPED.contains(&text) || (hides && is_hidden(platform, name, value, from)),
     };
-    if response.headers.iter().any(&mut goes) { strip(response, is_switching, has_content) } else { Ok(()) }
+    if response.headers.iter().any(&mut goes) {
+        let mut hidden = Vec::new();
+        if hides {
+            let of_it = response.headers.iter().filter(|(name, value)| is_hidden(platform, name, value, from));
+            hidden.extend(of_it.map(|(name, _)| name.clone()));
+        }
+        strip(response, is_switching, has_content, hidden)
+    } else {
+        Ok(())
+    }
 }
 
 /// Fields of an answer that never go on.
 const STRIPPED: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "x-gatepost-reason"];
 
 #[cold]
-fn strip(response: &mut ResponseHeader, is_switching: bool, has_content: bool) -> Result<(), &'static str> {
+fn strip(
+    response: &mut ResponseHeader,
+    is_switching: bool,
+    has_content: bool,
+    mut going: Vec<HeaderName>,
+) -> Result<(), &'static str> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         // RFC 9112 §6.1: nothing but chunked was asked for, so that nothing else can be read, by the caller neither.
@@ -369,7 +407,6 @@ fn strip(response: &mut ResponseHeader, is_switching: bool, has_content: bool) -
             return Err("its Transfer-Encoding is not chunked, once");
         }
     }
-    let mut going: Vec<HeaderName> = Vec::new();
     if !is_switching {
         let named = response.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
         let named = named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok());

@@ -14,8 +14,12 @@ use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot, auth::TokenCache},
     observe::{LogPort, metrics::Handles, shedding::Shedding},
+    platform::sign::Signer,
     upstream::Target,
 };
+
+/// What each version's calls are signed with, by function and then version; `None`: with nothing.
+pub type Signers = Vec<Box<[Option<Arc<Signer>>]>>;
 
 /// One generation, ready to serve.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct Live {
     pub targets: Vec<Box<[Arc<Target>]>>,
     /// What each version is sent as Host.
     pub hosts: Vec<Box<[HeaderValue]>>,
+    pub signers: Signers,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
@@ -42,6 +47,10 @@ impl Live {
 
     pub fn host(&self, function: FunctionId, version: VersionId) -> &HeaderValue {
         &self.hosts[function.index()][version.index()]
+    }
+
+    pub fn signer(&self, function: FunctionId, version: VersionId) -> Option<&Arc<Signer>> {
+        self.signers[function.index()][version.index()].as_ref()
     }
 
     /// A listener that was removed keeps the connections that it has until they end: only routes for all listeners serve them.

@@ -18,9 +18,10 @@ use super::{
     head::HeadLimits,
     io::{ConnOf, Io},
     live::{self, Live},
+    on_platform,
     own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
-    request_id,
+    request_id, sign,
     tell::tell,
 };
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
     observe::unix_ms,
     upstream::{SHORTEST_IDLE, classify_error},
 };
+
+/// The platform's own name for a call, for callers.
+const X_PLATFORM_REQUEST_ID: &str = "X-Platform-Request-Id";
 
 /// What pingora is given: one per worker.
 pub struct Ingress;
@@ -188,7 +192,8 @@ impl Ingress {
                 ctx.wish = Some(Wish::of(request, compression));
             }
             // What a tunnel carries is nobody's body.
-            ctx.body_left = snapshot.config.body_bound(route).filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
+            let bound = snapshot.config.body_bound(route).into_iter().chain(function.platform.sizes.body).min();
+            ctx.body_left = bound.filter(|_| !ctx.is_upgrade).map(|bound| (bound, bound));
             live.handles.enter(worker, id, pick.version);
             ctx.stream.as_deref().unwrap_or(&conn).bound_total(function.timeouts.total);
         }
@@ -269,19 +274,32 @@ impl Ingress {
         }
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
-        forward::edit(request, caller, own_host, ctx.target.as_deref())
+        let platform = &function.platform;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
             .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
-        let Some(edits) = edits else { return Ok(()) };
-        answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
-        // What the route says is there by now.
-        forward::strip_aliases(request);
-        Ok(())
+        if let Some(edits) = edits {
+            answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
+            // What the route says is there by now.
+            forward::strip_aliases(request, &platform.strip);
+        }
+        on_platform::fits(request, platform, live.signer(picked.function, picked.version).map(AsRef::as_ref))
     }
 
-    /// [`forward::edit_response`], and why nothing of the answer goes on.
+    /// [`forward::edit_response`], and why nothing of the answer goes on; before it, what of the answer is taken down.
     fn edit_response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
-        forward::edit_response(response).map_err(|what| {
+        let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else {
+            return Error::e_explain(ErrorType::InternalError, "an answer to a request that went nowhere");
+        };
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let platform = &function.platform;
+        if !response.status.is_informational() {
+            let names = &platform.request_id.headers;
+            ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            ctx.outcome = on_platform::judge(response, platform)?;
+        }
+        let from = &function.versions[picked.version.index()].url.host;
+        forward::edit_response(response, platform, from).map_err(|what| {
             ctx.refusal = Some((Reason::UpstreamReset, "the function's answer is framed badly".into()));
             Error::explain(ErrorType::InvalidHTTPHeader, what)
         })
@@ -324,7 +342,15 @@ impl ProxyHttp for Ingress {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
-            Ok(Way::Function) => return Ok(false),
+            Ok(Way::Function) => {
+                if !sign::wants_body(session, ctx) {
+                    return Ok(false);
+                }
+                match Box::pin(sign::keep_body(session, ctx)).await? {
+                    Ok(()) => return Ok(false),
+                    Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+                }
+            }
             Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
             Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
             Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
@@ -376,12 +402,14 @@ impl ProxyHttp for Ingress {
                 *bound = Some(bound.map_or(left, |t| t.min(left)));
             }
         }
+        ctx.attempt_started = live::now();
         if ctx.wants_fresh || function.pool.idle.is_zero() {
             // A pool of its own, which is empty.
             peer.group_key = live::roll();
             peer.options.idle_timeout = Some(SHORTEST_IDLE);
+        } else if let Some(age) = function.pool.age {
+            peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
-        ctx.attempt_started = live::now();
         Ok(peer)
     }
 
@@ -392,11 +420,15 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if sign::replay(ctx, body, end_of_stream) {
+            // Counted while it was read.
+            return Ok(());
+        }
         if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
             match left.checked_sub(body.len() as u64) {
                 Some(rest) => *left = rest,
                 None => {
-                    let refusal = Refusal::too_large(*bound);
+                    let refusal = on_platform::body_too_large(ctx.live.as_deref(), ctx.picked, *bound);
                     ctx.refusal = Some((refusal.reason, refusal.detail));
                     // The caller's fault: of the function's, pingora would go on waiting for the answer.
                     return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
@@ -445,7 +477,7 @@ impl ProxyHttp for Ingress {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
         // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
         if request.version == Version::HTTP_2
@@ -454,7 +486,7 @@ impl ProxyHttp for Ingress {
             let te = te.clone();
             request.insert_header(header::TE, te)?;
         }
-        Ok(())
+        sign::attempt(request, session, ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
@@ -475,7 +507,8 @@ impl ProxyHttp for Ingress {
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
             return Ok(());
         };
-        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let timeouts = &function.timeouts;
         ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
         if status == 101 {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -491,6 +524,11 @@ impl ProxyHttp for Ingress {
         // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
         id.set_sensitive(ctx.is_h2);
         response.insert_header(X_REQUEST_ID_NAME, id)?;
+        if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
+            let mut id = id.clone();
+            id.set_sensitive(ctx.is_h2);
+            response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
+        }
         Self::dress(session, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;

@@ -18,6 +18,7 @@ use crate::{
     config::model::ListenerId,
     decide::{Class, Reason, snapshot::Refusal},
     observe::{Entry, unix_ms},
+    platform::outcome::by_status,
 };
 
 /// Ends the story of a request: one line, one count.
@@ -106,6 +107,7 @@ fn write(
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,
+        platform_request_id: ctx.platform_request_id.as_ref().map(|id| id.as_bytes()),
         ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
@@ -127,12 +129,10 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     match (ctx.upstream_status.or(status), error.filter(|e| !ctx.is_paged && !is_early(e))) {
         // The answer was cut short, or never came, since the caller went away.
         (_, Some(_)) | (None, None) => Class::Aborted,
-        (Some(429), _) if ctx.picked.is_some() => Class::Throttled,
         // No function was asked: a `respond` says so.
-        (Some(500..), _) if ctx.picked.is_none() => Class::Config,
-        (Some(500..), _) => Class::Function,
-        (Some(400..), _) => Class::ClientError,
-        _ => Class::Ok,
+        (Some(status), None) if ctx.picked.is_none() && status >= 500 => Class::Config,
+        (Some(429), None) if ctx.picked.is_none() => Class::ClientError,
+        (Some(status), None) => ctx.outcome.unwrap_or_else(|| by_status(status)),
     }
 }
 

@@ -21,6 +21,7 @@ mod per_ip;
 pub mod receipt;
 pub mod requests;
 mod service;
+mod signers;
 mod tls;
 pub mod watch;
 mod workers;

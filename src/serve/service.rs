@@ -29,6 +29,7 @@ use super::{
     listener::Total,
     listeners::{Listeners, Plan},
     memory, notify, requests,
+    signers::signers,
     tls::{self, AllTls},
     watch::WatchSet,
     workers::{Roots, Running, Workers},
@@ -92,6 +93,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
+    signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
     plan: Plan,
@@ -120,6 +122,7 @@ impl Service {
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
+            signers: signers(&loaded).map_err(|e| anyhow!(e))?,
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
@@ -325,6 +328,7 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
+        let signers = signers(loaded)?;
         let acme = self.acme.prepare(loaded)?;
         let tls = tls::prepare(loaded, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
@@ -343,12 +347,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, tls, acme, plan, sink, admin })
+        Ok(Prepared { targets, signers, tls, acme, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, tls, acme, plan, sink, admin } = prepared;
+        let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -370,6 +374,7 @@ impl Service {
             snapshot,
             targets,
             hosts: hosts(&config),
+            signers,
             handles: handles.clone(),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),

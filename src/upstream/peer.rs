@@ -70,7 +70,9 @@ pub(super) fn template(
     options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
     options.write_timeout = Some(timeouts.write);
     // pingora's timer subtracts one from it, and panics in a debug build.
-    options.idle_timeout = Some(function.pool.idle.max(SHORTEST_IDLE));
+    // One that has waited for as long as its whole age is not asked for again.
+    let idle = function.pool.age.map_or(function.pool.idle, |age| function.pool.idle.min(age));
+    options.idle_timeout = Some(idle.max(SHORTEST_IDLE));
     // Finds out that the other side is gone, by probes when idle and by the user timeout (RFC 5482) when something is under way. h2's own
     // pings stay off: servers that count them (gRPC's) close connections that ping more than every few minutes.
     options.tcp_keepalive = Some(TcpKeepalive {

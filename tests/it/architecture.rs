@@ -7,15 +7,16 @@ use std::{
 };
 
 /// A room, and the other rooms that it may use. `lib.rs` says the same in words.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("decide", &["config"]),
-    ("upstream", &["config", "decide"]),
-    ("observe", &["config", "decide", "upstream"]),
-    ("ingress", &["config", "decide", "upstream", "observe"]),
-    ("admin", &["config", "decide", "upstream", "observe"]),
-    ("serve", &["config", "decide", "upstream", "observe", "ingress", "admin"]),
-    ("cli", &["config", "decide", "upstream", "observe", "ingress", "admin", "serve"]),
+    ("platform", &["config"]),
+    ("upstream", &["config", "decide", "platform"]),
+    ("observe", &["config", "decide", "platform", "upstream"]),
+    ("ingress", &["config", "decide", "platform", "upstream", "observe"]),
+    ("admin", &["config", "decide", "platform", "upstream", "observe"]),
+    ("serve", &["config", "decide", "platform", "upstream", "observe", "ingress", "admin"]),
+    ("cli", &["config", "decide", "platform", "upstream", "observe", "ingress", "admin", "serve"]),
 ];
 
 /// Words that only some rooms may write, and why.

@@ -1,6 +1,6 @@
 //! `max_body`: what is larger gets 413, before the function is bothered where the request says so itself.
 
-use crate::harness::{Gateway, Origin, eventually, gateway, get, h2::H2, origin, post, request, when};
+use crate::harness::{Gateway, Origin, Reply, eventually, gateway, get, h2::H2, origin, post, request, when};
 
 async fn bounded(bound: &str) -> (Gateway, Origin) {
     let function = origin().echo().start().await;
@@ -100,4 +100,18 @@ async fn a_function_of_h2_is_spared_too() {
     connection.write("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     connection.write(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
     connection.answer().await.is_problem(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_body_that_is_sent_again_counts_once() {
+    let (gateway, function) = bounded("64KiB").await;
+    assert_eq!(gateway.get("/").await.status, 200);
+    // A kept connection ends as the next request comes: it is sent again on another one.
+    function.now_answers(|seen| match seen.nth {
+        0 => Reply::text(format!("again, {} bytes", seen.body_bytes)),
+        _ => Reply::vanish(),
+    });
+    let answer = gateway.send(request("PUT", "/").body(vec![b'x'; 60_000])).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "again, 60000 bytes"), "{answer:?}");
+    assert_eq!(gateway.log(2).await[1]["attempts"], 2);
 }

@@ -8,6 +8,7 @@ mod answers_itself;
 mod architecture;
 #[cfg(test)]
 mod authenticates_callers;
+#[cfg(test)]
 mod bounds_bodies;
 #[cfg(test)]
 mod calls_from_other_origins;
@@ -36,6 +37,8 @@ mod in_front_of_a_real_nginx;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
+mod knows_its_platform;
+#[cfg(test)]
 mod knows_who_is_calling;
 #[cfg(test)]
 mod limits_each_route;
@@ -45,6 +48,7 @@ mod listens_where_it_is_told;
 mod outlives_slow_callers;
 #[cfg(test)]
 mod parsers_keep_their_word;
+#[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
 mod reaches_functions;
@@ -69,6 +73,8 @@ mod shows_itself_in_a_demo;
 #[cfg(test)]
 mod shows_pages_for_errors;
 #[cfg(test)]
+mod signs_calls_to_functions;
+#[cfg(test)]
 mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
@@ -79,4 +85,8 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_what_is_known_of_platforms;
+#[cfg(test)]
 mod tells_what_it_did;
+#[cfg(test)]
+mod works_on_each_platform;

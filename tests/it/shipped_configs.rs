@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gatepost::config::{self, Loaded, Mode};
+use gatepost::config::{self, Loaded, Mode, model::PlatformName};
 use serde_json::Value;
 
 fn shipped() -> Vec<PathBuf> {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let mut files: Vec<_> = fs::read_dir(conf)
-        .unwrap()
+    let mut files: Vec<_> = [conf.clone(), conf.join("functions")]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
         .collect();
@@ -20,7 +21,7 @@ fn shipped() -> Vec<PathBuf> {
     files
 }
 
-/// Loads a copy of the file, with certificates where it wants some.
+/// Loads a copy of the file, with certificates and secrets where it wants some.
 fn load(file: &Path) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     let tls = dir.path().join("tls");
@@ -31,6 +32,13 @@ fn load(file: &Path) -> Loaded {
         let made = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
         fs::write(pem, made.cert.pem()).unwrap();
         fs::write(Path::new(pem).with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+    }
+    let secrets = dir.path().join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    let text = text.replace("/etc/gatepost/secrets", secrets.to_str().unwrap());
+    let named = text.split('"').filter_map(|part| part.strip_prefix("file:"));
+    for secret in named.filter(|path| path.starts_with(secrets.to_str().unwrap())) {
+        fs::write(secret, "hush").unwrap();
     }
     let copy = dir.path().join("gatepost.toml");
     fs::write(&copy, text).unwrap();
@@ -45,6 +53,19 @@ fn every_shipped_config_is_right() {
         let loaded = load(&file);
         assert!(loaded.warnings.is_empty(), "{}:\n{}", file.display(), loaded.warnings);
         assert!(!loaded.config.listeners.is_empty(), "{} listens nowhere", file.display());
+    }
+}
+
+#[test]
+fn each_platform_has_a_config_that_is_of_it_and_a_section_in_the_docs() {
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/functions.md")).unwrap();
+    for name in PlatformName::ALL.map(PlatformName::as_str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("conf/functions/{name}.toml"));
+        let loaded = load(&file);
+        let of_it = loaded.config.functions.iter().all(|function| function.platform.name.as_str() == name);
+        assert!(of_it && !loaded.config.routes.is_empty(), "{}", file.display());
+        assert!(docs.contains(&format!("## `{name}`")), "docs/functions.md has no section on {name}");
+        assert!(docs.contains(&format!("conf/functions/{name}.toml")), "docs/functions.md does not lead to its config");
     }
 }
 

@@ -1,6 +1,7 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
 mod edits;
+mod on_platform;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -234,7 +235,8 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
         dice: &|| 0,
     };
     let rest = destination(options, route, &told.path);
-    release(&mut told, function, &pick, &rest);
+    release(&mut told, config, function, &pick, &rest);
+    on_platform::explain(&mut told, function, &headers, &rest);
     Ok(told)
 }
 
@@ -380,7 +382,7 @@ fn destination(options: &Options, route: &Route, path: &str) -> String {
 }
 
 /// Which version it meets, or may meet, and where that is.
-fn release(told: &mut Told, function: &Function, facts: &PickFacts<'_>, path: &str) {
+fn release(told: &mut Told, config: &Config, function: &Function, facts: &PickFacts<'_>, path: &str) {
     let split = Split::new(function, 1, None);
     let Some(pick) = split.pick(facts) else {
         told.refuse(Reason::NoVersion, format!("no version of {} has a weight", function.name));
@@ -413,6 +415,7 @@ fn release(told: &mut Told, function: &Function, facts: &PickFacts<'_>, path: &s
                 percent: open.then(|| share(id).to_string()),
                 url: format!("{scheme}://{}{}{path}", version.url.authority, version.url.base_path),
                 host,
+                credential: version.credential.map(|id| config.credentials[id.index()].name.to_string()),
             }
         })
         .collect();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
+use super::on_platform::PlatformTold;
 use crate::{
     cli::{
         failure::Outcome,
@@ -43,6 +44,8 @@ pub(super) struct Told {
     /// The route answers itself.
     pub(super) answered: Option<Answered>,
     pub(super) function: Option<String>,
+    /// What its platform makes of the request.
+    pub(super) platform: Option<PlatformTold>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -74,6 +77,7 @@ impl Default for Told {
             edits: Vec::new(),
             answered: None,
             function: None,
+            platform: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -125,6 +129,8 @@ pub(super) struct Destination {
     pub(super) url: String,
     /// The Host that the function sees.
     pub(super) host: String,
+    /// What the call is signed with.
+    pub(super) credential: Option<String>,
 }
 
 impl Told {
@@ -182,6 +188,9 @@ impl Told {
         if let Some(function) = &self.function {
             row(term, "function", function)?;
         }
+        if let Some(platform) = &self.platform {
+            platform.print(term)?;
+        }
         self.print_release(term)?;
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));
@@ -208,13 +217,15 @@ impl Told {
         for (index, to) in self.destinations.iter().enumerate() {
             let label = if index == 0 { "goes to" } else { "" };
             let share = to.percent.as_ref().map_or_else(String::new, |percent| format!("{} {percent} %  ", to.version));
-            row(term, label, format_args!("{share}{}  with Host {}", to.url, to.host))?;
+            let signed =
+                to.credential.as_ref().map_or_else(String::new, |name| format!(", signed with credential {name}"));
+            row(term, label, format_args!("{share}{}  with Host {}{signed}", to.url, to.host))?;
         }
         Ok(())
     }
 }
 
-fn row(term: &mut Terminal, label: &str, text: impl std::fmt::Display) -> Outcome {
+pub(super) fn row(term: &mut Terminal, label: &str, text: impl std::fmt::Display) -> Outcome {
     term.line(format_args!("  {label:<10}{text}"))?;
     Ok(())
 }

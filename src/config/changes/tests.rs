@@ -44,7 +44,7 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
 }
 
 fn a_version(name: &str) -> Version {
-    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None }
+    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None, credential: None }
 }
 
 fn base() -> Config {
@@ -89,7 +89,8 @@ fn base() -> Config {
             total: None,
         },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: secs(25) },
+        pool: Pool { idle: secs(25), age: None },
+        platform: Platform::default(),
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -131,6 +132,7 @@ fn base() -> Config {
         clients: vec![client("bank"), client("regulator")],
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
+        credentials: vec![],
         limits: vec![
             SharedLimit {
                 name: "partners".into(),
@@ -331,6 +333,45 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("function orders: pool.idle 25s → 0s", |c| {
             c.functions[0].pool.idle = secs(0);
+        }),
+        ("function orders: pool.age any → 5m", |c| {
+            c.functions[0].pool.age = Some(secs(300));
+        }),
+        ("function orders: platform generic → tencent-scf", |c| {
+            c.functions[0].platform.name = PlatformName::TencentScf;
+        }),
+        ("function orders: classify by status alone → 430,5xx x-a: b is function, answered with 500", |c| {
+            let header = Some((HeaderName::from_static("x-a"), Some("b".into())));
+            let rule =
+                Rule { statuses: vec![(430, 430), (500, 599)], header, class: Class::Function, answer: Some(500) };
+            c.functions[0].platform.classify = [rule].into();
+        }),
+        ("function orders: map_status false → true", |c| {
+            c.functions[0].platform.map_status = true;
+        }),
+        ("function orders: platform_request_id.header none → x-a", |c| {
+            c.functions[0].platform.request_id.headers = [HeaderName::from_static("x-a")].into();
+        }),
+        ("function orders: platform_request_id.expose false → true", |c| {
+            c.functions[0].platform.request_id.expose = true;
+        }),
+        ("function orders: max_headers none → 8KiB", |c| {
+            c.functions[0].platform.sizes.headers = Some(8 << 10);
+        }),
+        ("function orders: max_uri none → 1000B", |c| {
+            c.functions[0].platform.sizes.uri = Some(1000);
+        }),
+        ("function orders: max_body none → 32MiB", |c| {
+            c.functions[0].platform.sizes.body = Some(32 << 20);
+        }),
+        ("function orders: request_headers.remove none → x-fc-*", |c| {
+            c.functions[0].platform.strip = NamePatterns::new([NamePattern::Prefix("x-fc-".into())]);
+        }),
+        ("function orders: response_headers.remove none → x-a", |c| {
+            c.functions[0].platform.hide = NamePatterns::new([NamePattern::Exact("x-a".into())]);
+        }),
+        ("function orders: drop_attachment nowhere → *.fcapp.run", |c| {
+            c.functions[0].platform.drop_attachment = [HostPattern::Wildcard(".fcapp.run".into())].into();
         }),
         ("route orders: listeners all → public", |c| {
             c.routes[0].listeners = Some(vec![ListenerId(1)]);

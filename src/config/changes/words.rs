@@ -3,8 +3,10 @@
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
 mod client;
+mod platform;
 
 pub(super) use client::client_leaves;
+pub use platform::{function_keys, platform, rule};
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -217,7 +219,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         preserve_host,
         timeouts: UpstreamTimeouts { connect, first_byte, idle, write, total },
         http,
-        pool: Pool { idle: pool_idle },
+        pool: Pool { idle: pool_idle, age },
+        platform: on,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -229,7 +232,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         None => (None, None, false),
         Some(Sticky { by, salt, issue_cookie }) => (Some(by), Some(salt), *issue_cookie),
     };
-    vec![
+    let mut leaves = vec![
         Leaf::option("baseline", "none", baseline.map(|id| version(function, id))),
         Leaf::list("sticky.by", "off", sticky_keys(by)),
         Leaf::option("sticky.group", "off", salt.map(quoted)),
@@ -243,7 +246,10 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("timeouts.total", "none", total.map(duration)),
         Leaf::one("http", http),
         Leaf::one("pool.idle", duration(*pool_idle)),
-    ]
+        Leaf::option("pool.age", "any", age.map(duration)),
+    ];
+    leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves
 }
 
 fn sticky_keys(by: Option<&Vec<StickyKey>>) -> Vec<String> {
@@ -282,17 +288,19 @@ fn override_words(config: &Config, function: &Function, one: &Override) -> Strin
     format!("{by}{from} to {}", version(function, *id))
 }
 
-pub(super) fn version_leaves(version: &Version) -> Vec<Leaf> {
-    let Version { name: _, url: endpoint, ca, host } = version;
+pub(super) fn version_leaves(config: &Config, version: &Version) -> Vec<Leaf> {
+    let Version { name: _, url: endpoint, ca, host, credential } = version;
+    let credential = credential.map(|id| name_at(&config.credentials, id.index()));
     vec![
         Leaf::one("url", url(endpoint)),
         Leaf::option("ca", "the system's", ca.as_ref().map(|path| path.display())),
         Leaf::option("host", "the url's", host.as_ref().map(quoted)),
+        Leaf::option("credential", "none", credential),
     ]
 }
 
 /// As it stands in the file; where it leads elsewhere than its authority says, that too.
-pub(super) fn url(endpoint: &Endpoint) -> String {
+pub fn url(endpoint: &Endpoint) -> String {
     let Endpoint { tls, host, port, base_path, authority } = endpoint;
     let scheme = if *tls { "https" } else { "http" };
     let bare = match host {
@@ -304,6 +312,39 @@ pub(super) fn url(endpoint: &Endpoint) -> String {
     let plain = *authority == full || (*authority == bare && *port == usual);
     let at = if plain { String::new() } else { format!(" at {full}") };
     format!("{scheme}://{authority}{base_path}{at}")
+}
+
+pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
+    let Credential { name: _, kind, sign_body_max } = credential;
+    let word = kind.as_str();
+    let (mut keys, mut region, mut service, mut uin, mut sign_body) = (None, None, None, None, None);
+    let (mut header, mut own, mut previous) = (None, None, None);
+    match kind {
+        CredentialKind::SigV4 { keys: k, region: r, service: s, sign_body: b } => {
+            (keys, region, service, sign_body) = (Some(k), Some(r), Some(s), Some(b));
+        }
+        CredentialKind::Acs3 { keys: k, sign_body: b } => (keys, sign_body) = (Some(k), Some(b)),
+        CredentialKind::Tc3 { keys: k, service: s, uin: u, sign_body: b } => {
+            (keys, service, uin, sign_body) = (Some(k), Some(s), u.as_ref(), Some(b));
+        }
+        CredentialKind::Header { header: h, secret: s, previous: p } => {
+            (header, own, previous) = (Some(h), Some(s), p.as_ref());
+        }
+    }
+    vec![
+        Leaf::one("kind", word),
+        Leaf::option("access_key_id", "none", keys.map(|keys| secret(&keys.id))),
+        Leaf::option("access_key_secret", "none", keys.map(|keys| secret(&keys.secret))),
+        Leaf::option("session_token", "none", keys.and_then(|keys| keys.token.as_ref()).map(secret)),
+        Leaf::option("region", "none", region),
+        Leaf::option("service", "none", service),
+        Leaf::option("uin", "none", uin),
+        Leaf::option("sign_body", "none", sign_body),
+        Leaf::one("sign_body_max", bytes(*sign_body_max as u64)),
+        Leaf::option("header", "none", header),
+        Leaf::option("secret", "none", own.map(secret)),
+        Leaf::option("previous", "none", previous.map(secret)),
+    ]
 }
 
 /// All but its limits, which are told with what becomes of their counts.
@@ -455,7 +496,7 @@ fn secret(secret: &SecretRef) -> String {
 }
 
 /// In the unit in which people write it: `250ms`, `60s`, `5m`, `2h`.
-fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let secs = duration.as_secs();
     match (secs, duration.subsec_nanos()) {
         (0, nanos) if nanos > 0 && nanos % 1_000_000 == 0 => format!("{}ms", nanos / 1_000_000),

@@ -5,9 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use super::{Scope, dangling, patience, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp, UpstreamTimeouts, Version,
-        VersionId,
+        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
+        UpstreamTimeouts, Version, VersionId,
     },
+    preset::{Keys, Preset, preset},
     raw,
     read::Map,
     report::Problem,
@@ -27,7 +28,8 @@ impl Scope<'_> {
         }
         let names = version_names(raw);
         let ca = raw.ca.as_ref();
-        let versions = self.versions(&list.value, ca);
+        let credential = raw.credential.as_ref().map(|at| self.credential_id(at));
+        let versions = self.versions(&list.value, ca, credential);
         let weights = self.weights(name, span, raw, &names);
         let baseline = match &raw.baseline {
             Some(at) => self.version_id(at, name, &names),
@@ -36,6 +38,17 @@ impl Scope<'_> {
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
+        let preset = self.preset(raw, span)?;
+        self.rules(raw);
+        let mut platform = Keys::of(raw).over(preset.name, Some(&preset.platform));
+        let pool = raw.pool.as_ref().map(|at| &at.value);
+        let times = [
+            ("timeouts.first_byte", timeouts.is_some_and(|t| t.first_byte.is_some())),
+            ("timeouts.total", timeouts.is_some_and(|t| t.total.is_some())),
+            ("pool.idle", pool.is_some_and(|p| p.idle.is_some())),
+            ("pool.age", pool.is_some_and(|p| p.age.is_some())),
+        ];
+        platform.own.extend(times.into_iter().filter(|(_, is_own)| *is_own).map(|(key, _)| key));
         Some(Function {
             name: name.clone(),
             versions: versions?,
@@ -46,24 +59,52 @@ impl Scope<'_> {
             preserve_host: raw.preserve_host.as_ref().is_some_and(|at| at.value),
             timeouts: UpstreamTimeouts {
                 connect: patience(timeouts.and_then(|t| t.connect.as_ref()), 3),
-                first_byte: patience(timeouts.and_then(|t| t.first_byte.as_ref()), 60),
+                first_byte: (timeouts.and_then(|t| t.first_byte.as_ref()).map(|at| at.value.0))
+                    .or(preset.first_byte)
+                    .unwrap_or(Duration::from_secs(60)),
                 idle: patience(timeouts.and_then(|t| t.idle.as_ref()), 60),
                 write: patience(timeouts.and_then(|t| t.write.as_ref()), 30),
-                total: timeouts.and_then(|t| t.total.as_ref()).map(|at| at.value.0),
+                total: timeouts.and_then(|t| t.total.as_ref()).map(|at| at.value.0).or(preset.total),
             },
             http: raw.http.as_ref().map_or(UpstreamHttp::Auto, |at| at.value),
             pool: Pool {
-                idle: raw
-                    .pool
-                    .as_ref()
-                    .and_then(|at| at.value.idle.as_ref())
-                    .map_or(Duration::from_secs(25), |at| at.value.0),
+                idle: (pool.and_then(|p| p.idle.as_ref()).map(|at| at.value.0))
+                    .or(preset.pool_idle)
+                    .unwrap_or(Duration::from_secs(25)),
+                age: pool.and_then(|p| p.age.as_ref()).map(|at| at.value.0).or(preset.pool_age),
             },
+            platform,
         })
     }
 
+    /// What the function's platform is known for.
+    fn preset(&mut self, raw: &raw::Function, span: Span) -> Option<&'static Preset> {
+        let name = raw.platform.as_ref().map(|at| at.value).unwrap_or_default();
+        let place = raw.platform.as_ref().map_or(span, |at| at.span);
+        // A file of ours, which the tests have read; no user can mend it.
+        let broken = |why| Problem::at(format!("gatepost's own preset of {} is broken: {why}", name.as_str()), place);
+        preset(name).map_err(|why| self.report.push(broken(why))).ok()
+    }
+
+    /// A rule that any answer matches would hide all behind it.
+    fn rules(&mut self, raw: &raw::Function) {
+        for at in raw.classify.iter().flat_map(|list| &list.value) {
+            if at.value.status.is_none() && at.value.header.is_none() && !at.value.broken {
+                self.report.push(
+                    Problem::at("this rule matches every answer", at.span)
+                        .label("expected a `status`, a `header`, or both"),
+                );
+            }
+        }
+    }
+
     /// In the order of their names, as [`version_names`] has them.
-    fn versions(&mut self, list: &Map<raw::Version>, ca: Option<&At<FilePath>>) -> Option<Vec<Version>> {
+    fn versions(
+        &mut self,
+        list: &Map<raw::Version>,
+        ca: Option<&At<FilePath>>,
+        credential: Option<Option<CredentialId>>,
+    ) -> Option<Vec<Version>> {
         let mut versions = Vec::with_capacity(list.0.len());
         let mut plain = None;
         for (name, at) in &list.0 {
@@ -84,11 +125,14 @@ impl Scope<'_> {
             }
             let host = raw.host.as_ref().map(|host| self.host(host));
             let ca = url.value.tls.then(|| raw.ca.as_ref().or(ca)).flatten();
+            // A name that nothing has is in the report: no config comes of it.
+            let own = raw.credential.as_ref().map(|at| self.credential_id(at));
             versions.push(Version {
                 name: name.value.as_str().into(),
                 url: url.value.clone(),
                 ca: ca.map(|ca| self.authority(ca)),
                 host: host.flatten(),
+                credential: own.or(credential).flatten(),
             });
         }
         let any_tls = versions.iter().any(|version| version.url.tls);

@@ -3,6 +3,7 @@
 mod client;
 mod compression;
 mod cors;
+mod credential;
 mod function;
 mod handling;
 mod listener;
@@ -82,6 +83,7 @@ pub(super) fn parse_into(sources: &Sources, report: &mut Report) -> Option<(Conf
     scope.number("client", &file.clients);
     scope.number("function", &file.functions);
     scope.number("limit", &file.limits);
+    scope.number("credential", &file.credentials);
     let config = scope.config();
     Some((config?, scope.pointers))
 }
@@ -113,6 +115,7 @@ impl<'s> Scope<'s> {
         let listeners = self.listeners();
         let clients = self.each(&file.clients, Self::client);
         self.clients_apart();
+        let credentials = self.each(&file.credentials, Self::credential);
         let functions = self.each(&file.functions, Self::function);
         let limits = self.each(&file.limits, |scope, name, _, limit| {
             Some(SharedLimit { name: name.clone(), limit: scope.limit(limit)? })
@@ -133,7 +136,7 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits })
+        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits, credentials })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an
@@ -171,11 +174,7 @@ impl<'s> Scope<'s> {
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
-        let token = raw.token.as_ref().map(|at| {
-            let secret = self.secret(at);
-            self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
-            secret
-        });
+        let token = raw.token.as_ref().map(|at| self.followed(at));
         Admin {
             address: raw
                 .address
@@ -183,6 +182,13 @@ impl<'s> Scope<'s> {
                 .map_or_else(|| ListenAddress::Tcp(([127, 0, 0, 1], 9901).into()), |at| at.value.clone()),
             token,
         }
+    }
+
+    /// A secret that is kept for as long as the config is in force.
+    fn followed(&mut self, at: &At<super::secret::SecretRef>) -> super::secret::SecretRef {
+        let secret = self.secret(at);
+        self.pointers.secrets.push(At { value: secret.clone(), span: at.span });
+        secret
     }
 
     /// A reference to a secret; a relative path starts from the folder of the file that it stands in.

@@ -13,8 +13,8 @@ use crate::config::{
 };
 
 const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-pub(super) const TOP: [&str; 10] =
-    ["include", "server", "admin", "log", "networks", "listener", "client", "function", "route", "limit"];
+pub(super) const TOP: [&str; 11] =
+    ["include", "server", "admin", "log", "networks", "listener", "client", "function", "route", "limit", "credential"];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -186,6 +186,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             functions: self.all("function", reader),
             routes: self.all("route", reader),
             limits: self.all("limit", reader),
+            credentials: self.all("credential", reader),
         }
     }
 

@@ -213,4 +213,25 @@ impl Word for RegexText {
     }
 }
 
-words!(Method, Condition, HeaderCondition, LimitKey, StickyBy, HeaderIs, CookieIs, RegexText);
+/// The field in which a `[credential]` of kind `header` sends its secret.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct SecretField(pub(in crate::config) HeaderName);
+
+impl Word for SecretField {
+    const EXPECTED: &'static str = "a header's name such as `x-gate-secret`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let name = header_name(text)?;
+        const OWN: [&str; 5] = ["content-length", "content-type", "cookie", "expect", "x-request-id"];
+        if OWN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
+            return Err(Complaint::new(format!("`{name}` says something else already")));
+        }
+        // `NAME-previous` must be a name as well.
+        if name.as_str().len() > 200 {
+            return Err(Complaint::new("the name is too long: at most 200 letters"));
+        }
+        Ok(Self(name))
+    }
+}
+
+words!(Method, Condition, HeaderCondition, LimitKey, StickyBy, HeaderIs, CookieIs, RegexText, SecretField);

@@ -7,15 +7,19 @@ mod handling;
 mod http_words;
 mod net;
 mod path;
+mod platform;
 mod size;
 mod time;
 
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
-pub(super) use http_words::{Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, StickyBy, header_name};
+pub(super) use http_words::{
+    Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
+};
 pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
+pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
 pub(super) use size::{ByteRate, Size};
 pub(super) use time::{Patience, PatienceOrNone};
 
@@ -25,7 +29,8 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{ClientAuthNeed, Coding, EncodedSlash, LogFormat, Share, TlsProfile, UpstreamHttp},
+    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
     secret::SecretRef,
@@ -126,10 +131,36 @@ choices! {
     UpstreamHttp, "`auto`, `1.1` or `2`": {
         "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
     }
+    PlatformName, "`aliyun-fc3`, `tencent-scf`, `aws-lambda-url`, `cloud-run`, `azure-functions`, `knative`, `openfaas` or `generic`": {
+        "aliyun-fc3" => Self::AliyunFc3, "tencent-scf" => Self::TencentScf, "aws-lambda-url" => Self::AwsLambdaUrl,
+        "cloud-run" => Self::CloudRun, "azure-functions" => Self::AzureFunctions, "knative" => Self::Knative,
+        "openfaas" => Self::OpenFaas, "generic" => Self::Generic,
+    }
+    // Those that an answer of a function can have; the others are gatepost's to give.
+    Class, "`ok`, `client_error`, `throttled`, `function`, `platform`, `config`, `account` or `timeout`": {
+        "ok" => Self::Ok, "client_error" => Self::ClientError, "throttled" => Self::Throttled,
+        "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
+        "account" => Self::Account, "timeout" => Self::Timeout,
+    }
+    Mark, "`verified`, `memory`, `unknown` or `choice`": {
+        "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
+    }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
+    CredentialWord, "`sigv4`, `acs3`, `tc3` or `header`": {
+        "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
+    }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
+}
+
+/// The kind of a `[credential]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CredentialWord {
+    SigV4,
+    Acs3,
+    Tc3,
+    Header,
 }
 
 /// `"0660"`: the permission bits of a unix socket.
@@ -189,11 +220,15 @@ words!(
     Coding,
     LogFormat,
     UpstreamHttp,
+    PlatformName,
+    Class,
+    Mark,
     TlsProfile,
     ClientAuthNeed,
     EncodedSlash,
     Mode,
-    SecretRef
+    SecretRef,
+    CredentialWord
 );
 
 /// A version's weight: percent with at most two decimals, or `"rest"`.

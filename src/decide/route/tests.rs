@@ -124,6 +124,7 @@ fn config(routes: Vec<Route>) -> Config {
         functions: Vec::new(),
         routes,
         limits: Vec::new(),
+        credentials: Vec::new(),
     }
 }
 

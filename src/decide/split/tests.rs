@@ -28,6 +28,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
                 },
                 ca: None,
                 host: None,
+                credential: None,
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
@@ -37,7 +38,8 @@ fn function(versions: &[(&str, u16)]) -> Function {
         preserve_host: false,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, write: second, total: None },
         http: UpstreamHttp::Auto,
-        pool: Pool { idle: second },
+        pool: Pool { idle: second, age: None },
+        platform: crate::config::model::Platform::default(),
     }
 }
 

@@ -65,7 +65,13 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 name: (*name).into(),
                 versions: versions
                     .iter()
-                    .map(|(name, _)| Version { name: (*name).into(), url: endpoint.clone(), ca: None, host: None })
+                    .map(|(name, _)| Version {
+                        name: (*name).into(),
+                        url: endpoint.clone(),
+                        ca: None,
+                        host: None,
+                        credential: None,
+                    })
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
                 baseline: None,
@@ -80,7 +86,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                     total: None,
                 },
                 http: UpstreamHttp::Auto,
-                pool: Pool { idle: second },
+                pool: Pool { idle: second, age: None },
+                platform: Platform::default(),
             })
             .collect(),
         routes: routes
@@ -106,6 +113,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             })
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],
+        credentials: Vec::new(),
     }
 }
 

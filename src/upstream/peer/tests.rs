@@ -299,3 +299,18 @@ fn a_bad_authority_is_an_error_and_not_a_panic() {
     };
     assert_eq!(number, 2);
 }
+
+#[test]
+fn a_connection_waits_no_longer_than_it_may_grow_old() {
+    let version = version(false, "127.0.0.1", 80);
+    let idle = |idle, age: Option<u64>| {
+        let mut function = function(UpstreamHttp::Auto);
+        function.pool.idle = Duration::from_secs(idle);
+        function.pool.age = age.map(Duration::from_secs);
+        template(&version, &function, None).unwrap().options.idle_timeout
+    };
+    assert_eq!(idle(25, None), Some(Duration::from_secs(25)));
+    assert_eq!(idle(25, Some(60)), Some(Duration::from_secs(25)));
+    assert_eq!(idle(25, Some(5)), Some(Duration::from_secs(5)));
+    assert_eq!(idle(0, Some(5)), Some(SHORTEST_IDLE));
+}

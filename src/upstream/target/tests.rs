@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::model::{Pool, Share, UpstreamHttp, UpstreamTimeouts},
+    config::model::{Platform, Pool, Share, UpstreamHttp, UpstreamTimeouts},
     upstream::resolve::{Files, Pace},
 };
 
@@ -17,7 +17,7 @@ pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
 }
 
 pub(in crate::upstream) fn version(tls: bool, host: &str, port: u16) -> Version {
-    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None }
+    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None, credential: None }
 }
 
 pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
@@ -37,7 +37,8 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
             total: None,
         },
         http,
-        pool: Pool { idle: Duration::from_secs(25) },
+        pool: Pool { idle: Duration::from_secs(25), age: None },
+        platform: Platform::default(),
     }
 }
 

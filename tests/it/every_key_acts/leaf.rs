@@ -88,7 +88,7 @@ fn set(schema: &Value, value: &Value, at: &str, path: &str, found: &mut BTreeMap
         Value::Object(table) => table.keys().all(|key| one["properties"].get(key).is_some()),
         Value::Array(_) => one["type"] == "array",
         Value::String(_) => one["type"] == "string" || one.get("const") == Some(value),
-        _ => one["type"] == "number",
+        _ => one["type"] == "number" || one["type"] == "integer",
     };
     if let Some(one) = schema["anyOf"].as_array().and_then(|all| all.iter().find(|one| known(one))) {
         let path = if value.is_array() { &format!("{path}[]") } else { path };

@@ -4,11 +4,13 @@
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
 mod caller;
+mod credential;
 mod function;
 mod handling;
 mod leaf;
 mod limit;
 mod listener;
+mod platform;
 mod release;
 mod route;
 mod server;
@@ -40,8 +42,10 @@ fn proofs() -> Vec<Proof> {
         server::proofs(),
         listener::proofs(),
         caller::proofs(),
+        credential::proofs(),
         function::proofs(),
         release::proofs(),
+        platform::proofs(),
         timeouts::proofs(),
         route::proofs(),
         handling::proofs(),
