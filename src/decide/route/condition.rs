@@ -62,6 +62,10 @@ impl Conditions {
         self.priority
     }
 
+    pub(super) fn names_head(&self) -> bool {
+        self.names_head
+    }
+
     pub(super) fn methods(&self) -> &[Method] {
         self.methods.as_deref().unwrap_or_default()
     }

@@ -34,6 +34,8 @@ pub enum Lead {
     Path,
     Conditions,
     Priority,
+    /// It names HEAD; the other has it by its GET.
+    Head,
     /// They match alike, which a config does not let through but for regexes and headers that overlap.
     Name,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Lead {
             Self::Path => "names the path more exactly",
             Self::Conditions => "has more conditions",
             Self::Priority => "has a higher priority",
+            Self::Head => "names HEAD itself",
             Self::Name => "comes first by name (give them different priorities)",
         })
     }
@@ -129,12 +132,12 @@ impl Router {
             Failed::Query(key) => Fate::Query(key.to_owned()),
             Failed::Method => Fate::Method,
         })?;
-        Ok((host, path, conditions.count(), conditions.priority()))
+        Ok((host, path, conditions.count(), conditions.priority(), conditions.names_head()))
     }
 }
 
 /// Compares as the routes do.
-type Fit = (HostFit, PathFit, usize, i32);
+type Fit = (HostFit, PathFit, usize, i32, bool);
 
 fn lead(winner: &Fit, loser: &Fit) -> Lead {
     let better = |ordering: Ordering| ordering != Ordering::Equal;
@@ -146,6 +149,8 @@ fn lead(winner: &Fit, loser: &Fit) -> Lead {
         Lead::Conditions
     } else if better(winner.3.cmp(&loser.3)) {
         Lead::Priority
+    } else if better(winner.4.cmp(&loser.4)) {
+        Lead::Head
     } else {
         Lead::Name
     }

@@ -447,6 +447,8 @@ fn who_may_get_may_head_but_a_route_that_names_head_comes_first() {
     assert_eq!(get_alone.ask(get("h/").method(Method::PUT)), "405 GET, HEAD");
     let both = gate([route("get").methods(&[Method::GET]), route("head").methods(&[Method::HEAD])]);
     assert_eq!(both.ask(get("h/").method(Method::HEAD)), "head");
+    let told = both.router.explain(&get("h/").method(Method::HEAD).facts());
+    assert_eq!(told, [(RouteId(1), Fate::Wins), (RouteId(0), Fate::LessSpecific(Lead::Head))]);
     assert_eq!(both.get("h/"), "get");
     let head_alone = gate([route("head").methods(&[Method::HEAD])]);
     assert_eq!(head_alone.get("h/"), "405 HEAD");
