@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::content_length;
 use crate::config::model::{Coding, Compression, MediaPattern};
 
 /// The coding that the caller likes best of `ours`, of equals the first; `None`: as it is.
@@ -93,8 +94,7 @@ pub fn suits(status: StatusCode, headers: &HeaderMap, compression: &Compression)
     if is_coded || forbids(headers) || PRECLUDING.iter().any(|name| headers.contains_key(*name)) {
         return false;
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length < compression.min_size.max(1)) {
+    if content_length(headers).is_some_and(|length| length < compression.min_size.max(1)) {
         return false;
     }
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_listed(kind, &compression.types))

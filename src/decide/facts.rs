@@ -1,6 +1,6 @@
 //! What a decision may look at, borrowed from the request.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header};
 
 use crate::config::model::ListenerId;
 
@@ -16,6 +16,11 @@ pub struct Facts<'r> {
     /// As it came, without the question mark.
     pub query: Option<&'r str>,
     pub headers: &'r HeaderMap,
+}
+
+/// What `Content-Length` says (RFC 9110 §8.6), where it says something that can be read.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Who a caller proved to be: the certificate that it showed in the TLS handshake, verified against the listener's

@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod split;
 pub mod verdict;
 
-pub use facts::{ClientCertificate, Facts, San};
+pub use facts::{ClientCertificate, Facts, San, content_length};
 pub use snapshot::{Snapshot, compile};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 

@@ -13,7 +13,7 @@ use crate::{
         Config, Content, Cors, CorsHeaders, ErrorPage, Handling, HeaderEdits, Maintenance, Origins, Respond, Route,
         SecurityHeaders, SecurityPreset,
     },
-    decide::{accept, cors},
+    decide::{accept, content_length, cors},
 };
 
 /// A redirect to `to`, without a body (RFC 9110 §15.4: the note in it is for clients that don't follow).
@@ -106,8 +106,7 @@ const OF_THE_BODY: [&str; 14] = [
 /// Whether an answer has a body that surely comes, and ends soon: another can go out in its place while it is read.
 pub(super) fn has_short_body(head: &ResponseHeader, method: &Method) -> bool {
     const LONGEST: u64 = 64 * 1024;
-    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
-    method == Method::HEAD || length.is_some_and(|length: u64| (1..=LONGEST).contains(&length))
+    method == Method::HEAD || content_length(&head.headers).is_some_and(|length| (1..=LONGEST).contains(&length))
 }
 
 /// The page that goes out in place of a function's answer, with the rest of the answer's head.

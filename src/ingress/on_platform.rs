@@ -9,7 +9,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::{ctx::Picked, live::Live};
 use crate::{
     config::model::{Platform, Sizes},
-    decide::{Class, Now, Reason, snapshot::Refusal},
+    decide::{Class, Now, Reason, content_length, snapshot::Refusal},
     platform::{
         outcome::outcome,
         sign::Signer,
@@ -28,8 +28,7 @@ pub(super) fn fits(request: &RequestHeader, platform: &Platform, signer: Option<
 fn within(request: &RequestHeader, platform: &Platform, signer: Option<&Signer>) -> Result<(), TooLarge> {
     sizes::uri(platform, request.uri.path_and_query().map_or("/", |target| target.as_str()))?;
     sizes::headers(platform, &request.headers, signer)?;
-    let length = request.headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
-    sizes::body(platform, length.unwrap_or(0))
+    sizes::body(platform, content_length(&request.headers).unwrap_or(0))
 }
 
 fn too_large(what: TooLarge) -> Refusal {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::model::Serves,
     decide::{
-        Reason, cors,
+        Reason, content_length, cors,
         snapshot::{Goes, Refusal},
     },
 };
@@ -43,25 +43,23 @@ impl Ingress {
         head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::CONTENT_LENGTH, answer.len().to_string())?;
-        if !session.is_body_done() {
-            session.set_keepalive(None);
-        }
-        let is_end = session.req_header().method == Method::HEAD;
-        session.as_downstream_mut().write_response_header(Box::new(head)).await?;
-        if is_end {
-            return session.as_downstream_mut().finish_body().await;
-        }
-        session.as_downstream_mut().write_response_body(Bytes::copy_from_slice(answer.as_bytes()), true).await
+        let is_head = session.req_header().method == Method::HEAD;
+        let body = if is_head { Bytes::new() } else { Bytes::copy_from_slice(answer.as_bytes()) };
+        Self::write_unread(session, Answer { header: head, body }).await
     }
 
     /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
     pub(super) async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
         let header = reply::options(&ctx.request_id)?;
+        Self::write_unread(session, Answer { header, body: Bytes::new() }).await
+    }
+
+    /// Writes an answer to a request whose body nobody reads.
+    async fn write_unread(session: &mut Session, answer: Answer) -> Result<()> {
         if !session.is_body_done() {
             session.set_keepalive(None);
         }
-        session.as_downstream_mut().write_response_header(Box::new(header)).await?;
-        session.as_downstream_mut().finish_body().await
+        Self::put(session, answer).await
     }
 
     /// Answers with a refusal.
@@ -182,6 +180,10 @@ impl Ingress {
         {
             session.set_keepalive(None);
         }
+        Self::put(session, answer).await
+    }
+
+    async fn put(session: &mut Session, answer: Answer) -> Result<()> {
         let is_end = answer.body.is_empty();
         session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
         if is_end {
@@ -193,8 +195,7 @@ impl Ingress {
 
     pub(super) fn body_is_small(session: &Session) -> bool {
         let headers = &session.req_header().headers;
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
         // Who waits for 100 Continue sends nothing before it.
-        length.is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
+        content_length(headers).is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)
     }
 }

@@ -145,23 +145,15 @@ impl Ingress {
             query: request.uri.query(),
             headers: &request.headers,
         };
-        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
-        let tokens = live::tokens();
-        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
-        if ctx.is_h2
-            && let Err(refusal) = check_h2(request)
-        {
-            ctx.client_ip = Some(peer);
-            ctx.live = Some(live);
-            ctx.conn = Some(conn);
-            return Err(refusal);
-        }
         if let Some(way) = Self::before_routes(request, &live, &conn, ctx) {
             ctx.client_ip = Some(peer);
             ctx.live = Some(live);
             ctx.conn = Some(conn);
             return way;
         }
+        let unix = || i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+        let tokens = live::tokens();
+        let asker = Asker { worker, now: ctx.started, dice: &live::roll_128, unix: &unix, tokens: tokens.as_deref() };
         let decision = snapshot.decide(&facts, asker);
         match decision.host {
             Cow::Borrowed(host) => ctx.host_len = Some(host.len()),
@@ -220,6 +212,11 @@ impl Ingress {
 
     /// What is settled without a look at the routes; `None`: nothing is.
     fn before_routes(request: &RequestHeader, live: &Live, conn: &Conn, ctx: &mut Ctx) -> Option<Result<Way, Refusal>> {
+        if ctx.is_h2
+            && let Err(refusal) = check_h2(request)
+        {
+            return Some(Err(refusal));
+        }
         let method = &request.method;
         if matches!(*method, Method::TRACE | Method::CONNECT) {
             // What TRACE would echo (RFC 9110 §9.3.8) is what gatepost added for the function alone.

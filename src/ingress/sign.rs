@@ -19,7 +19,7 @@ use pingora_proxy::Session;
 
 use super::{ctx::Ctx, on_platform};
 use crate::{
-    decide::{Reason, snapshot::Refusal},
+    decide::{Reason, content_length, snapshot::Refusal},
     platform::sign::{Call, Payload, Signer},
 };
 
@@ -77,7 +77,7 @@ pub(super) fn wants_body(session: &mut Session, ctx: &Ctx) -> bool {
 pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Result<(), Refusal>> {
     let Some(max) = signer(ctx).map(|signer| signer.sign_body_max()) else { return Ok(Ok(())) };
     let headers = &session.req_header().headers;
-    let length: Option<usize> = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+    let length = content_length(headers).and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length > max) {
         return Ok(Err(too_large(max)));
     }

@@ -27,7 +27,7 @@ use crate::{
     decide::{
         Facts, Now, PickedBy, Reason,
         auth::{self, Asking, Callers, Denied, Gate, KeyRing, Kind, Secrets},
-        client, cookie, cors, fill, host, limit, path,
+        client, content_length, cookie, cors, fill, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -196,8 +196,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     told.known_as(client, config);
     if let Some(bound) = config.body_bound(route).filter(|_| route.function().is_some()) {
         told.body = Some(changes::size(bound));
-        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > bound) {
+        if content_length(&headers).is_some_and(|length| length > bound) {
             told.refuse(Reason::BodyTooLarge, format!("at most {} are taken here", changes::size(bound)));
             return Ok(told);
         }

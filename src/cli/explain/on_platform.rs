@@ -1,6 +1,6 @@
 //! What a function's platform makes of a request.
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::Serialize;
 
 use super::told::{Told, row};
@@ -10,7 +10,7 @@ use crate::{
         changes,
         model::{Function, Platform, PlatformName, Sizes},
     },
-    decide::Reason,
+    decide::{Reason, content_length},
     platform::sizes::{self, Part},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn explain(told: &mut Told, function: &Function, headers: &HeaderMap,
     // Of several versions the one with the longest base path; it is nearly always the same.
     let base = function.versions.iter().map(|version| version.url.base_path.as_str()).max_by_key(|base| base.len());
     let target = format!("{}{target}", base.unwrap_or_default());
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let length = content_length(headers).unwrap_or(0);
     // What gatepost adds to the headers comes on top, and what signs them.
     let fits = sizes::uri(platform, &target)
         .and_then(|()| sizes::headers(platform, &kept, None))
