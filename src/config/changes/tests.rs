@@ -44,7 +44,14 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
 }
 
 fn a_version(name: &str) -> Version {
-    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None, credential: None }
+    Version {
+        name: name.into(),
+        url: endpoint(&format!("{name}.example")),
+        ca: None,
+        host: None,
+        credential: None,
+        max_concurrency: None,
+    }
 }
 
 fn base() -> Config {
@@ -91,6 +98,7 @@ fn base() -> Config {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
+        concurrency: None,
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -110,6 +118,7 @@ fn base() -> Config {
         handling: Arc::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
+        criticality: Criticality::default(),
     };
     Config {
         server: Server {

@@ -2,6 +2,7 @@
 
 mod client;
 mod compression;
+mod concurrency;
 mod cors;
 mod credential;
 mod function;
