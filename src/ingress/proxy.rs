@@ -294,8 +294,9 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
-            turn::saw(live, picked.function, ctx.outcome, ctx.attempt_started);
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {

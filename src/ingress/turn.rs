@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::model::FunctionId,
     decide::{Class, Now, Reason, snapshot::Refusal},
+    platform::outcome::by_status,
     upstream::concurrency::{Asked, NoPlace, Place, Turn},
 };
 
@@ -126,8 +127,8 @@ async fn wait(session: &mut Session, ctx: &mut Ctx, mut turn: Turn) -> Result<Re
 }
 
 /// An answer came in: one that says `throttled` says it of the calls at a time.
-pub(super) fn saw(live: &Live, function: FunctionId, outcome: Option<Class>, began: Now) {
-    if outcome == Some(Class::Throttled)
+pub(super) fn saw(live: &Live, function: FunctionId, (outcome, status): (Option<Class>, u16), began: Now) {
+    if outcome.unwrap_or_else(|| by_status(status)) == Class::Throttled
         && let Some(places) = live.places(function)
     {
         places.throttled(live::now(), began);

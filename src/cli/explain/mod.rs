@@ -2,6 +2,7 @@
 
 mod edits;
 mod on_platform;
+mod queue;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -236,6 +237,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     let rest = destination(options, route, &told.path);
     release(&mut told, config, function, &pick, &rest);
     on_platform::explain(&mut told, function, &headers, &rest);
+    queue::explain(&mut told, function, route);
     Ok(told)
 }
 

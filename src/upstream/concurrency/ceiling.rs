@@ -146,8 +146,8 @@ impl Growing {
         let grown = now.0.saturating_sub(self.at.0) / self.tick;
         self.at = Now(self.at.0.saturating_add(grown.saturating_mul(self.tick)));
         let grown = u32::try_from(grown).unwrap_or(u32::MAX);
-        // Never more than a second's worth above what is really there: those who wait may wait for something else.
-        let ahead = u32::try_from(nanos(PRESSED) / self.tick).unwrap_or(u32::MAX).max(1);
+        // Never more than a second's worth, and the one that was begun, above what is really there: those who wait may wait for something else.
+        let ahead = u32::try_from(nanos(PRESSED) / self.tick + 1).unwrap_or(u32::MAX);
         let reached = self.warm().max(load.in_flight).saturating_add(ahead);
         self.level = self.level.saturating_add(grown).min(reached.max(self.level));
         self.level

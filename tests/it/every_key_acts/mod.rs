@@ -4,6 +4,7 @@
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
 mod caller;
+mod concurrency;
 mod credential;
 mod function;
 mod handling;
@@ -47,6 +48,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         platform::proofs(),
         timeouts::proofs(),
+        concurrency::proofs(),
         route::proofs(),
         handling::proofs(),
         limit::proofs(),

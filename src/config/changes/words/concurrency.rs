@@ -1,18 +1,36 @@
 //! `concurrency` in words.
 
+use std::fmt;
+
 use super::{Leaf, duration, rate};
 use crate::config::model::{Adaptive, Concurrency, Growth};
 
 pub(super) fn concurrency_leaves(concurrency: Option<&Concurrency>) -> Vec<Leaf> {
-    let key = |of: fn(&Concurrency) -> String| concurrency.map(of);
-    // Taken apart so that a new key does not compile until it has words.
-    let _ = |Concurrency { max: _, queue: _, wait: _, growth: _, adaptive: _ }: Concurrency| ();
+    let Some(Concurrency { max, queue, wait, growth: g, adaptive: a }) = concurrency else {
+        return leaves("any", "off", "off", "at once", "off");
+    };
+    leaves(
+        max.map_or_else(|| "any".to_owned(), |max| max.to_string()),
+        queue,
+        duration(*wait),
+        g.map_or_else(|| "at once".to_owned(), growth),
+        a.map_or_else(|| "off".to_owned(), adaptive),
+    )
+}
+
+fn leaves(
+    max: impl fmt::Display,
+    queue: impl fmt::Display,
+    wait: impl fmt::Display,
+    growth: impl fmt::Display,
+    adaptive: impl fmt::Display,
+) -> Vec<Leaf> {
     vec![
-        Leaf::option("concurrency.max", "any", concurrency.and_then(|c| c.max)),
-        Leaf::option("concurrency.queue", "off", key(|c| c.queue.to_string())),
-        Leaf::option("concurrency.wait", "off", key(|c| duration(c.wait))),
-        Leaf::option("concurrency.growth", "at once", concurrency.and_then(|c| c.growth).map(growth)),
-        Leaf::option("concurrency.adaptive", "off", concurrency.and_then(|c| c.adaptive).map(adaptive)),
+        Leaf::one("concurrency.max", max),
+        Leaf::one("concurrency.queue", queue),
+        Leaf::one("concurrency.wait", wait),
+        Leaf::one("concurrency.growth", growth),
+        Leaf::one("concurrency.adaptive", adaptive),
     ]
 }
 
