@@ -296,7 +296,7 @@ impl Ingress {
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
             let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
-            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
+            turn::saw(ctx, status);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
