@@ -100,6 +100,8 @@ pub struct Server {
     pub error_pages: Vec<ErrorPage>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
     pub max_body: BodyBound,
+    /// Gateposts on a request's way, this one included. Default 10.
+    pub max_hops: u32,
 }
 
 /// `[admin]`

@@ -71,6 +71,8 @@ table! {
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
+        /// How many gateposts a request may pass, this one included; one more is answered with 508. Default `10`.
+        max_hops: Whole<1, 1000>,
         /// Whether callers of every route are told to come back later.
         maintenance: Box<Maintenance>,
     }

@@ -25,10 +25,11 @@ pub enum Reason {
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
+    LoopDetected,
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -49,6 +50,7 @@ impl Reason {
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
+        Self::LoopDetected,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -73,6 +75,7 @@ impl Reason {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::LoopDetected => "loop_detected",
         }
     }
 
@@ -92,6 +95,8 @@ impl Reason {
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
             Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
+            // RFC 5842 §7.2.
+            Self::LoopDetected => 508,
         }
     }
 
@@ -118,6 +123,7 @@ impl Reason {
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
+            Self::LoopDetected => "The request goes in a circle",
         }
     }
 }

@@ -22,6 +22,7 @@ mod docs_tell_the_truth;
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
+mod ends_loops;
 #[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]

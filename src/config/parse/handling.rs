@@ -53,6 +53,7 @@ fn untouchable(name: &str, way: Way) -> Option<&'static str> {
             Way::Request,
         ) => "it is gatepost's word on who called",
         ("x-request-id", _) => "it is what answers and log lines are found by",
+        ("x-gatepost-hop", Way::Request) => "it counts the gateposts on a request's way",
         ("x-gatepost-reason", _) => "it is gatepost's own word",
         _ => return None,
     })
