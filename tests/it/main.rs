@@ -19,9 +19,12 @@ mod compresses_answers;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
+mod doctor_examines;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
+#[cfg(test)]
 mod ends_loops;
 #[cfg(test)]
 mod every_key_acts;
