@@ -25,10 +25,12 @@ pub enum Reason {
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
+    /// The function said so itself, and a `fallback` stands in.
+    FunctionFailed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -49,6 +51,7 @@ impl Reason {
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
+        Self::FunctionFailed,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Reason {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::FunctionFailed => "function_failed",
         }
     }
 
@@ -89,7 +93,7 @@ impl Reason {
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
+            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
             Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
         }
@@ -118,6 +122,35 @@ impl Reason {
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
+            Self::FunctionFailed => "The function failed",
+        }
+    }
+
+    /// Whether it tells of what is behind the gate, so that a route's `fallback` stands in for it; and not of the caller, or of
+    /// what the operator meant.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::UpstreamUnreachable
+            | Self::UpstreamReset
+            | Self::NameNotResolved
+            | Self::Overloaded
+            | Self::NoVersion
+            | Self::CredentialUnavailable
+            | Self::UpstreamTimeout
+            | Self::FunctionFailed => true,
+            Self::BadRequest
+            | Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::ForbiddenAddress
+            | Self::ForbiddenClient
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge
+            | Self::RequestTimeout
+            | Self::RateLimited
+            | Self::Maintenance => false,
         }
     }
 }
