@@ -13,8 +13,10 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod cache;
 mod client;
 
+pub use cache::Fallback;
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
 

@@ -154,6 +154,7 @@ fn grpc_status(reason: Reason) -> &'static str {
         | Reason::NameNotResolved
         | Reason::Overloaded
         | Reason::NoVersion
+        | Reason::FunctionFailed
         | Reason::CredentialUnavailable
         | Reason::Maintenance => "14", // UNAVAILABLE
     }

@@ -83,6 +83,8 @@ mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
 #[cfg(test)]
+mod stands_in_for_failures;
+#[cfg(test)]
 mod streams_large_bodies;
 #[cfg(test)]
 mod survives_faults;

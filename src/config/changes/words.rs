@@ -2,6 +2,7 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod cache;
 mod client;
 mod platform;
 
