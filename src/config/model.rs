@@ -13,8 +13,10 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod cache;
 mod client;
 
+pub use cache::Fallback;
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
 
@@ -100,6 +102,8 @@ pub struct Server {
     pub error_pages: Vec<ErrorPage>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
     pub max_body: BodyBound,
+    /// Gateposts on a request's way, this one included. Default 10.
+    pub max_hops: u32,
 }
 
 /// `[admin]`

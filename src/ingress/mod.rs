@@ -6,6 +6,7 @@ pub mod challenge;
 pub mod chunk;
 pub mod conn;
 mod ctx;
+mod fallback;
 pub mod forward;
 pub mod frames;
 pub mod head;

@@ -264,6 +264,7 @@ impl Ingress {
             is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
+            max_hops: config.server.max_hops,
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
@@ -272,8 +273,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;

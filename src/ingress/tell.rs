@@ -121,6 +121,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
             Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
             Reason::UpstreamReset => Class::Function,
             Reason::NoVersion => Class::Config,
+            Reason::FunctionFailed => {
+                ctx.outcome.unwrap_or_else(|| ctx.upstream_status.map_or(Class::Function, by_status))
+            }
             _ => Class::Refused,
         };
     }

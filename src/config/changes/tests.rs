@@ -124,6 +124,7 @@ fn base() -> Config {
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
@@ -183,6 +184,7 @@ fn every_leaf_shows_on_one_line() {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
         ("server.drain 30s → 60s", |c| c.server.drain = secs(60)),
+        ("server.max_hops 10 → 2", |c| c.server.max_hops = 2),
         ("admin.address 127.0.0.1:9901 → unix:/run/a", |c| {
             c.admin.address = ListenAddress::Unix("/run/a".into());
         }),

@@ -2,6 +2,7 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod cache;
 mod client;
 mod platform;
 
@@ -90,6 +91,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         auth_failures,
         maintenance,
         max_body,
+        max_hops,
         error_pages,
     } = server;
     // What it counts by is fixed.
@@ -107,6 +109,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::one("auth_failures.burst", burst),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
+        Leaf::one("max_hops", max_hops),
         Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
     ]
 }

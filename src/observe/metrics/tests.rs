@@ -35,6 +35,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },

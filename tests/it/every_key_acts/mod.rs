@@ -3,6 +3,7 @@
 //! The leaves are read from the schema. A leaf without a proof fails by its name, and so does a proof whose leaf is gone. That
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
+mod cache;
 mod caller;
 mod credential;
 mod function;
@@ -41,6 +42,7 @@ fn proofs() -> Vec<Proof> {
     [
         server::proofs(),
         listener::proofs(),
+        cache::proofs(),
         caller::proofs(),
         credential::proofs(),
         function::proofs(),
