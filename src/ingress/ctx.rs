@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
-    upstream::Candidates,
+    upstream::{Candidates, concurrency::Place},
 };
 
 /// A request's context.
@@ -79,6 +79,10 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
+    /// Where the function has only so many.
+    pub(super) place: Option<Place>,
+    /// How long it was waited for.
+    pub(super) queued: Duration,
     pub(super) attempts: u32,
     pub(super) attempt_started: Now,
     pub(super) connect: Option<Duration>,
@@ -140,6 +144,8 @@ impl Ctx {
             origin: None,
             body_left: None,
             is_whole: false,
+            place: None,
+            queued: Duration::ZERO,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -180,6 +186,9 @@ impl Drop for Ctx {
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
+            if let Some((place, places)) = self.place.take().zip(live.places(picked.function)) {
+                places.give_back(place, live::now());
+            }
         }
         if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
             conn.stream_ends();
@@ -247,6 +256,7 @@ mod tests {
             targets: Vec::new(),
             hosts: Vec::new(),
             signers: Vec::new(),
+            places: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

@@ -24,6 +24,7 @@ pub mod request_id;
 mod sign;
 pub mod stream;
 mod tell;
+mod turn;
 pub mod wire;
 
 pub use ctx::Ctx;

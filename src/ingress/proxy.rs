@@ -23,6 +23,7 @@ use super::{
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -293,7 +294,9 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -354,6 +357,10 @@ impl ProxyHttp for Ingress {
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
+    }
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {

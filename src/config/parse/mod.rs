@@ -3,6 +3,7 @@
 mod cache;
 mod client;
 mod compression;
+mod concurrency;
 mod cors;
 mod credential;
 mod function;
