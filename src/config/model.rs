@@ -3,8 +3,10 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod platform;
+mod retries;
 
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
+pub use retries::{Retries, RetryOf};
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -297,6 +299,8 @@ pub struct Function {
     pub http: UpstreamHttp,
     pub pool: Pool,
     pub platform: Platform,
+    /// `None`: only what is always safe is tried again.
+    pub retries: Option<Retries>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.

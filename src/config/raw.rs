@@ -13,6 +13,7 @@ use super::{
     },
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
+    raw_retries::Retries,
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -296,6 +297,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// Send requests again that came to nothing. Default: only what is always safe.
+        retries: Retries,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod fill;
 pub mod host;
 pub mod limit;
 pub mod path;
+pub mod retry;
 pub mod route;
 pub mod snapshot;
 pub mod split;

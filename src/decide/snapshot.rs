@@ -10,6 +10,7 @@ use super::{
     client, cors, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
+    retry::{self, Budget},
     route::{AllowedMethods, Found, Router},
     split::{Pick, PickFacts, Split},
 };
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub callers: Callers,
     /// By [`FunctionId`](crate::config::model::FunctionId).
     pub splits: Vec<Split>,
+    /// What each function's requests may be sent again, by the same; `None`: without `retries`.
+    pub budgets: Vec<Option<Arc<Budget>>>,
     /// By [`RouteId`], in the order of the route's `limits`.
     pub limits: Vec<Box<[Arc<Limiter>]>>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
@@ -53,6 +56,8 @@ pub fn compile(
         .iter()
         .map(|function| Split::new(function, workers, old_functions.get(&*function.name).copied()))
         .collect();
+
+    let budgets = retry::budgets(&config, workers, previous);
 
     let old_shared: HashMap<&str, &Arc<Limiter>> =
         previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&p.shared).collect()).unwrap_or_default();
@@ -79,7 +84,7 @@ pub fn compile(
 
     let router = Router::new(&config);
     let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &p.callers), now);
-    Snapshot { generation, hash, router, callers, splits, limits, shared, config }
+    Snapshot { generation, hash, router, callers, splits, budgets, limits, shared, config }
 }
 
 /// A route's own limits in `snapshot`, with what they count by.

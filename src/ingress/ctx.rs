@@ -15,7 +15,7 @@ use super::{
     conn::Conn,
     live::{self, Live},
     reply::Answer,
-    sign,
+    retry, sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -54,6 +54,7 @@ pub struct Ctx {
     pub(super) address: Option<SocketAddr>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
+    pub(super) again: retry::Again,
     pub(super) is_upgrade: bool,
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
@@ -121,6 +122,7 @@ impl Ctx {
             candidates: None,
             address: None,
             wants_fresh: false,
+            again: retry::Again::default(),
             is_upgrade: false,
             body: None,
             is_preflight: false,

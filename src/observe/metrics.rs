@@ -12,6 +12,7 @@ mod cells;
 mod handles;
 mod jwks;
 mod process;
+mod retries;
 mod text;
 
 use std::{

@@ -1,5 +1,6 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
+mod again;
 mod edits;
 mod on_platform;
 mod told;
@@ -236,6 +237,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     let rest = destination(options, route, &told.path);
     release(&mut told, config, function, &pick, &rest);
     on_platform::explain(&mut told, function, &headers, &rest);
+    told.retries = again::told(function, &told.method);
     Ok(told)
 }
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod platform;
+mod retries;
 
 pub(super) use client::client_leaves;
 pub use platform::{function_keys, platform, rule};
@@ -221,6 +222,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         http,
         pool: Pool { idle: pool_idle, age },
         platform: on,
+        retries,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -249,6 +251,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves.extend(retries::retry_leaves(retries.as_ref()));
     leaves
 }
 

@@ -8,6 +8,7 @@ mod function;
 mod handling;
 mod listener;
 mod pages;
+mod retries;
 mod route;
 mod tables;
 

@@ -29,7 +29,9 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    model::{
+        Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile, UpstreamHttp,
+    },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -142,6 +144,9 @@ choices! {
         "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
         "account" => Self::Account, "timeout" => Self::Timeout,
     }
+    RetryOf, "`any`, `idempotent` or `never`": {
+        "any" => Self::Any, "idempotent" => Self::Idempotent, "never" => Self::Never,
+    }
     Mark, "`verified`, `memory`, `unknown` or `choice`": {
         "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
     }
@@ -222,6 +227,7 @@ words!(
     UpstreamHttp,
     PlatformName,
     Class,
+    RetryOf,
     Mark,
     TlsProfile,
     ClientAuthNeed,

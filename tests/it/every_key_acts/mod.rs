@@ -12,6 +12,7 @@ mod limit;
 mod listener;
 mod platform;
 mod release;
+mod retries;
 mod route;
 mod server;
 mod timeouts;
@@ -46,6 +47,7 @@ fn proofs() -> Vec<Proof> {
         function::proofs(),
         release::proofs(),
         platform::proofs(),
+        retries::proofs(),
         timeouts::proofs(),
         route::proofs(),
         handling::proofs(),
