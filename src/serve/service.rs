@@ -95,7 +95,7 @@ pub struct Service {
 
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
-    targets: Arc<[Box<[Arc<Target>]>]>,
+    targets: live::Targets,
     signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
@@ -567,7 +567,7 @@ fn warn_of(loaded: &Loaded) {
 }
 
 /// The targets of every version; what is known of an endpoint goes on.
-fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<Arc<[Box<[Arc<Target>]>]>, String> {
+fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<live::Targets, String> {
     let mut known: HashMap<(&str, &str), &Arc<Target>> = HashMap::new();
     if let Some(old) = old {
         for (function, targets) in old.snapshot.config.functions.iter().zip(&*old.targets) {
