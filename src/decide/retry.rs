@@ -99,9 +99,11 @@ type Counts = [AtomicU64; SLOTS];
 struct Line(Counts);
 
 /// The budgets of all functions with `retries`; what was counted goes on from `previous`.
-pub(super) fn budgets(config: &Config, workers: usize, previous: Option<&Snapshot>) -> Vec<Option<Arc<Budget>>> {
+pub(super) fn budgets(config: &Config, workers: usize, previous: Option<&Snapshot>) -> Arc<[Option<Arc<Budget>>]> {
     let old: HashMap<&str, &Arc<Budget>> = previous
-        .map(|p| p.config.functions.iter().zip(&p.budgets).filter_map(|(f, b)| Some((&*f.name, b.as_ref()?))).collect())
+        .map(|p| {
+            p.config.functions.iter().zip(&*p.budgets).filter_map(|(f, b)| Some((&*f.name, b.as_ref()?))).collect()
+        })
         .unwrap_or_default();
     let budget = |name: &str| match old.get(name) {
         Some(budget) if budget.requests.len() == workers.max(1) => Arc::clone(budget),
