@@ -123,6 +123,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
         retries: None,
+        health: None,
     }
 }
 

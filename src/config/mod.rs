@@ -20,6 +20,7 @@ mod overlap;
 mod parse;
 mod raw;
 mod raw_handling;
+mod raw_health;
 mod raw_platform;
 mod raw_retries;
 mod read;

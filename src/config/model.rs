@@ -2,9 +2,11 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod health;
 mod platform;
 mod retries;
 
+pub use health::Health;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
 
@@ -301,6 +303,8 @@ pub struct Function {
     pub platform: Platform,
     /// `None`: only what is always safe is tried again.
     pub retries: Option<Retries>,
+    /// `None`: no version is ever out.
+    pub health: Option<Health>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.

@@ -12,6 +12,7 @@ use super::{
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_health::Health,
     raw_platform::{PlatformRequestId, Removed, Rule},
     raw_retries::Retries,
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -299,6 +300,8 @@ table! {
         credential: Text,
         /// Send requests again that came to nothing. Default: only what is always safe.
         retries: Retries,
+        /// Take versions that fail out of traffic for a while. Default: none.
+        health: Health,
     }
 }
 

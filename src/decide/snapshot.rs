@@ -7,7 +7,9 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
-    client, cors, fill, host,
+    client, cors, fill,
+    health::{self, Health},
+    host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     retry::{self, Budget},
@@ -39,6 +41,8 @@ pub struct Snapshot {
     pub splits: Vec<Arc<Split>>,
     /// What each function's requests may be sent again, by the same; `None`: without `retries`.
     pub budgets: Arc<[Option<Arc<Budget>>]>,
+    /// How the versions' requests end, by the same; `None`: without `health`.
+    pub health: Health,
     /// By [`RouteId`], in the order of the route's `limits`.
     pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
@@ -78,6 +82,7 @@ pub fn compile_as_things_stand(
         })
         .collect();
 
+    let health = health::counts(&config, previous);
     let budgets = retry::budgets(&config, workers, previous);
 
     let old_shared: HashMap<&str, &Arc<Limiter>> =
@@ -112,6 +117,7 @@ pub fn compile_as_things_stand(
         callers: Arc::new(callers),
         splits,
         budgets,
+        health,
         limits,
         shared,
         config: Arc::new(config),

@@ -92,6 +92,7 @@ fn base() -> Config {
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
         retries: None,
+        health: None,
     };
     let route = |name: &str| Route {
         name: name.into(),

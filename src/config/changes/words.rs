@@ -3,6 +3,7 @@
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
 mod client;
+mod health;
 mod platform;
 mod retries;
 
@@ -223,6 +224,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         pool: Pool { idle: pool_idle, age },
         platform: on,
         retries,
+        health,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -252,6 +254,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     ];
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves.extend(retries::retry_leaves(retries.as_ref()));
+    leaves.extend(health::health_leaves(health.as_ref()));
     leaves
 }
 

@@ -75,6 +75,7 @@ impl Scope<'_> {
             },
             platform,
             retries: retries(raw),
+            health: self.health(raw),
         })
     }
 

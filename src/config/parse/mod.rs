@@ -6,6 +6,7 @@ mod cors;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod listener;
 mod pages;
 mod retries;

@@ -41,6 +41,7 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
         retries: None,
+        health: None,
     }
 }
 

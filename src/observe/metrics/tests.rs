@@ -89,6 +89,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
                 retries: None,
+                health: None,
             })
             .collect(),
         routes: routes

@@ -40,6 +40,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
         retries: None,
+        health: None,
     }
 }
 
