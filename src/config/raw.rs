@@ -11,9 +11,12 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
         ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_cache::Fallback,
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_health::Health,
     raw_platform::{PlatformRequestId, Removed, Rule},
+    raw_retries::Retries,
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -72,6 +75,8 @@ table! {
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
+        /// How many gateposts a request may pass, this one included; one more is answered with 508. Default `10`.
+        max_hops: Whole<1, 1000>,
         /// Whether callers of every route are told to come back later.
         maintenance: Box<Maintenance>,
     }
@@ -299,6 +304,10 @@ table! {
         credential: Text,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
+        /// Send requests again that came to nothing. Default: only what is always safe.
+        retries: Retries,
+        /// Take versions that fail out of traffic for a while. Default: none.
+        health: Health,
     }
 }
 
@@ -423,6 +432,8 @@ table! {
         max_body: BodyBound,
         /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
         error_pages: Map<ErrorPage>,
+        /// What callers get where the call came to nothing.
+        fallback: Box<Fallback>,
         /// Whether callers are told to come back later.
         maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.

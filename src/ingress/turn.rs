@@ -131,6 +131,6 @@ pub(super) fn saw(ctx: &Ctx, status: u16) {
     if ctx.outcome.unwrap_or_else(|| by_status(status)) == Class::Throttled
         && let Some(places) = live.places(picked.function)
     {
-        places.throttled(place, live::now(), ctx.attempt_started);
+        places.throttled(place, ctx.attempts == 1, live::now(), ctx.attempt_started);
     }
 }

@@ -99,6 +99,8 @@ fn base() -> Config {
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
         concurrency: Some(Concurrency::default()),
+        retries: None,
+        health: None,
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -133,6 +135,7 @@ fn base() -> Config {
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
@@ -196,6 +199,7 @@ fn every_leaf_shows_on_one_line() {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
         ("server.drain 30s → 60s", |c| c.server.drain = secs(60)),
+        ("server.max_hops 10 → 2", |c| c.server.max_hops = 2),
         ("admin.address 127.0.0.1:9901 → unix:/run/a", |c| {
             c.admin.address = ListenAddress::Unix("/run/a".into());
         }),
@@ -366,8 +370,13 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("function orders: classify by status alone → 430,5xx x-a: b is function, answered with 500", |c| {
             let header = Some((HeaderName::from_static("x-a"), Some("b".into())));
-            let rule =
-                Rule { statuses: vec![(430, 430), (500, 599)], header, class: Class::Function, answer: Some(500) };
+            let rule = Rule {
+                statuses: vec![(430, 430), (500, 599)],
+                header,
+                class: Class::Function,
+                answer: Some(500),
+                retry: None,
+            };
             c.functions[0].platform.classify = [rule].into();
         }),
         ("function orders: map_status false → true", |c| {

@@ -2,9 +2,12 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod cache;
 mod client;
 mod concurrency;
+mod health;
 mod platform;
+mod retries;
 
 pub(super) use client::client_leaves;
 pub use concurrency::concurrency;
@@ -92,6 +95,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         auth_failures,
         maintenance,
         max_body,
+        max_hops,
         error_pages,
     } = server;
     // What it counts by is fixed.
@@ -109,6 +113,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::one("auth_failures.burst", burst),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
+        Leaf::one("max_hops", max_hops),
         Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
     ]
 }
@@ -224,6 +229,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         pool: Pool { idle: pool_idle, age },
         platform: on,
         concurrency,
+        retries,
+        health,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -253,6 +260,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     ];
     leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves.extend(retries::retry_leaves(retries.as_ref()));
+    leaves.extend(health::health_leaves(health.as_ref()));
     leaves
 }
 

@@ -35,6 +35,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
@@ -90,6 +91,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
                 concurrency: None,
+                retries: None,
+                health: None,
             })
             .collect(),
         routes: routes

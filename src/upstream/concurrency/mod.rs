@@ -266,16 +266,18 @@ impl Places {
         }
     }
 
-    /// The platform said that a call, begun at `began` in this place, was one too many.
-    pub fn throttled(&self, place: &Place, now: Now, began: Now) {
+    /// The platform said that an attempt, begun at `began` in this place, was one too many.
+    pub fn throttled(&self, place: &Place, is_first: bool, now: Now, began: Now) {
         let shared = &self.shared;
         if !shared.is_adaptive.load(Relaxed) {
             return;
         }
         let mut slow = shared.slow();
         shared.look(&mut slow, now);
+        // What was when the place was taken says nothing of a later attempt.
+        let among = if is_first { place.among } else { shared.in_flight.load(SeqCst) };
         let now = slow.now;
-        if slow.ceiling.throttled(now, began, place.among) {
+        if slow.ceiling.throttled(now, began, among) {
             shared.counts.cuts.fetch_add(1, Relaxed);
         }
         shared.look(&mut slow, now);
