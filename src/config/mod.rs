@@ -21,6 +21,7 @@ mod parse;
 mod raw;
 mod raw_handling;
 mod raw_platform;
+mod raw_ramp;
 mod read;
 mod report;
 mod schema;
