@@ -10,6 +10,7 @@
 mod auth;
 mod cells;
 mod handles;
+mod health;
 mod jwks;
 mod process;
 mod retries;

@@ -61,6 +61,8 @@ mod refuses_bad_requests;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
+mod rests_what_fails;
+#[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;

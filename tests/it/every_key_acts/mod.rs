@@ -7,6 +7,7 @@ mod caller;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod leaf;
 mod limit;
 mod listener;
@@ -48,6 +49,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         platform::proofs(),
         retries::proofs(),
+        health::proofs(),
         timeouts::proofs(),
         route::proofs(),
         handling::proofs(),
