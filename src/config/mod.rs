@@ -19,6 +19,8 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_cache;
+mod raw_concurrency;
 mod raw_handling;
 mod raw_health;
 mod raw_platform;

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
-    upstream::Candidates,
+    upstream::{Candidates, concurrency::Place},
 };
 
 /// A request's context.
@@ -80,6 +80,10 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
+    /// Where the function has only so many.
+    pub(super) place: Option<Place>,
+    /// How long it was waited for.
+    pub(super) queued: Duration,
     pub(super) attempts: u32,
     pub(super) attempt_started: Now,
     pub(super) connect: Option<Duration>,
@@ -142,6 +146,8 @@ impl Ctx {
             origin: None,
             body_left: None,
             is_whole: false,
+            place: None,
+            queued: Duration::ZERO,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -182,6 +188,9 @@ impl Drop for Ctx {
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
+            if let Some((place, places)) = self.place.take().zip(live.places(picked.function)) {
+                places.give_back(place, live::now());
+            }
         }
         if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
             conn.stream_ends();
@@ -246,6 +255,7 @@ mod tests {
         metrics.install(handles.clone(), 1);
         let live = Live {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            places: Arc::default(),
             targets: Arc::default(),
             hosts: Arc::default(),
             signers: Arc::default(),

@@ -6,6 +6,7 @@ pub mod challenge;
 pub mod chunk;
 pub mod conn;
 mod ctx;
+mod fallback;
 pub mod forward;
 pub mod frames;
 pub mod head;
@@ -24,6 +25,7 @@ mod retry;
 mod sign;
 pub mod stream;
 mod tell;
+mod turn;
 pub mod wire;
 
 pub use ctx::Ctx;

@@ -23,6 +23,7 @@ use super::{
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, retry, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -264,6 +265,7 @@ impl Ingress {
             is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
+            max_hops: config.server.max_hops,
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
@@ -272,8 +274,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
@@ -293,8 +294,10 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             let judged = on_platform::judge(response, platform)?;
             (ctx.outcome, ctx.again.of) = judged.unzip();
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -355,6 +358,10 @@ impl ProxyHttp for Ingress {
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
+    }
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::{again::RetriesTold, on_platform::PlatformTold};
+use super::{again::RetriesTold, on_platform::PlatformTold, queue::QueueTold};
 use crate::{
     cli::{
         failure::Outcome,
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) function: Option<String>,
     /// What its platform makes of the request.
     pub(super) platform: Option<PlatformTold>,
+    /// Where it may have to wait.
+    pub(super) queue: Option<QueueTold>,
     /// When it would be sent again.
     pub(super) retries: Option<RetriesTold>,
     pub(super) picked_by: Option<&'static str>,
@@ -80,6 +82,7 @@ impl Default for Told {
             answered: None,
             function: None,
             platform: None,
+            queue: None,
             retries: None,
             picked_by: None,
             bucket: None,
@@ -195,6 +198,9 @@ impl Told {
             platform.print(term)?;
         }
         self.print_release(term)?;
+        if let Some(queue) = &self.queue {
+            queue.print(term)?;
+        }
         if let Some(retries) = &self.retries {
             retries.print(term)?;
         }

@@ -32,7 +32,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile, UpstreamHttp,
+        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile,
+        UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -158,6 +159,9 @@ choices! {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
+    Criticality, "`critical`, `normal` or `bulk`": {
+        "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -233,6 +237,7 @@ words!(
     Mark,
     TlsProfile,
     ClientAuthNeed,
+    Criticality,
     EncodedSlash,
     Mode,
     SecretRef,
