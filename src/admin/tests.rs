@@ -73,9 +73,11 @@ impl Backend for Scripted {
                 tls: false,
                 connections: 3,
             }],
+            releases: Vec::new(),
             functions: vec![VersionStatus {
                 function: "orders".to_owned(),
                 version: "v42".to_owned(),
+                weights_from: "file".to_owned(),
                 weight: 2.5,
                 in_flight: 1,
             }],

@@ -24,6 +24,7 @@ mod raw_concurrency;
 mod raw_handling;
 mod raw_health;
 mod raw_platform;
+mod raw_ramp;
 mod raw_retries;
 mod read;
 mod report;

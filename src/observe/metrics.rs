@@ -11,6 +11,7 @@ mod auth;
 mod cells;
 mod concurrency;
 mod handles;
+mod health;
 mod jwks;
 mod process;
 mod retries;

@@ -68,6 +68,7 @@ mod refuses_bad_requests;
 mod reloads_without_dropping_requests;
 #[cfg(test)]
 mod rides_a_peak;
+mod rests_what_fails;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]

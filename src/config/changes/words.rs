@@ -7,11 +7,13 @@ mod client;
 mod concurrency;
 mod health;
 mod platform;
+mod ramp;
 mod retries;
 
 pub(super) use client::client_leaves;
 pub use concurrency::concurrency;
 pub use platform::{function_keys, platform, rule};
+pub(super) use ramp::freeze_leaves;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -220,6 +222,9 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         name: _,
         versions: _,
         weights: _,
+        // It is a weight.
+        rest: _,
+        ramp: _,
         baseline,
         sticky,
         overrides,
@@ -258,6 +263,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::one("pool.idle", duration(*pool_idle)),
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
+    leaves.extend(ramp::ramp_leaves(function));
     leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves.extend(retries::retry_leaves(retries.as_ref()));

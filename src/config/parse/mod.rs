@@ -11,6 +11,7 @@ mod handling;
 mod health;
 mod listener;
 mod pages;
+mod ramp;
 mod retries;
 mod route;
 mod tables;
@@ -140,7 +141,19 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits, credentials })
+        let freeze = self.freeze(&file.freeze);
+        Some(Config {
+            server: server?,
+            admin,
+            log: log?,
+            listeners,
+            clients,
+            functions,
+            routes,
+            limits,
+            credentials,
+            freeze,
+        })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an

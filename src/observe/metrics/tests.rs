@@ -77,6 +77,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
                 baseline: None,
+                rest: None,
+                ramp: None,
                 sticky: None,
                 overrides: Vec::new(),
                 preserve_host: false,
@@ -120,6 +122,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],
         credentials: Vec::new(),
+        freeze: Default::default(),
     }
 }
 

@@ -9,6 +9,7 @@ mod concurrency;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod leaf;
 mod limit;
 mod listener;
@@ -51,6 +52,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         platform::proofs(),
         retries::proofs(),
+        health::proofs(),
         timeouts::proofs(),
         concurrency::proofs(),
         route::proofs(),
