@@ -76,7 +76,8 @@ fn tell(receipt: &Receipt, json: bool, term: &mut Terminal) -> Outcome {
 /// Who types this; behind sudo, the one who called it.
 pub(super) fn author(reason: Option<String>) -> Author {
     let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-    Author { by: name("SUDO_USER").or_else(|| name("USER")), reason }
+    let number = || Some(format!("uid {}", rustix::process::getuid().as_raw()));
+    Author { by: name("SUDO_USER").or_else(|| name("USER")).or_else(number), reason }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
     serve::{
         generations,
         receipt::{Receipt, ReloadResult},
-        requests::{self, AskError, Asking, Kind, Request},
+        requests::{AskError, Asking, Kind, Request},
     },
 };
 

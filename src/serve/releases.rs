@@ -58,7 +58,7 @@ impl Releases {
 
     /// For the status.
     pub fn told(&self, config: &Config) -> Vec<Told> {
-        self.book.told(config)
+        self.book.told(config, Timestamp::now())
     }
 
     /// A config is about to come into force: what that does, for its receipt.

@@ -11,6 +11,7 @@ mod leaf;
 mod limit;
 mod listener;
 mod platform;
+mod ramp;
 mod release;
 mod route;
 mod server;
@@ -45,6 +46,7 @@ fn proofs() -> Vec<Proof> {
         credential::proofs(),
         function::proofs(),
         release::proofs(),
+        ramp::proofs(),
         platform::proofs(),
         timeouts::proofs(),
         route::proofs(),
