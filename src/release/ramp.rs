@@ -84,7 +84,15 @@ pub struct Meets {
 impl Progress {
     /// A ramp of this version that begins.
     pub(super) fn begin(version: &str, number: Number) -> Self {
-        Self { version: version.to_owned(), share: number.share, held_ms: 0, number, fresh: true, paused: None, done: false }
+        Self {
+            version: version.to_owned(),
+            share: number.share,
+            held_ms: 0,
+            number,
+            fresh: true,
+            paused: None,
+            done: false,
+        }
     }
 
     /// The share that it puts in force; `None`: what the file says.

@@ -21,10 +21,13 @@ async fn versions() -> [Origin; 2] {
 /// Function `orders`, with these lines.
 fn orders(versions: &[Origin; 2], lines: &str) -> String {
     let [v1, v2] = versions.each_ref().map(Origin::url);
-    format!("[route.r]\nfunction = \"orders\"\n[function.orders]\nversions = {{ v1 = \"{v1}\", v2 = \"{v2}\" }}\n{lines}\n")
+    format!(
+        "[route.r]\nfunction = \"orders\"\n[function.orders]\nversions = {{ v1 = \"{v1}\", v2 = \"{v2}\" }}\n{lines}\n"
+    )
 }
 
-const CANARY: &str = "[function.orders.weights] # who gets what\nv1 = \"rest\"  # the old one\nv2 = 5       # the canary";
+const CANARY: &str =
+    "[function.orders.weights] # who gets what\nv1 = \"rest\"  # the old one\nv2 = 5       # the canary";
 
 fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
@@ -81,7 +84,10 @@ async fn a_shift_changes_the_number_alone_and_says_when_it_is_in_force() {
     assert!(said.contains("no version of function `orders` is called `v3`"), "{said}");
     assert_eq!(run(&gateway, &["shift", "orders", "v2"]).unwrap_err().0, Some(2));
     let json: Value = serde_json::from_str(&done(&gateway, &["shift", "orders", "v2=7", "--json"])).unwrap();
-    assert_eq!((&json["result"], &json["weights"]["v2"], &json["receipt"]["generation"]), (&"applied".into(), &7.0.into(), &3.into()));
+    assert_eq!(
+        (&json["result"], &json["weights"]["v2"], &json["receipt"]["generation"]),
+        (&"applied".into(), &7.0.into(), &3.into())
+    );
 }
 
 #[tokio::test]
@@ -90,17 +96,17 @@ async fn a_rollback_is_one_command_and_reaches_callers_at_once() {
     let config = orders(&versions, &CANARY.replace("v2 = 5 ", "v2 = 100 "));
     let gateway = gateway(config).workers(1).start().await;
     let mut caller = gateway.connect().await;
-    assert_eq!(caller.get("/").await.text(), "v2");
+    assert_eq!(caller.send("/").await.text(), "v2");
     let before = gateway.config_text();
     let said = done(&gateway, &["rollback", "orders", "-m", "errors"]);
     assert!(said.contains("v2 100 % → 0 %"), "{said}");
     // Over a connection that was there before.
-    assert_eq!(caller.get("/").await.text(), "v1");
+    assert_eq!(caller.send("/").await.text(), "v1");
     // And the whole file, as it was in generation 1.
     let said = done(&gateway, &["rollback", "--to", "1"]);
     assert!(said.contains("the files of generation 1 are back"), "{said}");
     assert_eq!(gateway.config_text(), before);
-    assert_eq!(caller.get("/").await.text(), "v2");
+    assert_eq!(caller.send("/").await.text(), "v2");
     assert!(run(&gateway, &["rollback", "--to", "99"]).unwrap_err().1.contains("generation 99 is not kept"));
     // Also over a file that is broken by now.
     fs::write(gateway.dir().join("gatepost.toml"), before.replace("v2 = 100", "v2 = 1000")).unwrap();
@@ -109,7 +115,7 @@ async fn a_rollback_is_one_command_and_reaches_callers_at_once() {
     assert_eq!(code, Some(2));
     assert!(said.contains("rollback --to N"), "{said}");
     done(&gateway, &["rollback", "--to", "2"]);
-    assert_eq!(caller.get("/").await.text(), "v1");
+    assert_eq!(caller.send("/").await.text(), "v1");
 }
 
 #[tokio::test]

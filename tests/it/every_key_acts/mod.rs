@@ -3,7 +3,9 @@
 //! The leaves are read from the schema. A leaf without a proof fails by its name, and so does a proof whose leaf is gone. That
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
+mod cache;
 mod caller;
+mod concurrency;
 mod credential;
 mod function;
 mod handling;
@@ -42,6 +44,7 @@ fn proofs() -> Vec<Proof> {
     [
         server::proofs(),
         listener::proofs(),
+        cache::proofs(),
         caller::proofs(),
         credential::proofs(),
         function::proofs(),
@@ -49,6 +52,7 @@ fn proofs() -> Vec<Proof> {
         ramp::proofs(),
         platform::proofs(),
         timeouts::proofs(),
+        concurrency::proofs(),
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
