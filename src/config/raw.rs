@@ -11,7 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
-    raw_cache::Fallback,
+    raw_cache::{Cache, Fallback},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -419,6 +419,8 @@ table! {
         max_body: BodyBound,
         /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
         error_pages: Map<ErrorPage>,
+        /// Whether those who ask the same share an answer.
+        cache: Box<Cache>,
         /// What callers get where the call came to nothing.
         fallback: Box<Fallback>,
         /// Whether callers are told to come back later.

@@ -12,6 +12,7 @@ use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     body_coding::{Coder, Wish},
+    cache,
     conn::Conn,
     live::{self, Live},
     reply::Answer,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    observe::metrics::CacheResult,
     upstream::Candidates,
 };
 
@@ -69,6 +71,9 @@ pub struct Ctx {
     pub(super) coder: Option<Box<Coder>>,
     /// Of a route with `cors`: the caller's Origin, as it came.
     pub(super) origin: Option<HeaderValue>,
+    /// Of a route with `cache`: what that did, and what is left of it to do.
+    pub(super) cache_result: Option<CacheResult>,
+    pub(super) asking: Option<Box<cache::Asking>>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
@@ -130,6 +135,8 @@ impl Ctx {
             wish: None,
             coder: None,
             origin: None,
+            cache_result: None,
+            asking: None,
             body_left: None,
             is_whole: false,
             attempts: 0,
@@ -234,6 +241,7 @@ mod tests {
             targets: Vec::new(),
             hosts: Vec::new(),
             signers: Vec::new(),
+            caches: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

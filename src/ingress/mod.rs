@@ -2,6 +2,7 @@
 
 mod answer;
 mod body_coding;
+pub mod cache;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;

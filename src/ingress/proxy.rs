@@ -12,6 +12,7 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 use super::{
     answer,
     body_coding::Wish,
+    cache,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -340,6 +341,11 @@ impl ProxyHttp for Ingress {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
             Ok(Way::Function) => {
+                if let Some(own) = cache::of(ctx)
+                    && Box::pin(cache::answer(session, ctx, own)).await?
+                {
+                    return Ok(true);
+                }
                 if !sign::wants_body(session, ctx) {
                     return Ok(false);
                 }
@@ -486,6 +492,11 @@ impl ProxyHttp for Ingress {
         sign::attempt(request, session, ctx)
     }
 
+    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        cache::framing(ctx, head);
+        Ok(())
+    }
+
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
@@ -498,6 +509,7 @@ impl ProxyHttp for Ingress {
         }
         ctx.upstream_status = Some(status);
         Self::edit_response(response, ctx)?;
+        cache::head(session, ctx, response)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -538,12 +550,13 @@ impl ProxyHttp for Ingress {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        cache::body(session, ctx, body.as_ref(), end_of_stream);
         if let Some(page) = &mut ctx.swap {
             *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
         }
@@ -565,6 +578,7 @@ impl ProxyHttp for Ingress {
         _trailers: &mut http::HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<bytes::Bytes>> {
+        cache::trailers(ctx);
         // The coding's last bytes stand in the trailers' place (RFC 9110 §6.5.1 lets them go): these were not announced.
         let Some(coder) = &mut ctx.coder else { return Ok(None) };
         let mut last = None;
@@ -647,6 +661,7 @@ impl ProxyHttp for Ingress {
             }
         }
         ctx.refusal = Some((reason, detail.clone()));
+        cache::broken(ctx, reason);
         if session.response_written().is_some_and(|r| !r.status.is_informational()) {
             // Too late for an answer: the caller sees the connection (or stream) end early.
             return nothing;

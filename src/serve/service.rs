@@ -42,7 +42,10 @@ use crate::{
         model::{AccessSink, ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile},
-    ingress::live::{self, Live},
+    ingress::{
+        cache::caches,
+        live::{self, Live},
+    },
     observe::{AccessLog, Metrics, Sink},
     upstream::{Resolver, Target},
 };
@@ -123,6 +126,7 @@ impl Service {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            caches: caches(config, &handles, None),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
@@ -374,6 +378,7 @@ impl Service {
             snapshot,
             targets,
             hosts: hosts(&config),
+            caches: caches(&config, &handles, Some(&old)),
             signers,
             handles: handles.clone(),
             listeners,

@@ -6,6 +6,7 @@ mod cache;
 mod client;
 mod platform;
 
+pub use cache::cache_key;
 pub(super) use client::client_leaves;
 pub use platform::{function_keys, platform, rule};
 
