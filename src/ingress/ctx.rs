@@ -8,12 +8,14 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Uri};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     body_coding::{Coder, Wish},
     cache,
     conn::Conn,
+    left,
     live::{self, Live},
     reply::Answer,
     sign,
@@ -54,6 +56,10 @@ pub struct Ctx {
     pub(super) refusal: Option<(Reason, Cow<'static, str>)>,
     pub(super) candidates: Option<Candidates>,
     pub(super) address: Option<SocketAddr>,
+    /// Of the connection to it, in pingora's pools.
+    pub(super) group_key: u64,
+    /// A request that nobody made: it gives a connection of this peer back ([`left`]).
+    pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
@@ -125,6 +131,8 @@ impl Ctx {
             refusal: None,
             candidates: None,
             address: None,
+            group_key: 0,
+            gives_back: left::next(),
             wants_fresh: false,
             is_upgrade: false,
             body: None,
@@ -168,6 +176,11 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+            if let (Some(live), Some(picked), Some(address), Some(_)) =
+                (&self.live, self.picked, self.address, self.sent_at)
+            {
+                left::leave(live.target(picked.function, picked.version), address, self.group_key);
+            }
         }
         if self.is_counted {
             live::request_ends();

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod frames;
 pub mod head;
 pub mod io;
+pub mod left;
 pub mod live;
 mod on_platform;
 mod own;

@@ -98,7 +98,7 @@ impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
     fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
-            return Err(Reason::Overloaded.into());
+            return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
         ctx.worker = worker;
@@ -363,6 +363,9 @@ impl ProxyHttp for Ingress {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Some(peer) = ctx.gives_back.take() {
+            return Ok(peer);
+        }
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -413,6 +416,7 @@ impl ProxyHttp for Ingress {
         } else if let Some(age) = function.pool.age {
             peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
+        ctx.group_key = peer.group_key;
         Ok(peer)
     }
 
@@ -456,7 +460,7 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Ok(());
+            return Error::e_explain(ErrorType::InternalError, "given back");
         };
         let now = live::now();
         ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
@@ -638,6 +642,10 @@ impl ProxyHttp for Ingress {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if ctx.asked.is_none() {
+            // Nobody made this request, and nobody waits for an answer.
+            return nothing;
+        }
         if let Some(page) = ctx.page.take() {
             // pingora keeps no connection after an error.
             session.set_keepalive(None);
