@@ -1,5 +1,6 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
+mod cached;
 mod edits;
 mod on_platform;
 mod told;
@@ -236,6 +237,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     let rest = destination(options, route, &told.path);
     release(&mut told, config, function, &pick, &rest);
     on_platform::explain(&mut told, function, &headers, &rest);
+    cached::explain(&mut told, options, (route, function), (&headers, callers.gate(id)), &rest);
     Ok(told)
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::on_platform::PlatformTold;
+use super::{cached::Cached, on_platform::PlatformTold};
 use crate::{
     cli::{
         failure::Outcome,
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) function: Option<String>,
     /// What its platform makes of the request.
     pub(super) platform: Option<PlatformTold>,
+    /// What its route's cache makes of it.
+    pub(super) cache: Option<Cached>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -78,6 +80,7 @@ impl Default for Told {
             answered: None,
             function: None,
             platform: None,
+            cache: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -190,6 +193,9 @@ impl Told {
         }
         if let Some(platform) = &self.platform {
             platform.print(term)?;
+        }
+        if let Some(cache) = &self.cache {
+            cache.print(term)?;
         }
         self.print_release(term)?;
         if let Some(Refused { reason, status, detail }) = &self.refused {

@@ -42,7 +42,8 @@ fn cookie(name: &str) -> CacheKey {
 #[test]
 fn who_brings_something_of_its_own_is_left_alone_unless_the_key_names_it() {
     let openid = HeaderName::from_static("x-openid");
-    let table: &[(&[(&'static str, &str)], &[CacheKey], Result<Use, Bypass<'_>>)] = &[
+    type Row<'r> = (&'r [(&'static str, &'r str)], &'r [CacheKey], Result<Use, Bypass<'r>>);
+    let table: &[Row<'_>] = &[
         (&[], &[], Ok(Use::Both)),
         (&[("content-length", "0")], &[], Ok(Use::Both)),
         (&[("content-length", "1")], &[], Err(Bypass::Body)),
