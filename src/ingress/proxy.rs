@@ -341,9 +341,7 @@ impl ProxyHttp for Ingress {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
             Ok(Way::Function) => {
-                if let Some(own) = cache::of(ctx)
-                    && Box::pin(cache::answer(session, ctx, own)).await?
-                {
+                if cache::is_on(ctx) && Box::pin(cache::answer(session, ctx)).await? {
                     return Ok(true);
                 }
                 if !sign::wants_body(session, ctx) {

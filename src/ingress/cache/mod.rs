@@ -11,7 +11,7 @@
 mod entry;
 mod store;
 
-use std::{cell::RefCell, hash::Hasher, mem, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, hash::Hasher, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
@@ -25,7 +25,7 @@ use self::{
     store::{Found, Leader, Outcome, Store},
 };
 use super::{
-    ctx::{Ctx, Picked, since},
+    ctx::{Ctx, since},
     live::{self, Live},
     proxy::Ingress,
     reply::{Answer, X_REQUEST_ID_NAME},
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::{
         Config,
-        model::{Cache, Fallback, Function, Route, RouteId, StickyKey, Version as FunctionVersion},
+        model::{Cache, Fallback, Function, Route, RouteId, Version as FunctionVersion},
     },
     decide::{
         Now, Reason,
@@ -63,11 +63,9 @@ pub struct RouteCache {
 
 /// The caches of a config. What still means the same goes on from `old`.
 pub fn caches(config: &Config, handles: &Handles, old: Option<&Live>) -> Caches {
-    let before = |route: &Route| {
-        let old = old?;
-        let at = old.snapshot.config.routes.iter().position(|before| before.name == route.name)?;
-        old.caches[at].as_ref()
-    };
+    let all = old.map(|old| old.snapshot.config.routes.iter().zip(&old.caches)).into_iter().flatten();
+    let before: HashMap<&str, &Arc<RouteCache>> =
+        all.filter_map(|(route, cache)| Some((&*route.name, cache.as_ref()?))).collect();
     let routes = (0..).map(RouteId).zip(&config.routes);
     routes
         .map(|(id, route)| {
@@ -75,7 +73,7 @@ pub fn caches(config: &Config, handles: &Handles, old: Option<&Live>) -> Caches 
             let counts = handles.cache(id)?.clone();
             let function = &config.functions[route.function()?.index()];
             let shards = store::shards_for(cache);
-            let kept = before(route).map(|before| &before.store).filter(|store| store.shards() == shards);
+            let kept = before.get(&*route.name).map(|before| &before.store).filter(|store| store.shards() == shards);
             let store = kept.map_or_else(|| Arc::new(Store::new(shards, counts.held().clone())), Arc::clone);
             let meanings = function.versions.iter().map(|version| meaning(config, route, cache, function, version));
             Some(Arc::new(RouteCache { store, meanings: meanings.collect(), counts }))
@@ -145,19 +143,21 @@ thread_local! {
 /// How often a request looks again behind leaders that came to nothing.
 const LOOKS: usize = 4;
 
-/// The cache of the request's route.
-pub(super) fn of(ctx: &Ctx) -> Option<Arc<RouteCache>> {
-    ctx.live.as_ref()?.caches.get(ctx.route?.index())?.clone()
+/// Whether the request's route has a cache.
+pub(super) fn is_on(ctx: &Ctx) -> bool {
+    cache_of(ctx).is_some()
 }
 
-/// The parts of a config that a request is about.
-fn parts(live: &Live, ctx: &Ctx) -> Option<(RouteId, Picked)> {
-    let _ = live;
-    Some((ctx.route?, ctx.picked?))
+fn cache_of(ctx: &Ctx) -> Option<&Arc<RouteCache>> {
+    ctx.live.as_ref()?.caches.get(ctx.route?.index())?.as_ref()
+}
+
+fn of(ctx: &Ctx) -> Option<Arc<RouteCache>> {
+    cache_of(ctx).cloned()
 }
 
 fn question<'q>(live: &'q Live, ctx: &'q Ctx, request: &'q RequestHeader) -> Option<(Question<'q>, &'q Cache)> {
-    let (route, picked) = parts(live, ctx)?;
+    let (route, picked) = (ctx.route?, ctx.picked?);
     let config = &live.snapshot.config;
     let route = &config.routes[route.index()];
     let sticky = config.functions[picked.function.index()].sticky.as_ref();
@@ -167,16 +167,17 @@ fn question<'q>(live: &'q Live, ctx: &'q Ctx, request: &'q RequestHeader) -> Opt
         headers: &request.headers,
         client: ctx.client.filter(|_| route.clients.is_some()).map(|id| &*config.clients[id.index()].name),
         client_ip: ctx.client_ip?,
-        sticky: sticky.map_or(&[][..], |sticky: &crate::config::model::Sticky| -> &[StickyKey] { &sticky.by }),
+        sticky: sticky.map_or(&[][..], |sticky| &sticky.by),
         shows_certificate: route.forward_client_cert,
     };
     Some((question, route.handling.cache.as_ref()?))
 }
 
 /// Answers the request, where there is something to answer it with; `false`: it goes to the function.
-pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx, own: Arc<RouteCache>) -> Result<bool> {
+pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let live = ctx.live()?.clone();
-    let Some((_, picked)) = parts(&live, ctx) else { return Ok(false) };
+    let Some(own) = of(ctx) else { return Ok(false) };
+    let Some(picked) = ctx.picked else { return Ok(false) };
     let Some((asked, cache)) = question(&live, ctx, session.req_header()) else { return Ok(false) };
     let Ok(usage) = question::judge(cache, &asked) else {
         ctx.cache_result = Some(CacheResult::Bypass);
@@ -433,7 +434,7 @@ fn forget(session: &Session, ctx: &Ctx) {
 /// Counts what the cache did.
 pub(super) fn count(ctx: &Ctx) -> Option<CacheResult> {
     let result = ctx.cache_result?;
-    if let Some(cache) = of(ctx) {
+    if let Some(cache) = cache_of(ctx) {
         cache.counts.count(ctx.worker, result);
     }
     Some(result)
