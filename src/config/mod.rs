@@ -20,6 +20,7 @@ mod overlap;
 mod parse;
 mod raw;
 mod raw_cache;
+mod raw_concurrency;
 mod raw_handling;
 mod raw_platform;
 mod read;

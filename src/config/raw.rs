@@ -8,10 +8,11 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
-        PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_cache::{Cache, Fallback},
+    raw_concurrency::{Concurrency, VersionConcurrency},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -72,6 +73,8 @@ table! {
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
+        /// How many gateposts a request may pass, this one included; one more is answered with 508. Default `10`.
+        max_hops: Whole<1, 1000>,
         /// Whether callers of every route are told to come back later.
         maintenance: Box<Maintenance>,
     }
@@ -297,6 +300,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// How many calls there may be at a time, and who waits. Default: any number.
+        concurrency: Concurrency,
     }
 }
 
@@ -310,6 +315,8 @@ table! {
         host: Text,
         /// The `[credential]` for calls of this version. Default: the function's.
         credential: Text,
+        /// How many calls of this version there may be at a time. Default: as many as the function may have.
+        concurrency: VersionConcurrency,
     }
 }
 
@@ -429,6 +436,8 @@ table! {
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
         forward_client_cert: bool,
+        /// Who goes first where requests wait for the function: `critical`, `normal` (the default) or `bulk`.
+        criticality: Criticality,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod cookie;
 pub mod cors;
 pub mod facts;
 pub mod fill;
+pub mod hops;
 pub mod host;
 pub mod limit;
 pub mod path;

@@ -25,12 +25,13 @@ pub enum Reason {
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
+    LoopDetected,
     /// The function said so itself, and a `fallback` stands in.
     FunctionFailed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -51,6 +52,7 @@ impl Reason {
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
+        Self::LoopDetected,
         Self::FunctionFailed,
     ];
 
@@ -76,6 +78,7 @@ impl Reason {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::LoopDetected => "loop_detected",
             Self::FunctionFailed => "function_failed",
         }
     }
@@ -96,6 +99,8 @@ impl Reason {
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
             Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
+            // RFC 5842 §7.2.
+            Self::LoopDetected => 508,
         }
     }
 
@@ -122,6 +127,7 @@ impl Reason {
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
+            Self::LoopDetected => "The request goes in a circle",
             Self::FunctionFailed => "The function failed",
         }
     }
@@ -150,6 +156,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::RequestTimeout
             | Self::RateLimited
+            | Self::LoopDetected
             | Self::Maintenance => false,
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
     observe::metrics::CacheResult,
-    upstream::Candidates,
+    upstream::{Candidates, concurrency::Place},
 };
 
 /// A request's context.
@@ -84,6 +84,10 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
+    /// Where the function has only so many.
+    pub(super) place: Option<Place>,
+    /// How long it was waited for.
+    pub(super) queued: Duration,
     pub(super) attempts: u32,
     pub(super) attempt_started: Now,
     pub(super) connect: Option<Duration>,
@@ -147,6 +151,8 @@ impl Ctx {
             asking: None,
             body_left: None,
             is_whole: false,
+            place: None,
+            queued: Duration::ZERO,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -187,6 +193,9 @@ impl Drop for Ctx {
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
+            if let Some((place, places)) = self.place.take().zip(live.places(picked.function)) {
+                places.give_back(place, live::now());
+            }
         }
         if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
             conn.stream_ends();
@@ -255,6 +264,7 @@ mod tests {
             hosts: Vec::new(),
             signers: Vec::new(),
             caches: Vec::new(),
+            places: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

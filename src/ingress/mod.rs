@@ -10,6 +10,7 @@ mod ctx;
 mod fallback;
 pub mod forward;
 pub mod frames;
+mod h2_head;
 pub mod head;
 pub mod io;
 pub mod left;
@@ -25,6 +26,7 @@ pub mod request_id;
 mod sign;
 pub mod stream;
 mod tell;
+mod turn;
 pub mod wire;
 
 pub use ctx::Ctx;

@@ -16,7 +16,7 @@ use super::{
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
-    head::HeadLimits,
+    h2_head::check_h2,
     io::{ConnOf, Io},
     live::{self, Live},
     on_platform,
@@ -24,6 +24,7 @@ use super::{
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -55,43 +56,6 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     }
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
-}
-
-/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
-/// are the library's to bound.
-fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
-    let limits = HeadLimits::default();
-    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
-    let (target, headers) = (request.raw_path(), &request.headers);
-    if headers.len() > limits.fields {
-        return Err(Reason::HeadersTooLarge.into());
-    }
-    if target.len() > limits.target {
-        return Err(Reason::UriTooLong.into());
-    }
-    // RFC 9113 §8.3.1.
-    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
-        return bad("the path must begin with a slash");
-    }
-    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
-        return bad("the request target has a character that must be percent-encoded");
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (request.uri.authority(), hosts.next()) {
-        (None, None) => return bad("the request has neither :authority nor Host"),
-        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
-            return bad(":authority and Host differ");
-        }
-        _ => {}
-    }
-    if hosts.next().is_some() {
-        return bad("there is more than one Host");
-    }
-    // RFC 9110 §8.6: the library has compared them; a function is given one.
-    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
-        return bad("there is more than one Content-Length");
-    }
-    Ok(())
 }
 
 impl Ingress {
@@ -265,6 +229,7 @@ impl Ingress {
             is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
+            max_hops: config.server.max_hops,
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
@@ -273,8 +238,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
@@ -294,7 +258,9 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -358,6 +324,10 @@ impl ProxyHttp for Ingress {
             Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
         }
         Ok(true)
+    }
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {

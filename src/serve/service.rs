@@ -47,7 +47,7 @@ use crate::{
         live::{self, Live},
     },
     observe::{AccessLog, Metrics, Sink},
-    upstream::{Resolver, Target},
+    upstream::{Resolver, Target, concurrency},
 };
 
 /// The admin server.
@@ -127,6 +127,7 @@ impl Service {
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
             caches: caches(config, &handles, None),
+            places: concurrency::places(config, None, live::now()),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
@@ -380,6 +381,7 @@ impl Service {
             hosts: hosts(&config),
             caches: caches(&config, &handles, Some(&old)),
             signers,
+            places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()),
             handles: handles.clone(),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),

@@ -19,9 +19,13 @@ mod compresses_answers;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
+mod doctor_examines;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
+#[cfg(test)]
+mod ends_loops;
 #[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]
@@ -50,6 +54,8 @@ mod outlives_slow_callers;
 mod parsers_keep_their_word;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
+#[cfg(test)]
+mod queues_for_a_place;
 #[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]

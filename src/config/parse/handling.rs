@@ -53,6 +53,7 @@ fn untouchable(name: &str, way: Way) -> Option<&'static str> {
             Way::Request,
         ) => "it is gatepost's word on who called",
         ("x-request-id", _) => "it is what answers and log lines are found by",
+        ("x-gatepost-hop", Way::Request) => "it counts the gateposts on a request's way",
         ("x-gatepost-reason", _) => "it is gatepost's own word",
         _ => return None,
     })
@@ -113,6 +114,7 @@ impl Scope<'_> {
             ("cache", raw.cache.as_ref().map(|at| at.span)),
             ("fallback", raw.fallback.as_ref().map(|at| at.span)),
             ("request_headers", raw.request_headers.as_ref().map(|at| at.span)),
+            ("criticality", raw.criticality.as_ref().map(|at| at.span)),
             ("forward_client_cert", raw.forward_client_cert.as_ref().map(|at| at.span)),
         ];
         if raw.redirect.is_none() && raw.respond.is_none() {

@@ -5,6 +5,7 @@
 
 mod cache;
 mod caller;
+mod concurrency;
 mod credential;
 mod function;
 mod handling;
@@ -49,6 +50,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         platform::proofs(),
         timeouts::proofs(),
+        concurrency::proofs(),
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
