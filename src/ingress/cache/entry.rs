@@ -47,6 +47,8 @@ impl Entry {
     ) -> Result<Self> {
         head.remove_header(&header::TRANSFER_ENCODING);
         head.remove_header(&header::AGE);
+        // Of the connection that it came by.
+        head.remove_header(&header::CONNECTION);
         if head.status != StatusCode::NO_CONTENT {
             head.insert_header(header::CONTENT_LENGTH, body.len())?;
         }
@@ -143,11 +145,15 @@ impl Entry {
 
     /// `None`: it gains too little by it.
     fn coded(&self, coding: Coding, codings: usize) -> Option<Bytes> {
-        let made = self.coded[coding as usize].get_or_init(|| {
-            let coded = body_coding::whole(coding, &self.body)?;
-            (coded.len() <= self.body.len() / codings.max(1)).then_some(coded)
-        });
-        made.clone()
+        let place = &self.coded[coding as usize];
+        if let Some(made) = place.get() {
+            return made.clone();
+        }
+        // Two workers may do the same at once: neither waits for the other.
+        let coded = body_coding::whole(coding, &self.body)?;
+        let coded = Some(coded).filter(|coded| coded.len() <= self.body.len() / codings.max(1));
+        let _ = place.set(coded.clone());
+        coded
     }
 }
 
