@@ -6,7 +6,7 @@
 mod words;
 
 pub use words::{
-    concurrency, duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url,
+    cache_key, concurrency, duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url,
 };
 
 use std::{

@@ -22,7 +22,7 @@ use super::secret::SecretRef;
 mod cache;
 mod client;
 
-pub use cache::Fallback;
+pub use cache::{Cache, CacheKey, Fallback};
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
 mod proportion;

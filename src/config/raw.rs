@@ -11,7 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
         ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
-    raw_cache::Fallback,
+    raw_cache::{Cache, Fallback},
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_health::Health,
@@ -436,6 +436,8 @@ table! {
         max_body: BodyBound,
         /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
         error_pages: Map<ErrorPage>,
+        /// Whether those who ask the same share an answer.
+        cache: Box<Cache>,
         /// What callers get where the call came to nothing.
         fallback: Box<Fallback>,
         /// Whether callers are told to come back later.

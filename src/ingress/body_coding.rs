@@ -158,6 +158,25 @@ pub(super) fn begin(
     compression: &Compression,
     wish: Wish,
 ) -> Result<Option<Box<Coder>>> {
+    let Some(coding) = fitting(head, request, compression, wish)? else { return Ok(None) };
+    let Some(coder) = Coder::new(coding) else { return Ok(None) };
+    mark(head, coding)?;
+    if request.method == Method::HEAD {
+        return Ok(None);
+    }
+    if request.version != Version::HTTP_2 {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(Some(Box::new(coder)))
+}
+
+/// The coding that this caller gets of this answer; `None`: it goes as it is. Says in either case that others may get another.
+pub(super) fn fitting(
+    head: &mut ResponseHeader,
+    request: &RequestHeader,
+    compression: &Compression,
+    wish: Wish,
+) -> Result<Option<Coding>> {
     if head.status == StatusCode::NOT_MODIFIED {
         not_modified(head, request)?;
         return Ok(None);
@@ -167,20 +186,21 @@ pub(super) fn begin(
     }
     // Also where it goes as it is: another caller would get another body (RFC 9110 §12.5.5).
     vary(head, "Accept-Encoding")?;
-    let Some(coding) = wish.coding else { return Ok(None) };
-    let Some(coder) = Coder::new(coding) else { return Ok(None) };
+    Ok(wish.coding)
+}
+
+/// Says of an answer's head that its body is coded.
+pub(super) fn mark(head: &mut ResponseHeader, coding: Coding) -> Result<()> {
     head.insert_header(header::CONTENT_ENCODING, coding.as_str())?;
     head.remove_header(&header::CONTENT_LENGTH);
     // RFC 9110 §14.2: a range would be one of these bytes, which the function doesn't know.
     head.remove_header(&header::ACCEPT_RANGES);
-    weaken(head)?;
-    if request.method == Method::HEAD {
-        return Ok(None);
-    }
-    if request.version != Version::HTTP_2 {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    Ok(Some(Box::new(coder)))
+    weaken(head)
+}
+
+/// A whole body, compressed. `None`: too many are under way.
+pub(super) fn whole(coding: Coding, body: &[u8]) -> Option<Bytes> {
+    Coder::new(coding)?.code(body, true).ok()
 }
 
 /// RFC 9110 §8.8.1: bytes differ from coding to coding, so the tag is weak from here on.

@@ -13,6 +13,7 @@ use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     body_coding::{Coder, Wish},
+    cache,
     conn::Conn,
     left,
     live::{self, Live},
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    observe::metrics::CacheResult,
     upstream::{Candidates, concurrency::Place},
 };
 
@@ -76,6 +78,9 @@ pub struct Ctx {
     pub(super) coder: Option<Box<Coder>>,
     /// Of a route with `cors`: the caller's Origin, as it came.
     pub(super) origin: Option<HeaderValue>,
+    /// Of a route with `cache`: what that did, and what is left of it to do.
+    pub(super) cache_result: Option<CacheResult>,
+    pub(super) asking: Option<Box<cache::Asking>>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
@@ -144,6 +149,8 @@ impl Ctx {
             wish: None,
             coder: None,
             origin: None,
+            cache_result: None,
+            asking: None,
             body_left: None,
             is_whole: false,
             place: None,
@@ -255,6 +262,7 @@ mod tests {
         metrics.install(handles.clone(), 1);
         let live = Live {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            caches: Arc::default(),
             places: Arc::default(),
             targets: Arc::default(),
             hosts: Arc::default(),

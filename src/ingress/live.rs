@@ -9,7 +9,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 
-use super::{challenge::Challenges, conn::ListenerKey};
+use super::{cache::Caches, challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot, auth::TokenCache},
@@ -37,6 +37,7 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
+    pub caches: Caches,
     /// Requests at a time that one worker takes.
     pub max_requests: usize,
     pub shedding: Arc<Shedding>,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body_coding;
+pub mod cache;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;
@@ -9,6 +10,7 @@ mod ctx;
 mod fallback;
 pub mod forward;
 pub mod frames;
+mod h2_head;
 pub mod head;
 pub mod io;
 pub mod left;

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 use super::{
     answer,
     body_coding::{self, Coder},
+    cache,
     ctx::Ctx,
     fallback,
     proxy::Ingress,
@@ -65,6 +66,12 @@ impl Ingress {
 
     /// Answers with a refusal.
     pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
+        if refusal.reason.is_failure()
+            && let Some(stale) = cache::failed(session, ctx)?
+        {
+            ctx.refusal = Some((refusal.reason, refusal.detail));
+            return Self::write(session, ctx, stale).await;
+        }
         let limiter = match (&ctx.live, ctx.route, &refusal.limit) {
             (Some(live), Some(route), Some(refused)) => {
                 Some(live.snapshot.limits[route.index()][refused.index].clone())
@@ -134,17 +141,20 @@ impl Ingress {
     }
 
     /// Makes another body of a function's answer, where the route wants it: a page, or its compressed form.
-    pub(super) fn recast(session: &Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
-        let (Some(live), Some(route)) = (&ctx.live, ctx.route) else { return Ok(()) };
+    pub(super) fn recast(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+        let (Some(live), Some(route)) = (ctx.live.clone(), ctx.route) else { return Ok(()) };
         let config = &live.snapshot.config;
         let route = &config.routes[route.index()];
         let status = head.status.as_u16();
-        let mut page = fallback::for_answer(ctx, head, route, session.req_header())?;
-        if let Some(page) = &mut page {
-            ctx.refusal = Some((Reason::FunctionFailed, "".into()));
-            Self::dress(session, ctx, &mut page.header)?;
-        } else if status >= 400 {
-            page = answer::intercept(head, config, route, session.req_header())?;
+        let mut page = cache::stands_in(session, ctx, head)?;
+        if page.is_none() {
+            page = fallback::for_answer(ctx, head, route, session.req_header())?;
+            if let Some(page) = &mut page {
+                ctx.refusal = Some((Reason::FunctionFailed, "".into()));
+                Self::dress(session, ctx, &mut page.header)?;
+            } else if status >= 400 {
+                page = answer::intercept(head, config, route, session.req_header())?;
+            }
         }
         if let Some(page) = page {
             if !answer::has_short_body(head, &session.req_header().method) {

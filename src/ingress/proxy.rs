@@ -12,10 +12,11 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 use super::{
     answer,
     body_coding::Wish,
+    cache,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
-    head::HeadLimits,
+    h2_head::check_h2,
     io::{ConnOf, Io},
     live::{self, Live},
     on_platform,
@@ -55,43 +56,6 @@ fn conn_of(session: &Session) -> Option<Arc<Conn>> {
     }
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
-}
-
-/// What is wrong with an h2 request that the library has let pass, as the gate would find it over HTTP/1. Its bytes as a whole
-/// are the library's to bound.
-fn check_h2(request: &RequestHeader) -> Result<(), Refusal> {
-    let limits = HeadLimits::default();
-    let bad = |what: &'static str| Err(Refusal { detail: what.into(), ..Reason::BadRequest.into() });
-    let (target, headers) = (request.raw_path(), &request.headers);
-    if headers.len() > limits.fields {
-        return Err(Reason::HeadersTooLarge.into());
-    }
-    if target.len() > limits.target {
-        return Err(Reason::UriTooLong.into());
-    }
-    // RFC 9113 §8.3.1.
-    if !target.starts_with(b"/") && target != b"*" && request.method != Method::CONNECT {
-        return bad("the path must begin with a slash");
-    }
-    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
-        return bad("the request target has a character that must be percent-encoded");
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (request.uri.authority(), hosts.next()) {
-        (None, None) => return bad("the request has neither :authority nor Host"),
-        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
-            return bad(":authority and Host differ");
-        }
-        _ => {}
-    }
-    if hosts.next().is_some() {
-        return bad("there is more than one Host");
-    }
-    // RFC 9110 §8.6: the library has compared them; a function is given one.
-    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
-        return bad("there is more than one Content-Length");
-    }
-    Ok(())
 }
 
 impl Ingress {
@@ -344,6 +308,9 @@ impl ProxyHttp for Ingress {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
             Ok(Way::Function) => {
+                if cache::is_on(ctx) && Box::pin(cache::answer(session, ctx)).await? {
+                    return Ok(true);
+                }
                 if !sign::wants_body(session, ctx) {
                     return Ok(false);
                 }
@@ -500,6 +467,11 @@ impl ProxyHttp for Ingress {
         sign::attempt(request, session, ctx)
     }
 
+    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        cache::framing(ctx, head);
+        Ok(())
+    }
+
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
@@ -513,6 +485,7 @@ impl ProxyHttp for Ingress {
         ctx.upstream_status = Some(status);
         Self::edit_response(response, ctx)?;
         retry::answered(session, ctx, response)?;
+        cache::head(session, ctx, response)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -553,12 +526,13 @@ impl ProxyHttp for Ingress {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         ctx.is_whole = end_of_stream;
+        cache::body(session, ctx, body.as_ref(), end_of_stream);
         if let Some(page) = &mut ctx.swap {
             *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
         }
@@ -580,6 +554,7 @@ impl ProxyHttp for Ingress {
         _trailers: &mut http::HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<bytes::Bytes>> {
+        cache::trailers(ctx);
         // The coding's last bytes stand in the trailers' place (RFC 9110 §6.5.1 lets them go): these were not announced.
         let Some(coder) = &mut ctx.coder else { return Ok(None) };
         let mut last = None;
@@ -651,6 +626,7 @@ impl ProxyHttp for Ingress {
             }
         }
         ctx.refusal = Some((reason, detail.clone()));
+        cache::broken(ctx, reason);
         if session.response_written().is_some_and(|r| !r.status.is_informational()) {
             // Too late for an answer: the caller sees the connection (or stream) end early.
             return nothing;

@@ -7,6 +7,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::{
+    cache,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},
@@ -25,6 +26,7 @@ use crate::{
 pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let Some(live) = ctx.live.clone() else { return };
     ctx.is_logged = true;
+    cache::over(session, ctx, error.is_none());
     let total = since(ctx.started);
     let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
     let class = class_of(ctx, status, error);
@@ -108,6 +110,7 @@ fn write(
         upstream: ctx.upstream,
         attempts: ctx.attempts,
         platform_request_id: ctx.platform_request_id.as_ref().map(|id| id.as_bytes()),
+        cache: cache::count(ctx),
         ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
@@ -225,5 +228,6 @@ fn entry<'e>(live: &'e Live, conn: Option<&Conn>, request_id: &'e HeaderValue, c
         upstream: None,
         attempts: 0,
         platform_request_id: None,
+        cache: None,
     }
 }

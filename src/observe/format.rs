@@ -5,7 +5,7 @@
 //! unix socket, `client` where none is known, `route` where none matched, `function`, `version`, `picked_by`, `weights_from` where none
 //! was picked, `status` where the caller got none, `upstream_status` where the function sent none, `reason` where gatepost did not
 //! answer itself, `queue_ms`, `connect_ms`, `upstream_ms` where that did not happen, `attempts` where nothing was tried,
-//! `platform_request_id` where the platform named none. No value is ever `null`.
+//! `platform_request_id` where the platform named none, `cache` where the route has none. No value is ever `null`.
 //!
 //! **Text.** `client_ip - client [ts] "method host path" status bytes_out`, with `-` for what is absent, and then the rest as
 //! `key=value`; a value that holds a space, a quote, an `=` or a control stands in quotes.
@@ -16,7 +16,7 @@
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
-use super::clock::Stamp;
+use super::{clock::Stamp, metrics::CacheResult};
 use crate::{
     config::model::LogFormat,
     decide::{Class, PickedBy, Reason, WeightsFrom},
@@ -60,6 +60,8 @@ pub struct Entry<'r> {
     /// How often an upstream was tried; the first counts. 0: never.
     pub attempts: u32,
     pub platform_request_id: Option<&'r [u8]>,
+    /// Of a route with a cache.
+    pub cache: Option<CacheResult>,
 }
 
 /// Appends the line of `entry`, its newline included.
@@ -162,6 +164,9 @@ fn json(out: &mut Vec<u8>, query: bool, stamp: &mut Stamp, e: &Entry<'_>) {
     if let Some(id) = e.platform_request_id {
         string!("platform_request_id", id);
     }
+    if let Some(cache) = e.cache {
+        word!("cache", cache.as_str());
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -198,6 +203,7 @@ fn text(out: &mut Vec<u8>, query: bool, stamp: &mut Stamp, e: &Entry<'_>) {
         ("picked_by", e.picked_by.map(PickedBy::as_str)),
         ("weights_from", e.weights_from.map(WeightsFrom::as_str)),
         ("request_id", Some(e.request_id)),
+        ("cache", e.cache.map(CacheResult::as_str)),
     ];
     for (key, word) in words {
         if let Some(word) = word {

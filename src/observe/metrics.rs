@@ -8,6 +8,7 @@
 //! and the format is four kinds of line.
 
 mod auth;
+mod cache;
 mod cells;
 mod concurrency;
 mod handles;
@@ -28,6 +29,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use cache::{CacheCounts, CacheResult};
 pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};

@@ -44,7 +44,10 @@ use crate::{
         model::{AccessSink, Function, ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile_as_things_stand},
-    ingress::live::{self, Live},
+    ingress::{
+        cache::caches,
+        live::{self, Live},
+    },
     observe::{AccessLog, Metrics, Sink},
     upstream::{Resolver, Target, concurrency},
 };
@@ -131,6 +134,7 @@ impl Service {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            caches: caches(config, &handles, None),
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
@@ -409,6 +413,7 @@ impl Service {
             snapshot,
             targets,
             hosts: hosts(&config),
+            caches: caches(&config, &handles, Some(&old)),
             signers,
             places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),

@@ -191,3 +191,28 @@ fn it_says_where_a_request_would_wait() {
     let text = explained(&args);
     assert!(!text.contains("waits as"), "{text}");
 }
+
+#[test]
+fn what_a_cache_makes_of_a_request_is_told() {
+    let config = CONFIG.replace(
+        "[route.office]",
+        "[route.page]\npath = \"/page\"\nfunction = \"orders\"\ncache = { ttl = \"1s\", key = [\"cookie:lang\"] }\n\
+         request_headers = { remove = [\"authorization\"] }\n[route.office]",
+    );
+    let url = "http://api.example.com:8080/page";
+    let kept = "cache     kept for 1s, where the function does not forbid it; by version, scheme, host, path, query, cookie:lang\n";
+    for (args, told) in [
+        (&["GET", url][..], kept),
+        (&["GET", url, "-H", "cookie: lang=de", "-H", "authorization: Bearer a"], kept),
+        (&["HEAD", url], "cache     answered by what is kept; nothing of its own is kept; by"),
+        (&["POST", url], "cache     no part in it: only GET and HEAD are answered so\n"),
+        (
+            &["GET", url, "-H", "cookie: lang=de; s=1"],
+            "no part in it: it has cookie s, which `cache.key` does not name\n",
+        ),
+        (&["GET", url, "-H", "x-openid: a"], "no part in it: it has x-openid, by which `sticky` tells callers apart"),
+    ] {
+        let text = explained_of(&config, args);
+        assert!(text.contains(told), "`{told}` is not in\n{text}");
+    }
+}

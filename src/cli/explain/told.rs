@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::{again::RetriesTold, on_platform::PlatformTold, queue::QueueTold};
+use super::{again::RetriesTold, cached::Cached, on_platform::PlatformTold, queue::QueueTold};
 use crate::{
     cli::{
         failure::Outcome,
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) function: Option<String>,
     /// What its platform makes of the request.
     pub(super) platform: Option<PlatformTold>,
+    /// What its route's cache makes of it.
+    pub(super) cache: Option<Cached>,
     /// Where it may have to wait.
     pub(super) queue: Option<QueueTold>,
     /// When it would be sent again.
@@ -85,6 +87,7 @@ impl Default for Told {
             answered: None,
             function: None,
             platform: None,
+            cache: None,
             queue: None,
             retries: None,
             picked_by: None,
@@ -201,6 +204,9 @@ impl Told {
         }
         if let Some(platform) = &self.platform {
             platform.print(term)?;
+        }
+        if let Some(cache) = &self.cache {
+            cache.print(term)?;
         }
         self.print_release(term)?;
         if let Some(queue) = &self.queue {

@@ -10,6 +10,7 @@ mod platform;
 mod ramp;
 mod retries;
 
+pub use cache::cache_key;
 pub(super) use client::client_leaves;
 pub use concurrency::concurrency;
 pub use platform::{function_keys, platform, rule};

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Config, Fallback, FunctionId, Networks, Route};
+use super::{Cache, Config, Fallback, FunctionId, Networks, Route};
 
 /// What answers a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,6 +241,7 @@ pub struct Handling {
     /// The most exact first.
     pub error_pages: Vec<ErrorPage>,
     pub fallback: Option<Fallback>,
+    pub cache: Option<Cache>,
 }
 
 impl Handling {

@@ -111,6 +111,7 @@ impl Scope<'_> {
             ("rewrite", raw.rewrite.as_ref().map(|at| at.span)),
             ("compression", raw.compression.as_ref().filter(|at| at.value.0.is_some()).map(|at| at.span)),
             ("max_body", raw.max_body.as_ref().map(|at| at.span)),
+            ("cache", raw.cache.as_ref().map(|at| at.span)),
             ("fallback", raw.fallback.as_ref().map(|at| at.span)),
             ("request_headers", raw.request_headers.as_ref().map(|at| at.span)),
             ("criticality", raw.criticality.as_ref().map(|at| at.span)),

@@ -39,6 +39,7 @@ impl Scope<'_> {
         let compression = self.compression(raw);
         let error_pages = self.error_pages(raw.error_pages.as_ref());
         let fallback = self.fallback(raw.fallback.as_ref());
+        let cache = self.cache(raw);
         let cors = self.cors(raw);
         let maintenance = self.maintenance(raw.maintenance.as_ref());
         self.client_cert_is_there(raw);
@@ -72,6 +73,7 @@ impl Scope<'_> {
                 compression: compression?,
                 error_pages: error_pages?,
                 fallback: fallback?,
+                cache: cache?,
             }
             .shared(),
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),

@@ -70,7 +70,7 @@ fn header_value(text: &str) -> Result<String, Complaint> {
 }
 
 /// RFC 6265 §4.1.1: a cookie's name is a token.
-fn cookie_name(text: &str) -> Result<String, Complaint> {
+pub(super) fn cookie_name(text: &str) -> Result<String, Complaint> {
     if text.is_empty() || Method::from_bytes(text.as_bytes()).is_err() {
         return Err(Complaint::new(format!("`{}` is not a cookie's name", text.escape_debug())));
     }
@@ -128,7 +128,7 @@ impl Word for LimitKey {
     }
 }
 
-fn unknown_word(word: &str, known: &[&str]) -> Complaint {
+pub(super) fn unknown_word(word: &str, known: &[&str]) -> Complaint {
     let complaint = Complaint::new(format!("`{}` is no key to go by", word.escape_debug()));
     match nearest(word, known.iter().copied()) {
         Some(near) => complaint.help(format!("did you mean `{near}`?")),

@@ -1,5 +1,6 @@
 //! The values that are written as strings, each from its text.
 
+mod cache;
 mod caller;
 mod coding;
 mod cors;

@@ -60,6 +60,7 @@ fn entry(path: &str) -> Entry<'_> {
         upstream: None,
         attempts: 0,
         platform_request_id: None,
+        cache: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn entry() -> Entry<'static> {
         upstream: Some(Duration::from_micros(11_007)),
         attempts: 1,
         platform_request_id: Some(b"1-6743"),
+        cache: None,
     }
 }
 

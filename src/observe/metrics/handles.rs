@@ -12,6 +12,7 @@ use std::{
 use super::{
     Class,
     auth::AuthFailures,
+    cache::{self, CacheCounts},
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
     health::{self, Ejections},
     retries::{self, Retries},
@@ -88,6 +89,8 @@ struct RouteHandles {
     versions: Vec<(Name, Arc<Sharded<Requests>>)>,
     /// In the order of the route's `limits`.
     limits: Vec<(String, Arc<LimitCounts>)>,
+    /// Where it has a cache.
+    cache: Option<Arc<CacheCounts>>,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,10 @@ impl Handles {
                 unpicked: kept_or_new(old_series.map(|old| &old.unpicked), shards),
                 versions: versions.collect(),
                 limits,
+                cache: route.handling.cache.as_ref().map(|_| {
+                    let kept = old.and_then(|old| old.cache.as_ref());
+                    kept.map_or_else(|| Arc::new(CacheCounts::new(shards)), Arc::clone)
+                }),
             }
         });
         let functions = config.functions.iter().map(|function| {
@@ -249,6 +256,11 @@ impl Handles {
         &self.routes[route.index()].limits[position].1
     }
 
+    /// The counters of a route's cache, where it has one.
+    pub fn cache(&self, route: RouteId) -> Option<&Arc<CacheCounts>> {
+        self.routes[route.index()].cache.as_ref()
+    }
+
     /// The counters of a listener, to be kept by its connections: they may outlive the config.
     pub fn listener(&self, listener: ListenerId) -> &Arc<ListenerCounts> {
         &self.listeners[listener.index()].1
@@ -285,6 +297,8 @@ impl Handles {
         retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);
         self.auth.render(out);
+        let caches = self.routes.iter().filter_map(|route| Some((&*route.name, &**route.cache.as_ref()?)));
+        cache::render(caches, out);
     }
 
     /// Every series of requests that was touched, with its labels.

@@ -2,7 +2,11 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Leaf, cache::fallback_words, duration, name_at, nets_words};
+use super::{
+    Leaf,
+    cache::{cache_words, fallback_words},
+    duration, name_at, nets_words,
+};
 use crate::config::{model::*, source::hex};
 
 pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
@@ -31,6 +35,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         compression,
         error_pages,
         fallback,
+        cache,
     } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
@@ -49,6 +54,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
         Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
         Leaf::option("fallback", "none", fallback.as_ref().map(fallback_words)),
+        Leaf::option("cache", "off", cache.as_ref().map(cache_words)),
         Leaf::option("compression", "off", compression.as_ref().map(compression_words)),
     ]
 }

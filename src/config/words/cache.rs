@@ -1,0 +1,37 @@
+//! What belongs to a question, for a route's cache.
+
+use serde_json::{Value as Json, json};
+
+use super::http_words::{cookie_name, header_name, unknown_word};
+use crate::config::{
+    model::CacheKey,
+    read::{Complaint, Word, words},
+};
+
+impl Word for CacheKey {
+    const EXPECTED: &'static str = "`header:NAME`, `cookie:NAME`, `query:NAME`, `client` or `client_ip`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match text.split_once(':') {
+            None => match text {
+                "client" => Ok(Self::Client),
+                "client_ip" => Ok(Self::ClientIp),
+                "host" | "path" | "version" | "query" => {
+                    Err(Complaint::new(format!("`{text}` belongs to the key always")).help("take it out"))
+                }
+                _ => Err(unknown_word(text, &["client", "client_ip"])),
+            },
+            Some(("header", name)) => header_name(name).map(Self::Header),
+            Some(("cookie", name)) => cookie_name(name).map(Self::Cookie),
+            Some(("query", "")) => Err(Complaint::new("`query:` names no key")),
+            Some(("query", name)) => Ok(Self::Query(name.to_owned())),
+            Some((kind, _)) => Err(unknown_word(kind, &["header", "cookie", "query"])),
+        }
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^(client|client_ip|header:.+|cookie:.+|query:.+)$" })
+    }
+}
+
+words!(CacheKey);
