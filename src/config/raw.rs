@@ -11,6 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_budget::Budget,
     raw_cache::Fallback,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
@@ -299,6 +300,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// What its calls may cost in a day.
+        budget: Budget,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod auth;
+pub mod budget;
 pub mod client;
 pub mod coding;
 pub mod cookie;

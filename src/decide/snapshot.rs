@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
+    budget::{Ledger, ledgers},
     client, cors, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub callers: Callers,
     /// By [`FunctionId`](crate::config::model::FunctionId).
     pub splits: Vec<Split>,
+    /// What functions' calls cost today, by [`FunctionId`](crate::config::model::FunctionId); `None`: nobody asks.
+    pub budgets: Vec<Option<Arc<Ledger>>>,
     /// By [`RouteId`], in the order of the route's `limits`.
     pub limits: Vec<Box<[Arc<Limiter>]>>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
@@ -77,9 +80,11 @@ pub fn compile(
         })
         .collect();
 
+    let budgets =
+        ledgers(&config, previous.into_iter().flat_map(|p| p.config.functions.iter().map(|f| &f.name).zip(&p.budgets)));
     let router = Router::new(&config);
     let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &p.callers), now);
-    Snapshot { generation, hash, router, callers, splits, limits, shared, config }
+    Snapshot { generation, hash, router, callers, splits, budgets, limits, shared, config }
 }
 
 /// A route's own limits in `snapshot`, with what they count by.

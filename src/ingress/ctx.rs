@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
-    decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    decide::{Class, Now, PickedBy, Reason, WeightsFrom, budget::Taken, split::StickyId},
     upstream::Candidates,
 };
 
@@ -71,6 +71,8 @@ pub struct Ctx {
     pub(super) origin: Option<HeaderValue>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
+    /// Of a function with a budget: that this call was let in.
+    pub(super) taken: Option<Taken>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     pub(super) attempts: u32,
@@ -131,6 +133,7 @@ impl Ctx {
             coder: None,
             origin: None,
             body_left: None,
+            taken: None,
             is_whole: false,
             attempts: 0,
             attempt_started: Now(0),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body_coding;
+mod budget;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;

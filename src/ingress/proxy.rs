@@ -12,6 +12,7 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 use super::{
     answer,
     body_coding::Wish,
+    budget,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -200,6 +201,7 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            budget::take(ctx, &live)?;
             Ok(match goes {
                 Goes::Function(_) => Way::Function,
                 goes => Way::Route(goes),

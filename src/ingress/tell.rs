@@ -7,6 +7,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::{
+    budget,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},
@@ -71,6 +72,7 @@ fn write(
 ) {
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
+    budget::settle(ctx, live, class);
     let config = &live.snapshot.config;
     let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),

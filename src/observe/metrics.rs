@@ -8,6 +8,7 @@
 //! and the format is four kinds of line.
 
 mod auth;
+mod budget;
 mod cells;
 mod handles;
 mod jwks;
@@ -25,6 +26,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use budget::BudgetCounts;
 pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
@@ -80,6 +82,7 @@ pub struct Metrics {
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
+    budgets: Mutex<Vec<BudgetCounts>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -100,6 +103,7 @@ impl Metrics {
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
             jwks: Mutex::default(),
+            budgets: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -130,6 +134,11 @@ impl Metrics {
     /// Shows these certificates instead of those before.
     pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
         *lock(&self.certificates) = certificates;
+    }
+
+    /// Shows these budgets instead of those before.
+    pub fn set_budgets(&self, budgets: Vec<BudgetCounts>) {
+        *lock(&self.budgets) = budgets;
     }
 
     /// Shows these key sets instead of those before.
@@ -166,6 +175,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        budget::render(&lock(&self.budgets), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

@@ -7,6 +7,7 @@
 mod acme;
 pub mod bind;
 mod board;
+mod budgets;
 mod certificate;
 mod connection;
 pub mod generations;
@@ -128,6 +129,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -139,6 +142,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ends.tick() => {
                 service.warn_of_ends();
+                continue;
+            }
+            _ = second.tick(), if service.has_books() => {
+                service.keep_books();
                 continue;
             }
             _ = beat.tick() => {

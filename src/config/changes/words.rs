@@ -2,6 +2,7 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod budget;
 mod cache;
 mod client;
 mod platform;
@@ -224,6 +225,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         http,
         pool: Pool { idle: pool_idle, age },
         platform: on,
+        budget,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -251,6 +253,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::one("pool.idle", duration(*pool_idle)),
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
+    leaves.extend(budget::budget_leaves(budget.as_deref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves
 }

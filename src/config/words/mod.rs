@@ -1,5 +1,6 @@
 //! The values that are written as strings, each from its text.
 
+mod budget;
 mod caller;
 mod coding;
 mod cors;
@@ -11,6 +12,7 @@ mod platform;
 mod size;
 mod time;
 
+pub(super) use budget::{Money, ZoneWord};
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
@@ -29,7 +31,10 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    model::{
+        BudgetAction, Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile,
+        UpstreamHttp,
+    },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -151,6 +156,9 @@ choices! {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
+    BudgetAction, "`alert`, `shed`, `fallback` or `stop`": {
+        "alert" => Self::Alert, "shed" => Self::Shed, "fallback" => Self::Fallback, "stop" => Self::Stop,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -223,6 +231,7 @@ words!(
     PlatformName,
     Class,
     Mark,
+    BudgetAction,
     TlsProfile,
     ClientAuthNeed,
     EncodedSlash,

@@ -40,6 +40,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
+        budget: None,
     }
 }
 

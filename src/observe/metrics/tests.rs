@@ -89,6 +89,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 http: UpstreamHttp::Auto,
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
+                budget: None,
             })
             .collect(),
         routes: routes
