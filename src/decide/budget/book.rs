@@ -148,8 +148,7 @@ impl Book {
             self.told = percent;
         } else if let Some(at) = gone
             && !self.told_of_end
-            && used < 1.0
-            && used >= WORTH_TELLING
+            && (WORTH_TELLING..1.0).contains(&used)
             && self.burns.seen() >= SEEN
         {
             said.push(Said::WillBeGone { at });
