@@ -109,6 +109,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         ca: None,
         host: None,
         credential: None,
+        max_concurrency: None,
     };
     Function {
         name: "orders".into(),
@@ -123,6 +124,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
         budget: None,
+        concurrency: None,
     }
 }
 

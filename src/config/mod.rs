@@ -21,6 +21,7 @@ mod parse;
 mod raw;
 mod raw_budget;
 mod raw_cache;
+mod raw_concurrency;
 mod raw_handling;
 mod raw_platform;
 mod read;

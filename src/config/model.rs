@@ -3,9 +3,11 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod budget;
+mod concurrency;
 mod platform;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
+pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
@@ -304,6 +306,8 @@ pub struct Function {
     pub pool: Pool,
     pub platform: Platform,
     pub budget: Option<Box<Budget>>,
+    /// `None`: as many calls as there are requests.
+    pub concurrency: Option<Concurrency>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.
@@ -317,6 +321,8 @@ pub struct Version {
     pub host: Option<String>,
     /// What its calls are signed with (the version's own, or the function's); `None`: they are not.
     pub credential: Option<CredentialId>,
+    /// Calls of it at a time; `None`: as many as the function may have.
+    pub max_concurrency: Option<NonZeroU32>,
 }
 
 /// The URL of a version, taken apart.
@@ -469,6 +475,8 @@ pub struct Route {
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
+    /// Who goes first where requests wait for the function.
+    pub criticality: Criticality,
     /// Shared by all that ask for nothing special.
     pub handling: Arc<Handling>,
 }

@@ -8,11 +8,12 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
-        PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_budget::Budget,
     raw_cache::Fallback,
+    raw_concurrency::{Concurrency, VersionConcurrency},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -302,6 +303,8 @@ table! {
         credential: Text,
         /// What its calls may cost in a day.
         budget: Budget,
+        /// How many calls there may be at a time, and who waits. Default: any number.
+        concurrency: Concurrency,
     }
 }
 
@@ -315,6 +318,8 @@ table! {
         host: Text,
         /// The `[credential]` for calls of this version. Default: the function's.
         credential: Text,
+        /// How many calls of this version there may be at a time. Default: as many as the function may have.
+        concurrency: VersionConcurrency,
     }
 }
 
@@ -432,6 +437,8 @@ table! {
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
         forward_client_cert: bool,
+        /// Who goes first where requests wait for the function: `critical`, `normal` (the default) or `bulk`.
+        criticality: Criticality,
     }
 }
 

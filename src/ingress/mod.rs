@@ -12,6 +12,7 @@ pub mod forward;
 pub mod frames;
 pub mod head;
 pub mod io;
+pub mod left;
 pub mod live;
 mod on_platform;
 mod own;
@@ -24,6 +25,7 @@ pub mod request_id;
 mod sign;
 pub mod stream;
 mod tell;
+mod turn;
 pub mod wire;
 
 pub use ctx::Ctx;

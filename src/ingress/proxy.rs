@@ -24,6 +24,7 @@ use super::{
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -98,7 +99,7 @@ impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
     fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
-            return Err(Reason::Overloaded.into());
+            return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
         ctx.worker = worker;
@@ -295,7 +296,9 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -358,7 +361,14 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
+    }
+
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Some(peer) = ctx.gives_back.take() {
+            return Ok(peer);
+        }
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -409,6 +419,7 @@ impl ProxyHttp for Ingress {
         } else if let Some(age) = function.pool.age {
             peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
+        ctx.group_key = peer.group_key;
         Ok(peer)
     }
 
@@ -452,7 +463,7 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Ok(());
+            return Error::e_explain(ErrorType::InternalError, "given back");
         };
         let now = live::now();
         ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
@@ -626,6 +637,10 @@ impl ProxyHttp for Ingress {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if ctx.asked.is_none() {
+            // Nobody made this request, and nobody waits for an answer.
+            return nothing;
+        }
         if let Some(page) = ctx.page.take() {
             // pingora keeps no connection after an error.
             session.set_keepalive(None);

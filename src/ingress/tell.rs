@@ -104,8 +104,7 @@ fn write(
         bytes_in,
         bytes_out,
         total,
-        // Nobody queues yet.
-        queue: ctx.picked.map(|_| Duration::ZERO),
+        queue: ctx.picked.map(|_| ctx.queued),
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,

@@ -10,6 +10,7 @@
 mod auth;
 mod budget;
 mod cells;
+mod concurrency;
 mod handles;
 mod jwks;
 mod process;
@@ -36,7 +37,11 @@ use super::{
     access::{Counts, lock},
     shedding::Shedding,
 };
-use crate::{config::Config, decide::Class};
+use crate::{
+    config::{Config, model::Name},
+    decide::Class,
+    upstream::concurrency::Numbers,
+};
 use text::{Kind, Text};
 
 /// How a load of the config ended: `result` of `gatepost_config_reloads_total`.
@@ -83,6 +88,7 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -104,6 +110,7 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -146,6 +153,11 @@ impl Metrics {
         *lock(&self.jwks) = jwks;
     }
 
+    /// Shows these numbers of functions with `concurrency` instead of those before.
+    pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
+        *lock(&self.places) = places;
+    }
+
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
         lock(&self.jwks).clone()
     }
@@ -176,6 +188,7 @@ impl Metrics {
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

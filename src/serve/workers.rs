@@ -107,7 +107,10 @@ impl Workers {
                     loop {
                         tokio::select! {
                             _ = stopping.wait_for(|stop| *stop) => break,
-                            _ = tick.tick() => conn::sweep(live::now()),
+                            _ = tick.tick() => {
+                                conn::sweep(live::now());
+                                live::go_on(live::now());
+                            }
                         }
                     }
                     // What is cut still has its line in the log.

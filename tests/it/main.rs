@@ -57,6 +57,8 @@ mod parsers_keep_their_word;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
+mod queues_for_a_place;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;

@@ -2,6 +2,7 @@
 
 mod edits;
 mod on_platform;
+mod queue;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -241,6 +242,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
         told.refuse(refusal.reason, refusal.detail.into_owned());
     }
     on_platform::explain(&mut told, function, &headers, &rest);
+    queue::explain(&mut told, function, route);
     Ok(told)
 }
 

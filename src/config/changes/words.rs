@@ -5,9 +5,11 @@
 mod budget;
 mod cache;
 mod client;
+mod concurrency;
 mod platform;
 
 pub(super) use client::client_leaves;
+pub use concurrency::concurrency;
 pub use platform::{function_keys, platform, rule};
 
 use std::{borrow::Cow, fmt, time::Duration};
@@ -226,6 +228,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         pool: Pool { idle: pool_idle, age },
         platform: on,
         budget,
+        concurrency,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -254,6 +257,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
     leaves.extend(budget::budget_leaves(budget.as_deref()));
+    leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves
 }
@@ -295,13 +299,14 @@ fn override_words(config: &Config, function: &Function, one: &Override) -> Strin
 }
 
 pub(super) fn version_leaves(config: &Config, version: &Version) -> Vec<Leaf> {
-    let Version { name: _, url: endpoint, ca, host, credential } = version;
+    let Version { name: _, url: endpoint, ca, host, credential, max_concurrency } = version;
     let credential = credential.map(|id| name_at(&config.credentials, id.index()));
     vec![
         Leaf::one("url", url(endpoint)),
         Leaf::option("ca", "the system's", ca.as_ref().map(|path| path.display())),
         Leaf::option("host", "the url's", host.as_ref().map(quoted)),
         Leaf::option("credential", "none", credential),
+        Leaf::option("concurrency.max", "the function's", *max_concurrency),
     ]
 }
 
@@ -373,6 +378,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         encoded_slash,
         handling,
         forward_client_cert,
+        criticality,
     } = route;
     let listeners =
         listeners.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.listeners, id.index()).to_owned()));
@@ -404,6 +410,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         Leaf::list("deny", "nobody", deny.as_slice()),
         Leaf::one("encoded_slash", encoded_slash),
         Leaf::one("forward_client_cert", forward_client_cert),
+        Leaf::one("criticality", criticality.as_str()),
     ];
     leaves.extend(serves_leaves(config, serves));
     leaves.extend(handling_leaves(handling));

@@ -113,6 +113,7 @@ impl Scope<'_> {
             ("max_body", raw.max_body.as_ref().map(|at| at.span)),
             ("fallback", raw.fallback.as_ref().map(|at| at.span)),
             ("request_headers", raw.request_headers.as_ref().map(|at| at.span)),
+            ("criticality", raw.criticality.as_ref().map(|at| at.span)),
             ("forward_client_cert", raw.forward_client_cert.as_ref().map(|at| at.span)),
         ];
         if raw.redirect.is_none() && raw.respond.is_none() {

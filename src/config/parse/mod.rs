@@ -4,6 +4,7 @@ mod budget;
 mod cache;
 mod client;
 mod compression;
+mod concurrency;
 mod cors;
 mod credential;
 mod function;

@@ -75,6 +75,7 @@ impl Scope<'_> {
             }
             .shared(),
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
+            criticality: raw.criticality.as_ref().map(|at| at.value).unwrap_or_default(),
         })
     }
 

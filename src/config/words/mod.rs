@@ -32,8 +32,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        BudgetAction, Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile,
-        UpstreamHttp,
+        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, Share,
+        TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -159,6 +159,9 @@ choices! {
     BudgetAction, "`alert`, `shed`, `fallback` or `stop`": {
         "alert" => Self::Alert, "shed" => Self::Shed, "fallback" => Self::Fallback, "stop" => Self::Stop,
     }
+    Criticality, "`critical`, `normal` or `bulk`": {
+        "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -234,6 +237,7 @@ words!(
     BudgetAction,
     TlsProfile,
     ClientAuthNeed,
+    Criticality,
     EncodedSlash,
     Mode,
     SecretRef,

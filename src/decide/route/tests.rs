@@ -36,6 +36,7 @@ fn route(name: &str) -> Route {
         handling: Default::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
+        criticality: crate::config::model::Criticality::default(),
     }
 }
 

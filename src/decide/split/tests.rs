@@ -29,6 +29,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
                 ca: None,
                 host: None,
                 credential: None,
+                max_concurrency: None,
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
@@ -41,6 +42,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
         budget: None,
+        concurrency: None,
     }
 }
 

@@ -72,6 +72,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                         ca: None,
                         host: None,
                         credential: None,
+                        max_concurrency: None,
                     })
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
@@ -90,6 +91,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
                 budget: None,
+                concurrency: None,
             })
             .collect(),
         routes: routes
@@ -112,6 +114,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 handling: Default::default(),
                 encoded_slash: EncodedSlash::Refuse,
                 forward_client_cert: false,
+                criticality: Criticality::default(),
             })
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],

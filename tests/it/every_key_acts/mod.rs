@@ -6,6 +6,7 @@
 mod budget;
 mod cache;
 mod caller;
+mod concurrency;
 mod credential;
 mod function;
 mod handling;
@@ -51,6 +52,7 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         platform::proofs(),
         timeouts::proofs(),
+        concurrency::proofs(),
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
