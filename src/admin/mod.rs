@@ -17,7 +17,9 @@ mod server;
 mod status;
 
 pub use server::{Listener, Socket, serve};
-pub use status::{CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt, Status, VersionStatus};
+pub use status::{
+    BudgetStatus, CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt, Status, VersionStatus,
+};
 
 /// Where the answers come from.
 pub trait Backend: Send + Sync + 'static {

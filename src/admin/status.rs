@@ -21,6 +21,9 @@ pub struct Status {
     /// Ramps and latches: what is not as the file alone would have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Told>,
+    /// A row a function that has a budget.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetStatus>,
     /// The keys of token issuers that are fetched, by URL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwks: Vec<JwksStatus>,
@@ -42,6 +45,28 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+}
+
+/// A function's budget, today.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    pub function: String,
+    /// Of the bound that is nearer.
+    pub used_percent: f64,
+    pub calls: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_day: Option<u64>,
+    pub spend: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend_per_day: Option<f64>,
+    pub action: String,
+    /// Requests, since the start.
+    pub refused: u64,
+    /// When it is gone at the rate of the last minutes, in its time zone; `None`: not today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_ends: Option<String>,
 }
 
 /// A token issuer's keys.

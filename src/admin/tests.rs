@@ -81,6 +81,7 @@ impl Backend for Scripted {
                 weight: 2.5,
                 in_flight: 1,
             }],
+            budgets: Vec::new(),
             jwks: Vec::new(),
             certificates: Vec::new(),
             last_reload: Some(receipt(Outcome::Unchanged)),

@@ -20,6 +20,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_budget;
 mod raw_cache;
 mod raw_concurrency;
 mod raw_handling;

@@ -2,11 +2,13 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod budget;
 mod concurrency;
 mod health;
 mod platform;
 mod retries;
 
+pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use health::Health;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
@@ -315,6 +317,7 @@ pub struct Function {
     pub http: UpstreamHttp,
     pub pool: Pool,
     pub platform: Platform,
+    pub budget: Option<Box<Budget>>,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
     /// `None`: only what is always safe is tried again.

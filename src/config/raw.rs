@@ -11,6 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
         ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_budget::Budget,
     raw_cache::{Cache, Fallback},
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
@@ -306,6 +307,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// What its calls may cost in a day.
+        budget: Budget,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
         /// Send requests again that came to nothing. Default: only what is always safe.

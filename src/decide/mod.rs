@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod auth;
 pub mod cache;
+pub mod budget;
 pub mod client;
 pub mod coding;
 pub mod cookie;

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
+    budget::{Ledger, ledgers},
     client, cors, fill,
     health::{self, Health},
     host,
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub budgets: Arc<[Option<Arc<Budget>>]>,
     /// How the versions' requests end, by the same; `None`: without `health`.
     pub health: Health,
+    /// What functions' calls cost today, by the same; `None`: nobody asks.
+    pub ledgers: Arc<[Option<Arc<Ledger>>]>,
     /// By [`RouteId`], in the order of the route's `limits`.
     pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
@@ -108,6 +111,8 @@ pub fn compile_as_things_stand(
         })
         .collect();
 
+    let before = previous.into_iter().flat_map(|p| p.config.functions.iter().map(|f| &f.name).zip(p.ledgers.iter()));
+    let ledgers = ledgers(&config, before).into();
     let router = Router::new(&config);
     let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &*p.callers), now);
     Snapshot {
@@ -117,6 +122,7 @@ pub fn compile_as_things_stand(
         callers: Arc::new(callers),
         splits,
         budgets,
+        ledgers,
         health,
         limits,
         shared,

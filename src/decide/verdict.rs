@@ -26,12 +26,13 @@ pub enum Reason {
     Maintenance,
     UpstreamTimeout,
     LoopDetected,
+    BudgetSpent,
     /// The function said so itself, and a `fallback` stands in.
     FunctionFailed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -53,6 +54,7 @@ impl Reason {
         Self::Maintenance,
         Self::UpstreamTimeout,
         Self::LoopDetected,
+        Self::BudgetSpent,
         Self::FunctionFailed,
     ];
 
@@ -79,6 +81,7 @@ impl Reason {
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::LoopDetected => "loop_detected",
+            Self::BudgetSpent => "budget_spent",
             Self::FunctionFailed => "function_failed",
         }
     }
@@ -97,7 +100,11 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
-            Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
+            Self::Overloaded
+            | Self::NoVersion
+            | Self::CredentialUnavailable
+            | Self::Maintenance
+            | Self::BudgetSpent => 503,
             Self::UpstreamTimeout => 504,
             // RFC 5842 §7.2.
             Self::LoopDetected => 508,
@@ -128,6 +135,7 @@ impl Reason {
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
             Self::LoopDetected => "The request goes in a circle",
+            Self::BudgetSpent => "No more calls are made today",
             Self::FunctionFailed => "The function failed",
         }
     }
@@ -157,6 +165,8 @@ impl Reason {
             | Self::RequestTimeout
             | Self::RateLimited
             | Self::LoopDetected
+            // Where the budget says so: `action = "fallback"`.
+            | Self::BudgetSpent
             | Self::Maintenance => false,
         }
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
-    decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
+    decide::{Class, Now, PickedBy, Reason, WeightsFrom, budget::Taken, split::StickyId},
     observe::metrics::CacheResult,
     upstream::{Candidates, concurrency::Place},
 };
@@ -83,6 +83,8 @@ pub struct Ctx {
     pub(super) asking: Option<Box<cache::Asking>>,
     /// The bound of the body, and how much of it is left; `None`: no bound.
     pub(super) body_left: Option<(u64, u64)>,
+    /// Of a function with a budget: that this call was let in.
+    pub(super) taken: Option<Taken>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     /// Where the function has only so many.
@@ -152,6 +154,7 @@ impl Ctx {
             cache_result: None,
             asking: None,
             body_left: None,
+            taken: None,
             is_whole: false,
             place: None,
             queued: Duration::ZERO,

@@ -15,16 +15,11 @@ use crate::{
     platform::outcome::by_status,
 };
 
-/// Makes of a refusal what the route says instead, where the refusal is a failure of what is behind the route. It keeps
+/// Makes of a refusal that is a failure of what is behind the route what the route says instead. It keeps
 /// `X-Gatepost-Reason`; and gRPC callers keep what they understand.
-pub(super) fn in_place_of(
-    answer: &mut Answer,
-    reason: Reason,
-    route: Option<&Route>,
-    request: &RequestHeader,
-) -> Result<()> {
+pub(super) fn in_place_of(answer: &mut Answer, route: Option<&Route>, request: &RequestHeader) -> Result<()> {
     let Some(fallback) = route.and_then(|route| route.handling.fallback.as_ref()) else { return Ok(()) };
-    if !reason.is_failure() || answer.header.headers.contains_key("grpc-status") {
+    if answer.header.headers.contains_key("grpc-status") {
         return Ok(());
     }
     put(answer, fallback, request)

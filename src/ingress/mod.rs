@@ -3,6 +3,7 @@
 mod answer;
 mod body_coding;
 pub mod cache;
+mod budget;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;

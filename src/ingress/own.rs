@@ -13,6 +13,7 @@ use super::{
     answer,
     body_coding::{self, Coder},
     cache,
+    budget,
     ctx::Ctx,
     fallback,
     proxy::Ingress,
@@ -91,7 +92,10 @@ impl Ingress {
         if let Some(live) = &ctx.live {
             let route = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]);
             answer::put_page(&mut answer, &live.snapshot.config, route, session.req_header())?;
-            fallback::in_place_of(&mut answer, refusal.reason, route, session.req_header())?;
+            budget::dress(&mut answer, ctx, refusal.reason)?;
+            if refusal.reason.is_failure() || budget::falls_back(ctx, refusal.reason) {
+                fallback::in_place_of(&mut answer, route, session.req_header())?;
+            }
         }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.

@@ -13,6 +13,7 @@ use super::{
     answer,
     body_coding::Wish,
     cache,
+    budget,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -165,6 +166,7 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            budget::take(ctx, &live)?;
             Ok(match goes {
                 Goes::Function(_) => Way::Function,
                 goes => Way::Route(goes),

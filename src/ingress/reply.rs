@@ -147,7 +147,7 @@ fn grpc_status(reason: Reason) -> &'static str {
         Reason::RequestTimeout | Reason::UpstreamTimeout => "4",                  // DEADLINE_EXCEEDED
         Reason::ForbiddenAddress | Reason::ForbiddenClient => "7",                // PERMISSION_DENIED
         Reason::CredentialsMissing | Reason::CredentialsInvalid => "16",          // UNAUTHENTICATED
-        Reason::RateLimited | Reason::BodyTooLarge => "8",                        // RESOURCE_EXHAUSTED
+        Reason::RateLimited | Reason::BodyTooLarge | Reason::BudgetSpent => "8",  // RESOURCE_EXHAUSTED
         Reason::NoRoute | Reason::MethodNotAllowed => "12",                       // UNIMPLEMENTED
         Reason::UpstreamUnreachable
         | Reason::UpstreamReset

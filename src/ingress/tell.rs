@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 
 use super::{
     cache,
+    budget,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},
@@ -73,6 +74,7 @@ fn write(
 ) {
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
+    budget::settle(ctx, live, class);
     let config = &live.snapshot.config;
     health(ctx, live, class);
     let came = match (&ctx.asked_host, uri.authority()) {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod cache;
+mod budget;
 mod cells;
 mod concurrency;
 mod handles;
@@ -30,6 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use cache::{CacheCounts, CacheResult};
+pub use budget::BudgetCounts;
 pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
@@ -89,6 +91,7 @@ pub struct Metrics {
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
+    budgets: Mutex<Vec<BudgetCounts>>,
     places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
@@ -110,6 +113,7 @@ impl Metrics {
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
             jwks: Mutex::default(),
+            budgets: Mutex::default(),
             places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
@@ -141,6 +145,11 @@ impl Metrics {
     /// Shows these certificates instead of those before.
     pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
         *lock(&self.certificates) = certificates;
+    }
+
+    /// Shows these budgets instead of those before.
+    pub fn set_budgets(&self, budgets: Vec<BudgetCounts>) {
+        *lock(&self.budgets) = budgets;
     }
 
     /// Shows these key sets instead of those before.
@@ -182,6 +191,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        budget::render(&lock(&self.budgets), &mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

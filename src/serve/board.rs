@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
     admin::{Backend, CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
     config::{
@@ -109,6 +109,7 @@ impl Backend for Board {
         };
         let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
         self.metrics.set_certificates(certificates);
+        self.metrics.set_budgets(budgets::counts(&live.snapshot));
         self.metrics.render()
     }
 
@@ -146,6 +147,7 @@ impl Backend for Board {
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
+            budgets: budgets::status(&live.snapshot),
             jwks: (self.metrics.jwks().iter())
                 .map(|set| JwksStatus {
                     url: set.url().to_owned(),

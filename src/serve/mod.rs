@@ -7,6 +7,7 @@
 mod acme;
 pub mod bind;
 mod board;
+mod budgets;
 mod certificate;
 mod connection;
 pub mod generations;
@@ -132,6 +133,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     ramps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -148,6 +151,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ends.tick() => {
                 service.warn_of_ends();
+                continue;
+            }
+            _ = second.tick(), if service.has_books() => {
+                service.keep_books();
                 continue;
             }
             _ = beat.tick() => {

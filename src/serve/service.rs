@@ -6,6 +6,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
@@ -24,6 +25,7 @@ use super::{
     acme::{self, Wanted},
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
+    budgets::Budgets,
     generations::{Author, Generations, StateError},
     jwks::{KeySets, Known},
     listener::Total,
@@ -89,6 +91,7 @@ pub struct Service {
     roots: Roots,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
+    budgets: Budgets,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     pub(super) releases: Releases,
     read_at: SystemTime,
@@ -130,6 +133,8 @@ impl Service {
         let mut snapshot = compile_as_things_stand(config.clone(), generation, hash, count, None, now, &weights);
         let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, now);
+        let mut budgets = Budgets::open(&config.server.state_dir);
+        budgets.adopt(&snapshot, Timestamp::now());
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
@@ -174,6 +179,7 @@ impl Service {
             acme,
             roots,
             also_watched: Vec::new(),
+            budgets,
             max_memory,
             releases,
             read_at,
@@ -408,6 +414,7 @@ impl Service {
         let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         self.key_sets = key_sets;
+        self.budgets.adopt(&snapshot, Timestamp::now());
         let listeners = keys.table.clone();
         let next = Live {
             snapshot,
@@ -497,6 +504,16 @@ impl Service {
         self.warn_of_ends();
     }
 
+    /// Whether a function has a budget.
+    pub fn has_books(&self) -> bool {
+        !self.budgets.is_empty()
+    }
+
+    /// Once a second, where it has.
+    pub fn keep_books(&mut self) {
+        self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
+    }
+
     /// Tells of certificates that end soon: while nobody has renewed them, again and again.
     pub fn warn_of_ends(&self) {
         let now = Timestamp::now().as_second();
@@ -525,20 +542,34 @@ impl Service {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::select! {
-            () = all_done => {}
-            () = hurry => tracing::warn!("stopping at once"),
-            () = tokio::time::sleep(drain) => {
-                tracing::warn!(connections = total.open(), "server.drain is over; cutting what is left");
+        let (mut all_done, mut hurry) = (pin!(all_done), pin!(hurry));
+        let mut over = pin!(tokio::time::sleep(drain));
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = &mut all_done => break,
+                () = &mut hurry => {
+                    tracing::warn!("stopping at once");
+                    break;
+                }
+                () = &mut over => {
+                    tracing::warn!(connections = total.open(), "server.drain is over; cutting what is left");
+                    break;
+                }
+                // What ends now is counted as well.
+                _ = second.tick(), if !self.budgets.is_empty() => {
+                    self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
+                }
             }
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, log, admin, .. } = self;
+        let Self { running, log, admin, mut budgets, .. } = self;
         if let Some(file) = admin.file {
             file.remove();
         }
         running.stop();
+        budgets.close();
         log.close(Duration::from_secs(2));
         tracing::info!(cut = left, "stopped");
     }

@@ -41,6 +41,8 @@ mod in_front_of_a_real_nginx;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
+mod keeps_to_its_budget;
+#[cfg(test)]
 mod knows_its_platform;
 #[cfg(test)]
 mod knows_who_is_calling;

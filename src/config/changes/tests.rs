@@ -100,6 +100,15 @@ fn base() -> Config {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
+        budget: Some(Box::new(Budget {
+            calls_per_day: None,
+            spend_per_day: Some(Amount(Amount::WHOLE)),
+            price: Price { per_million: Some(Amount(1)), per_gb_second: None },
+            memory: None,
+            warn: vec![50],
+            action: BudgetAction::Alert,
+            zone: Zone::utc(),
+        })),
         concurrency: Some(Concurrency::default()),
         retries: None,
         health: None,
@@ -202,6 +211,12 @@ fn every_leaf_shows_on_one_line() {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
         ("server.drain 30s → 60s", |c| c.server.drain = secs(60)),
+        ("function orders: budget.calls_per_day none → 7", |c| {
+            c.functions[0].budget.as_mut().unwrap().calls_per_day = Some(7.try_into().unwrap());
+        }),
+        ("function orders: budget.action alert → stop", |c| {
+            c.functions[0].budget.as_mut().unwrap().action = BudgetAction::Stop;
+        }),
         ("server.max_hops 10 → 2", |c| c.server.max_hops = 2),
         ("admin.address 127.0.0.1:9901 → unix:/run/a", |c| {
             c.admin.address = ListenAddress::Unix("/run/a".into());

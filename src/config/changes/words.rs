@@ -2,6 +2,7 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod budget;
 mod cache;
 mod client;
 mod concurrency;
@@ -234,6 +235,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         http,
         pool: Pool { idle: pool_idle, age },
         platform: on,
+        budget,
         concurrency,
         retries,
         health,
@@ -265,6 +267,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
     leaves.extend(ramp::ramp_leaves(function));
+    leaves.extend(budget::budget_leaves(budget.as_deref()));
     leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves.extend(retries::retry_leaves(retries.as_ref()));

@@ -40,6 +40,7 @@ impl Scope<'_> {
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
+        let budget = raw.budget.as_ref().and_then(|at| self.budget(name, at));
         let preset = self.preset(raw, span)?;
         self.rules(raw);
         let mut platform = Keys::of(raw).over(preset.name, Some(&preset.platform));
@@ -79,6 +80,7 @@ impl Scope<'_> {
                 age: pool.and_then(|p| p.age.as_ref()).map(|at| at.value.0).or(preset.pool_age),
             },
             platform,
+            budget,
             concurrency,
             retries: retries(raw),
             health: self.health(raw),

@@ -1,5 +1,6 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
+mod budget;
 mod cache;
 mod client;
 mod compression;

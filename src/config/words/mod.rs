@@ -1,6 +1,7 @@
 //! The values that are written as strings, each from its text.
 
 mod cache;
+mod budget;
 mod caller;
 mod coding;
 mod cors;
@@ -13,6 +14,7 @@ mod ramp;
 mod size;
 mod time;
 
+pub(super) use budget::{Money, ZoneWord};
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
@@ -33,8 +35,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile,
-        UpstreamHttp,
+        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share,
+        TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -160,6 +162,9 @@ choices! {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
+    BudgetAction, "`alert`, `shed`, `fallback` or `stop`": {
+        "alert" => Self::Alert, "shed" => Self::Shed, "fallback" => Self::Fallback, "stop" => Self::Stop,
+    }
     Criticality, "`critical`, `normal` or `bulk`": {
         "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
     }
@@ -236,6 +241,7 @@ words!(
     Class,
     RetryOf,
     Mark,
+    BudgetAction,
     TlsProfile,
     ClientAuthNeed,
     Criticality,

@@ -92,6 +92,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 http: UpstreamHttp::Auto,
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
+                budget: None,
                 concurrency: None,
                 retries: None,
                 health: None,

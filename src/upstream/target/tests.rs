@@ -48,6 +48,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         http,
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
+        budget: None,
         concurrency: None,
         retries: None,
         health: None,

@@ -3,6 +3,7 @@
 //! The leaves are read from the schema. A leaf without a proof fails by its name, and so does a proof whose leaf is gone. That
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
+mod budget;
 mod cache;
 mod caller;
 mod concurrency;
@@ -50,6 +51,7 @@ fn proofs() -> Vec<Proof> {
         caller::proofs(),
         credential::proofs(),
         function::proofs(),
+        budget::proofs(),
         release::proofs(),
         ramp::proofs(),
         platform::proofs(),
