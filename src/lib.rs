@@ -7,6 +7,7 @@
 //! - [`decide`]: facts of a request → a verdict. Pure; the clock is an argument.
 //! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
+//! - [`release`]: a release's way: what its versions did → whether it goes on.
 //! - [`observe`]: access log and metrics.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
 //! - [`admin`]: health, metrics and calls for the operator.
@@ -20,5 +21,6 @@ pub mod decide;
 pub mod ingress;
 pub mod observe;
 pub mod platform;
+pub mod release;
 pub mod serve;
 pub mod upstream;

@@ -35,6 +35,8 @@ mod harness_holds;
 #[cfg(test)]
 mod in_front_of_a_real_nginx;
 #[cfg(test)]
+mod judges_releases;
+#[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod knows_its_platform;
