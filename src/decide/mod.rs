@@ -17,7 +17,7 @@ pub mod split;
 pub mod verdict;
 
 pub use facts::{ClientCertificate, Facts, San, content_length};
-pub use snapshot::{Snapshot, compile};
+pub use snapshot::{Snapshot, compile, compile_as_things_stand};
 pub use verdict::{Class, PickedBy, Reason, WeightsFrom};
 
 /// A moment on a monotonic clock: nanoseconds since some start that is the same for the whole process.

@@ -231,9 +231,9 @@ mod tests {
         metrics.install(handles.clone(), 1);
         let live = Live {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
-            targets: Vec::new(),
-            hosts: Vec::new(),
-            signers: Vec::new(),
+            targets: Arc::default(),
+            hosts: Arc::default(),
+            signers: Arc::default(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

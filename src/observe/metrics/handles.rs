@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -97,8 +97,15 @@ struct FunctionHandles {
 #[derive(Debug)]
 struct VersionHandles {
     name: Name,
-    share: Share,
+    /// In force.
+    share: AtomicU16,
     upstream: Arc<Sharded<Upstream>>,
+}
+
+impl VersionHandles {
+    fn share(&self) -> Share {
+        Share(self.share.load(Ordering::Relaxed))
+    }
 }
 
 impl Handles {
@@ -157,7 +164,7 @@ impl Handles {
                 let kept = old.and_then(|o| o.versions.iter().find(|v| v.name == version.name));
                 VersionHandles {
                     name: version.name.clone(),
-                    share: *share,
+                    share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
                 }
             });
@@ -228,10 +235,17 @@ impl Handles {
         self.auth.count(worker, failure);
     }
 
-    /// Every version with its function, its share and the requests that it is working on.
+    /// Shows the shares in force of a function, which are its file's until this says otherwise. One per version.
+    pub fn show_shares(&self, function: FunctionId, shares: &[Share]) {
+        for (version, share) in self.functions[function.index()].versions.iter().zip(shares) {
+            version.share.store(share.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Every version with its function, its share in force and the requests that it is working on.
     pub fn versions(&self) -> impl Iterator<Item = (&Name, &Name, Share, i64)> {
         self.functions.iter().flat_map(|function| {
-            function.versions.iter().map(|v| (&function.name, &v.name, v.share, v.upstream.in_flight()))
+            function.versions.iter().map(|v| (&function.name, &v.name, v.share(), v.upstream.in_flight()))
         })
     }
 
@@ -328,7 +342,7 @@ impl Handles {
         out.family(name, Kind::Gauge, "The share of requests in force, in percent.");
         for ([function, version], handles) in versions() {
             let labels = [(function.0, &*function.1), (version.0, &*version.1)];
-            out.sample(name, &labels, handles.share);
+            out.sample(name, &labels, handles.share());
         }
         let name = "gatepost_upstream_connections_total";
         out.family(name, Kind::Counter, "Requests sent, by whether a kept connection served.");
