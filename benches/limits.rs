@@ -122,6 +122,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
+        guard: None,
     }
 }
 

@@ -19,6 +19,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_guard;
 mod raw_handling;
 mod raw_platform;
 mod read;

@@ -2,8 +2,10 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod guard;
 mod platform;
 
+pub use guard::{Guard, GuardAction};
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
@@ -297,6 +299,7 @@ pub struct Function {
     pub http: UpstreamHttp,
     pub pool: Pool,
     pub platform: Platform,
+    pub guard: Option<Guard>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.

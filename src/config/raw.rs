@@ -11,6 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -296,6 +297,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// Compare canaries with the baseline, and send back one that is worse.
+        guard: Guard,
     }
 }
 

@@ -91,6 +91,7 @@ fn base() -> Config {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
+        guard: None,
     };
     let route = |name: &str| Route {
         name: name.into(),

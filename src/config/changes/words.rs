@@ -10,6 +10,7 @@ pub use platform::{function_keys, platform, rule};
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+mod guard;
 mod handling;
 
 use super::{Applied, Named};
@@ -221,6 +222,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         http,
         pool: Pool { idle: pool_idle, age },
         platform: on,
+        guard,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -249,6 +251,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves.extend(guard::guard_leaves(guard.as_ref()));
     leaves
 }
 

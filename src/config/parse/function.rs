@@ -35,6 +35,7 @@ impl Scope<'_> {
             Some(at) => self.version_id(at, name, &names),
             None => rest(raw, &names).or_else(|| (names.len() == 1).then_some(VersionId(0))),
         };
+        let guard = self.guard(name, raw.guard.as_ref(), raw.baseline.is_some(), baseline);
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
@@ -74,6 +75,7 @@ impl Scope<'_> {
                 age: pool.and_then(|p| p.age.as_ref()).map(|at| at.value.0).or(preset.pool_age),
             },
             platform,
+            guard,
         })
     }
 

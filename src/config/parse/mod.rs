@@ -5,6 +5,7 @@ mod compression;
 mod cors;
 mod credential;
 mod function;
+mod guard;
 mod handling;
 mod listener;
 mod pages;

@@ -3,6 +3,7 @@
 mod caller;
 mod coding;
 mod cors;
+mod guard;
 mod handling;
 mod http_words;
 mod net;
@@ -13,6 +14,7 @@ mod time;
 
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
+pub(super) use guard::{ErrorShare, FalseAlarm, Times};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{
     Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
@@ -29,7 +31,10 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    model::{
+        Class, ClientAuthNeed, Coding, EncodedSlash, GuardAction, LogFormat, PlatformName, Share, TlsProfile,
+        UpstreamHttp,
+    },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -151,6 +156,7 @@ choices! {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
+    GuardAction, "`rollback` or `alert`": { "rollback" => Self::Rollback, "alert" => Self::Alert }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -226,6 +232,7 @@ words!(
     TlsProfile,
     ClientAuthNeed,
     EncodedSlash,
+    GuardAction,
     Mode,
     SecretRef,
     CredentialWord

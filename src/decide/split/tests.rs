@@ -40,6 +40,7 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
+        guard: None,
     }
 }
 

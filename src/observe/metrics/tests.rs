@@ -88,6 +88,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 http: UpstreamHttp::Auto,
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
+                guard: None,
             })
             .collect(),
         routes: routes

@@ -39,6 +39,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         http,
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
+        guard: None,
     }
 }
 
