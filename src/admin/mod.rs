@@ -17,7 +17,7 @@ mod server;
 mod status;
 
 pub use server::{Listener, Socket, serve};
-pub use status::{CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt, Status, VersionStatus};
+pub use status::{CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt, Status, VersionStatus};
 
 /// Where the answers come from.
 pub trait Backend: Send + Sync + 'static {

@@ -16,6 +16,9 @@ pub struct Status {
     /// A row a version, by function and in the order of the file.
     #[serde(default)]
     pub functions: Vec<VersionStatus>,
+    /// A row a canary that a guard judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardStatus>,
     /// The keys of token issuers that are fetched, by URL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwks: Vec<JwksStatus>,
@@ -76,6 +79,19 @@ pub struct VersionStatus {
     pub weight: f64,
     /// Requests that it is working on.
     pub in_flight: u64,
+}
+
+/// What a guard says of a canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    pub function: String,
+    pub version: String,
+    /// `healthy`, `not_enough_data`, `too_many_errors`, `worse`, `slower` or `unusable`.
+    pub verdict: String,
+    /// Why, on one line.
+    pub says: String,
+    /// The same in numbers.
+    pub evidence: serde_json::Value,
 }
 
 /// How a reload ended.

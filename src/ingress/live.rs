@@ -15,6 +15,7 @@ use crate::{
     decide::{Now, Snapshot, auth::TokenCache},
     observe::{LogPort, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
+    release::guard::Watch,
     upstream::Target,
 };
 
@@ -33,6 +34,8 @@ pub struct Live {
     pub hosts: Arc<[Box<[HeaderValue]>]>,
     pub signers: Signers,
     pub handles: Arc<Handles>,
+    /// What is counted for each function's guard; `None`: it has none.
+    pub guards: Arc<[Option<Arc<Watch>>]>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
     /// Requests at a time that one worker takes.

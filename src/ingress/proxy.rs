@@ -173,13 +173,7 @@ impl Ingress {
             let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
-            ctx.picked = Some(Picked {
-                function: id,
-                version: pick.version,
-                picked_by: pick.picked_by,
-                weights_from: pick.weights_from,
-                cookie: pick.issue_cookie,
-            });
+            ctx.picked = Some(Picked::of(id, pick));
             if let Some(compression) = route.handling.compression.as_ref().filter(|_| !ctx.is_upgrade) {
                 ctx.wish = Some(Wish::of(request, compression));
             }

@@ -19,6 +19,7 @@ use crate::{
     decide::{Class, Reason, snapshot::Refusal},
     observe::{Entry, unix_ms},
     platform::outcome::by_status,
+    release::guard,
 };
 
 /// Ends the story of a request: one line, one count.
@@ -71,6 +72,7 @@ fn write(
 ) {
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
+    guarded(ctx, live, class);
     let config = &live.snapshot.config;
     let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),
@@ -111,6 +113,24 @@ fn write(
         ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
+}
+
+/// Counts the request for the guard of its function.
+fn guarded(ctx: &Ctx, live: &Live, class: Class) {
+    let Some(picked) = ctx.picked else { return };
+    let Some(Some(watch)) = live.guards.get(picked.function.index()) else { return };
+    watch.count(
+        ctx.worker,
+        &guard::Ended {
+            version: picked.version,
+            picked_by: picked.picked_by,
+            class,
+            began: ctx.started,
+            took: ctx.upstream,
+            caller: picked.caller,
+            client_ip: ctx.client_ip,
+        },
+    );
 }
 
 fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod cells;
+mod guards;
 mod handles;
 mod jwks;
 mod process;
@@ -25,6 +26,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
@@ -34,7 +36,10 @@ use super::{
     access::{Counts, lock},
     shedding::Shedding,
 };
-use crate::{config::Config, decide::Class};
+use crate::{
+    config::{Config, model::Name},
+    decide::Class,
+};
 use text::{Kind, Text};
 
 /// How a load of the config ended: `result` of `gatepost_config_reloads_total`.
@@ -80,6 +85,7 @@ pub struct Metrics {
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
+    guards: Mutex<guards::Guards>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -100,6 +106,7 @@ impl Metrics {
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
             jwks: Mutex::default(),
+            guards: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -137,6 +144,21 @@ impl Metrics {
         *lock(&self.jwks) = jwks;
     }
 
+    /// Shows what guards say of these canaries, instead of those before.
+    pub fn set_guards(&self, series: Vec<GuardSeries>) {
+        lock(&self.guards).set(series);
+    }
+
+    /// A canary was found to be worse.
+    pub fn count_alarm(&self, function: &Name, version: &Name, verdict: &'static str) {
+        lock(&self.guards).alarm(function, version, verdict);
+    }
+
+    /// Alarms of other versions are no longer shown.
+    pub fn keep_alarms(&self, is_known: &dyn Fn(&Name, &Name) -> bool) {
+        lock(&self.guards).keep(is_known);
+    }
+
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
         lock(&self.jwks).clone()
     }
@@ -166,6 +188,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        lock(&self.guards).render(&mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

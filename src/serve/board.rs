@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, Receipt, ReloadResult, certificate::Served, generations::Author};
 use crate::{
-    admin::{Backend, CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
+    admin::{
+        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status,
+        VersionStatus,
+    },
     config::{
         SecretRef,
         changes::Change,
@@ -40,6 +43,7 @@ pub struct Changing {
     pub since: String,
     pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
     pub certificates: Vec<Served>,
+    pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
     pub token: Option<SecretRef>,
 }
@@ -136,6 +140,7 @@ impl Backend for Board {
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
+            guards: changing.guards.clone(),
             jwks: (self.metrics.jwks().iter())
                 .map(|set| JwksStatus {
                     url: set.url().to_owned(),

@@ -10,6 +10,7 @@ mod board;
 mod certificate;
 mod connection;
 pub mod generations;
+mod guards;
 mod h2;
 mod identity;
 pub mod jwks;
@@ -129,6 +130,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
+    let mut seconds = tokio::time::interval(JUDGE);
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -140,6 +143,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ends.tick() => {
                 service.warn_of_ends();
+                continue;
+            }
+            _ = seconds.tick(), if service.is_judging() => {
+                service.judge();
                 continue;
             }
             _ = beat.tick() => {
@@ -187,6 +194,9 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How often guards judge.
+const JUDGE: Duration = Duration::from_secs(1);
 
 /// How often certificates that end soon are told of.
 const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);

@@ -16,7 +16,6 @@ impl Releases {
     /// but their splits shared with what served before. Says whether any changed.
     ///
     /// Call it from the main thread, as reloads are: two who store at once would undo each other.
-    #[allow(dead_code, reason = "the first who stores something comes with the next commit")]
     pub fn put_in_force<'f>(&self, board: &Board, functions: impl IntoIterator<Item = &'f str>) -> bool {
         let old = board.live.load_full();
         let mut next = None;

@@ -1,5 +1,7 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod judge;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -25,6 +27,7 @@ use super::{
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     generations::{Author, Generations, StateError},
+    guards::Guards,
     jwks::{KeySets, Known},
     listener::Total,
     listeners::{Listeners, Plan},
@@ -88,6 +91,7 @@ pub struct Service {
     also_watched: Vec<PathBuf>,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     releases: Releases,
+    guards: Guards,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
@@ -125,11 +129,14 @@ impl Service {
         let mut snapshot = compile_as_things_stand(config.clone(), generation, hash, count, None, now, &weights);
         let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, now);
+        let mut guards = Guards::default();
+        guards.follow(None, config, count, now);
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
             handles: handles.clone(),
+            guards: guards.watches(config),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
@@ -169,6 +176,7 @@ impl Service {
             also_watched: Vec::new(),
             max_memory,
             releases,
+            guards,
             read_at,
             refused: None,
             loaded,
@@ -381,12 +389,14 @@ impl Service {
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         self.key_sets = key_sets;
         let listeners = keys.table.clone();
+        self.guards.follow(Some(&old.snapshot.config), &config, workers, now);
         let next = Live {
             snapshot,
             targets,
             hosts: hosts(&config),
             signers,
             handles: handles.clone(),
+            guards: self.guards.watches(&config),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
@@ -421,6 +431,7 @@ impl Service {
         self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
         self.show();
+        self.show_guards();
         changes
     }
 

@@ -67,6 +67,8 @@ mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
 #[cfg(test)]
+mod sends_back_bad_canaries;
+#[cfg(test)]
 mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;

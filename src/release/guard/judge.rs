@@ -231,13 +231,18 @@ impl Judge {
 
     /// The canary's share has changed. What was counted under the old one must not be compared under the new.
     pub fn share_changed(&mut self, has_risen: bool) {
-        self.waiting = Batch::default();
-        self.waiting_slow = Batch::default();
-        self.coarse = Default::default();
+        self.others_changed();
         self.at_share = (0.0, 0);
         if has_risen {
             self.warming = self.terms.warmup;
         }
+    }
+
+    /// Another version's share has changed: what waits was counted beside another baseline.
+    pub fn others_changed(&mut self) {
+        self.waiting = Batch::default();
+        self.waiting_slow = Batch::default();
+        self.coarse = Default::default();
     }
 
     /// Takes in what both versions did within the last second, or however long it was.
