@@ -115,6 +115,8 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         versions: (0..weights.len()).map(version).collect(),
         weights: weights.iter().copied().map(Share).collect(),
         baseline: Some(VersionId(0)),
+        rest: None,
+        ramp: None,
         sticky: sticky.map(|by| Sticky { by, salt: "orders".into(), issue_cookie: false }),
         overrides: vec![],
         preserve_host: false,

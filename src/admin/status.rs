@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::release::Told;
+
 /// The answer of `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -19,6 +21,9 @@ pub struct Status {
     /// A row a canary that a guard judges.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<GuardStatus>,
+    /// Ramps and latches: what is not as the file alone would have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Told>,
     /// The keys of token issuers that are fetched, by URL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwks: Vec<JwksStatus>,
@@ -77,6 +82,9 @@ pub struct VersionStatus {
     pub version: String,
     /// Its share of the requests that nothing else decides, in percent.
     pub weight: f64,
+    /// Whose word that is: `file`, `ramp`, `ejection` or `latch`.
+    #[serde(default)]
+    pub weights_from: String,
     /// Requests that it is working on.
     pub in_flight: u64,
 }

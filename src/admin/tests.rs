@@ -74,9 +74,11 @@ impl Backend for Scripted {
                 connections: 3,
             }],
             guards: Vec::new(),
+            releases: Vec::new(),
             functions: vec![VersionStatus {
                 function: "orders".to_owned(),
                 version: "v42".to_owned(),
+                weights_from: "file".to_owned(),
                 weight: 2.5,
                 in_flight: 1,
             }],

@@ -22,6 +22,7 @@ mod raw;
 mod raw_guard;
 mod raw_handling;
 mod raw_platform;
+mod raw_ramp;
 mod read;
 mod report;
 mod schema;

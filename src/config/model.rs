@@ -19,8 +19,10 @@ mod client;
 
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
+mod ramp;
 
 pub use handling::*;
+pub use ramp::{DAYS, Freeze, FreezeWindow, Hours, Ramp};
 
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.
 pub type Name = Arc<str>;
@@ -43,6 +45,7 @@ pub struct Config {
     pub limits: Vec<SharedLimit>,
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
+    pub freeze: Freeze,
 }
 
 macro_rules! ids {
@@ -290,6 +293,9 @@ pub struct Function {
     pub weights: Vec<Share>,
     /// The `"rest"` version, the only one, or the one that `baseline` names; `None` where none of these is there.
     pub baseline: Option<VersionId>,
+    /// The `"rest"` version; also the only one, where it has no number.
+    pub rest: Option<VersionId>,
+    pub ramp: Option<Ramp>,
     pub sticky: Option<Sticky>,
     /// In the order of the file: the first that matches wins.
     pub overrides: Vec<Override>,

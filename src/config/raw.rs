@@ -14,6 +14,7 @@ use super::{
     raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
+    raw_ramp::{Freeze, Ramp},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -39,6 +40,7 @@ pub(super) struct File {
     pub(super) routes: Tables<Route>,
     pub(super) limits: Tables<Limit>,
     pub(super) credentials: Tables<Credential>,
+    pub(super) freeze: Freeze,
 }
 
 /// Tables of one kind by name, each with the place of its name.
@@ -261,6 +263,8 @@ table! {
         weights: Map<Weight>,
         /// The version that others are compared with. Default: the `rest` version, or the only one.
         baseline: Text,
+        /// Its weight rises by itself, step by step. Default: weights are what they are.
+        ramp: Box<Ramp>,
         /// Keep a caller on its version. Default: requests are dealt evenly.
         sticky: Sticky,
         /// Who reaches a named version whatever the weights; the first that matches wins.

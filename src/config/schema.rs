@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    raw,
+    raw, raw_ramp,
     read::{Read, Table},
 };
 
@@ -48,6 +48,7 @@ pub fn schema() -> Value {
             "route": named::<raw::Route>("Which requests go to which function."),
             "limit": named::<raw::Limit>("A limit that several routes share."),
             "credential": named::<raw::Credential>("What calls to functions are signed with."),
+            "freeze": single::<raw_ramp::Freeze>("When no ramp moves."),
         },
     })
 }

@@ -20,6 +20,7 @@ use crate::{
         changes::Change,
         model::{ListenAddress, Name, RouteId},
     },
+    decide::split::InForce,
     ingress::live::Live,
     observe::{
         Metrics,
@@ -45,6 +46,7 @@ pub struct Changing {
     pub certificates: Vec<Served>,
     pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
+    pub releases: Vec<crate::release::Told>,
     pub token: Option<SecretRef>,
 }
 
@@ -133,10 +135,15 @@ impl Backend for Board {
             functions: live
                 .handles
                 .versions()
-                .map(|(function, version, share, in_flight)| VersionStatus {
+                .zip(live.snapshot.splits.iter().flat_map(|split| {
+                    let InForce { shares, from } = split.in_force();
+                    shares.iter().map(|_| *from)
+                }))
+                .map(|((function, version, share, in_flight), from)| VersionStatus {
                     function: function.to_string(),
                     version: version.to_string(),
                     weight: f64::from(share.0) / 100.0,
+                    weights_from: from.as_str().to_owned(),
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
@@ -150,6 +157,7 @@ impl Backend for Board {
                 })
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
+            releases: changing.releases.clone(),
             last_reload: changing.last.clone(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,

@@ -66,6 +66,9 @@ pub struct Entry {
     pub hash: String,
     /// In words, as the receipt had them.
     pub change: Vec<String>,
+    /// Why, in numbers, where gatepost itself decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<serde_json::Value>,
     #[serde(flatten)]
     pub author: Author,
 }
@@ -182,6 +185,7 @@ impl Generations {
             at,
             hash: hash.to_owned(),
             change: changes.iter().map(|change| change.text.clone()).collect(),
+            evidence: None,
             author: author.clone(),
         };
         if !newest.told {
@@ -190,6 +194,27 @@ impl Generations {
         }
         prune(&texts_dir(&self.dir));
         Ok(generation)
+    }
+
+    /// Tells in the history what happened within the newest generation.
+    ///
+    /// # Errors
+    ///
+    /// As [`record`](Self::record).
+    pub fn tell(
+        &mut self,
+        text: &str,
+        evidence: Option<serde_json::Value>,
+        author: &Author,
+        at: Timestamp,
+    ) -> Result<(), StateError> {
+        let Some(newest) = &self.newest else { return Ok(()) };
+        if self.lock.is_none() {
+            return Err(StateError::Detached { dir: self.dir.clone() });
+        }
+        let (generation, hash) = (newest.generation, newest.hash.clone());
+        let change = vec![text.to_owned()];
+        append(&history_file(&self.dir), &Entry { generation, at, hash, change, evidence, author: author.clone() })
     }
 
     /// The whole history, oldest first.

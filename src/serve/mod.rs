@@ -128,6 +128,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
         }
     };
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
+    let mut ramps = tokio::time::interval(releases::LOOK);
+    ramps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     let mut seconds = tokio::time::interval(JUDGE);
@@ -140,6 +142,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             _ = hangup.recv() => {
                 service.reopen_log();
                 Order::Reload(Author { by: Some("SIGHUP".to_owned()), reason: None }, None)
+            }
+            _ = ramps.tick() => {
+                service.pass_time();
+                continue;
             }
             _ = ends.tick() => {
                 service.warn_of_ends();

@@ -33,6 +33,9 @@ const ALIVE: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub kind: Kind,
+    /// Which one, where the kind is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     #[serde(flatten)]
     pub author: Author,
 }
@@ -42,6 +45,12 @@ pub struct Request {
 pub enum Kind {
     /// Read the config now, and tell what came of it.
     Reload,
+    /// Lift the function's latches, and let its ramp go on.
+    Resume,
+    /// Hold its ramp where it is.
+    Pause,
+    /// Hold its ramp, and take what it gave away.
+    Rollback,
 }
 
 /// The name of a request and of its answer: letters, digits and `-`. In the order of their age.

@@ -74,11 +74,11 @@ struct AdminSocket {
 pub struct Service {
     path: PathBuf,
     /// Of what serves now.
-    loaded: Loaded,
-    board: Arc<Board>,
+    pub(super) loaded: Loaded,
+    pub(super) board: Arc<Board>,
     log: AccessLog,
     resolver: Resolver,
-    generations: Generations,
+    pub(super) generations: Generations,
     workers: Arc<Workers>,
     running: Running,
     listeners: Listeners,
@@ -90,7 +90,7 @@ pub struct Service {
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
-    releases: Releases,
+    pub(super) releases: Releases,
     guards: Guards,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
@@ -123,8 +123,8 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
-        let releases = Releases::default();
-        let weights = |f: &Function| releases.standings.in_force(f);
+        let (releases, events) = Releases::open(config);
+        let weights = |f: &Function| releases.in_force(f);
         let now = live::now();
         let mut snapshot = compile_as_things_stand(config.clone(), generation, hash, count, None, now, &weights);
         let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
@@ -190,7 +190,10 @@ impl Service {
         service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
         // Now that somebody answers their challenges.
         service.acme.apply(acme);
-        service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
+        let author = Author { by: Some("start".to_owned()), reason: None };
+        service.record(&[], &author);
+        service.tell_events(&events, &author);
+        service.releases.save();
         service.show();
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
             tracing::warn!(%error, "state_dir takes no requests: `gatepost reload` will not work");
@@ -278,6 +281,7 @@ impl Service {
                 let receipt = self.receipt(ReloadResult::Applied, changes, None, started);
                 // Behind the effect: it waits for the disk.
                 self.record(&receipt.changes, author);
+                self.releases.save();
                 receipt
             }
             Err(why) => self.rejected(format!("error: {why}\n"), started),
@@ -291,8 +295,13 @@ impl Service {
         let dir = self.loaded.config.server.state_dir.clone();
         let mut receipts = Vec::new();
         for (id, request) in requests::pending(&dir) {
-            let requests::Kind::Reload = request.kind;
-            let Some(receipt) = self.reload(&request.author, true).await else { continue };
+            let receipt = match request.kind {
+                requests::Kind::Reload => {
+                    let Some(receipt) = self.reload(&request.author, true).await else { continue };
+                    receipt
+                }
+                _ => self.release(&request),
+            };
             if let Err(error) = requests::answer(&dir, &id, &receipt) {
                 tracing::warn!(%error, "cannot answer a request in state_dir");
             }
@@ -306,18 +315,22 @@ impl Service {
         self.receipt(ReloadResult::Rejected, Vec::new(), Some(report), started)
     }
 
+    /// A receipt of what serves now.
+    pub(super) fn answered(
+        &self,
+        result: ReloadResult,
+        changes: Vec<Change>,
+        report: Option<String>,
+        took: Duration,
+    ) -> Receipt {
+        let live = self.board.live.load();
+        let (generation, hash) = (live.snapshot.generation, live.snapshot.hash.clone());
+        Receipt { generation, hash, result, changes, report, took, at: Timestamp::now() }
+    }
+
     /// Makes the receipt, and tells it: log, metric, status.
     fn receipt(&self, result: ReloadResult, changes: Vec<Change>, report: Option<String>, started: Instant) -> Receipt {
-        let live = self.board.live.load();
-        let receipt = Receipt {
-            generation: live.snapshot.generation,
-            hash: live.snapshot.hash.clone(),
-            result,
-            changes,
-            report,
-            took: started.elapsed(),
-            at: Timestamp::now(),
-        };
+        let receipt = self.answered(result, changes, report, started.elapsed());
         let generation = receipt.generation;
         let word = result.as_str();
         match &receipt.report {
@@ -369,7 +382,8 @@ impl Service {
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
         let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
-        let changes = changes(&self.loaded.config, &loaded.config);
+        let mut changes = changes(&self.loaded.config, &loaded.config);
+        changes.extend(self.releases.follow(&loaded.config));
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
         config.server.workers = self.loaded.config.server.workers;
@@ -381,7 +395,7 @@ impl Service {
         let handles = self.board.metrics.resolve(&config);
         let keys = self.listeners.keys(&config, &plan);
         let (workers, now) = (self.workers.count(), live::now());
-        let weights = |f: &Function| self.releases.standings.in_force(f);
+        let weights = |f: &Function| self.releases.in_force(f);
         let previous = Some(&old.snapshot);
         let mut snapshot: Snapshot =
             compile_as_things_stand(config.clone(), generation, hash, workers, previous, now, &weights);
@@ -472,6 +486,7 @@ impl Service {
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         changing.listeners = listeners;
         changing.certificates = tls::served(&self.tls);
+        changing.releases = self.releases.told(&live.snapshot.config);
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
         self.warn_of_ends();

@@ -74,6 +74,8 @@ fn base() -> Config {
         versions: vec![a_version("v41"), a_version("v42")],
         weights: vec![Share(9_500), Share(500)],
         baseline: Some(VersionId(0)),
+        rest: None,
+        ramp: None,
         sticky: Some(Sticky { by: vec![StickyKey::ClientIp], salt: name.into(), issue_cookie: false }),
         overrides: vec![Override {
             by: OverrideBy::Header(HeaderName::from_static("x-tester"), None),
@@ -134,6 +136,7 @@ fn base() -> Config {
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
         credentials: vec![],
+        freeze: Default::default(),
         limits: vec![
             SharedLimit {
                 name: "partners".into(),

@@ -4,9 +4,11 @@
 
 mod client;
 mod platform;
+mod ramp;
 
 pub(super) use client::client_leaves;
 pub use platform::{function_keys, platform, rule};
+pub(super) use ramp::freeze_leaves;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -214,6 +216,9 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         name: _,
         versions: _,
         weights: _,
+        // It is a weight.
+        rest: _,
+        ramp: _,
         baseline,
         sticky,
         overrides,
@@ -250,6 +255,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::one("pool.idle", duration(*pool_idle)),
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
+    leaves.extend(ramp::ramp_leaves(function));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves.extend(guard::guard_leaves(guard.as_ref()));
     leaves

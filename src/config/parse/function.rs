@@ -36,6 +36,8 @@ impl Scope<'_> {
             None => rest(raw, &names).or_else(|| (names.len() == 1).then_some(VersionId(0))),
         };
         let guard = self.guard(name, raw.guard.as_ref(), raw.baseline.is_some(), baseline);
+        let rest = rest(raw, &names).or_else(|| (names.len() == 1 && raw.weights.is_none()).then_some(VersionId(0)));
+        let ramp = self.ramp(name, raw, &names, baseline);
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
@@ -55,6 +57,8 @@ impl Scope<'_> {
             versions: versions?,
             weights: weights?,
             baseline,
+            rest,
+            ramp,
             sticky,
             overrides,
             preserve_host: raw.preserve_host.as_ref().is_some_and(|at| at.value),

@@ -9,6 +9,7 @@ mod guard;
 mod handling;
 mod listener;
 mod pages;
+mod ramp;
 mod route;
 mod tables;
 
@@ -137,7 +138,19 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits, credentials })
+        let freeze = self.freeze(&file.freeze);
+        Some(Config {
+            server: server?,
+            admin,
+            log: log?,
+            listeners,
+            clients,
+            functions,
+            routes,
+            limits,
+            credentials,
+            freeze,
+        })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an

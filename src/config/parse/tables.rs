@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{
     raw::{self, Tables},
+    raw_ramp::Freeze,
     read::{Part, Read, Reader, Table, Value, hide, is_own, read_at, unknown_key},
     report::{Problem, Report},
     source::{At, Sources, Span},
@@ -13,8 +14,22 @@ use crate::config::{
 };
 
 const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-pub(super) const TOP: [&str; 11] =
-    ["include", "server", "admin", "log", "networks", "listener", "client", "function", "route", "limit", "credential"];
+/// Tables without names of the user's, which may stand in any file.
+const SINGLE: [&str; 2] = ["networks", "freeze"];
+pub(super) const TOP: [&str; 12] = [
+    "include",
+    "server",
+    "admin",
+    "log",
+    "networks",
+    "listener",
+    "client",
+    "function",
+    "route",
+    "limit",
+    "credential",
+    "freeze",
+];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -141,7 +156,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         self.any_listener |= top == "listener";
         reader.trail.push(top.to_owned());
         let Some(table) = value.get_ref().as_table() else {
-            if MAIN_ONLY.contains(&top) || top == "networks" {
+            if MAIN_ONLY.contains(&top) || SINGLE.contains(&top) {
                 reader.expected("a table", value);
             } else {
                 reader.expected(&format!("a table: write `[{top}.NAME]`"), value);
@@ -149,7 +164,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             reader.trail.pop();
             return;
         };
-        if MAIN_ONLY.contains(&top) || top == "networks" {
+        if MAIN_ONLY.contains(&top) || SINGLE.contains(&top) {
             let part = Part { file: reader.file, key: span, table };
             add(self.single.entry(top).or_default(), part, value, reader);
         } else {
@@ -187,7 +202,13 @@ impl<'v, 'i> Tops<'v, 'i> {
             routes: self.all("route", reader),
             limits: self.all("limit", reader),
             credentials: self.all("credential", reader),
+            freeze: self.freeze(reader),
         }
+    }
+
+    /// Only where it stands has it keys that are missing.
+    fn freeze(&self, reader: &mut Reader<'_>) -> Freeze {
+        if self.single.contains_key("freeze") { self.one("freeze", reader) } else { Freeze::default() }
     }
 
     fn one<T: Table>(&self, top: &'static str, reader: &mut Reader<'_>) -> T {

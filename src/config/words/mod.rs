@@ -9,6 +9,7 @@ mod http_words;
 mod net;
 mod path;
 mod platform;
+mod ramp;
 mod size;
 mod time;
 
@@ -22,6 +23,7 @@ pub(super) use http_words::{
 pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
+pub(super) use ramp::{DaysWord, HoursWord, Moment, Percent, Zone};
 pub(super) use size::{ByteRate, Size};
 pub(super) use time::{Patience, PatienceOrNone};
 

@@ -33,6 +33,8 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
         baseline: versions.iter().position(|(name, _)| name.ends_with('*')).map(|at| VersionId(at as u32)),
+        rest: None,
+        ramp: None,
         sticky: None,
         overrides: vec![],
         preserve_host: false,

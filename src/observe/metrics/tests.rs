@@ -75,6 +75,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
                 baseline: None,
+                rest: None,
+                ramp: None,
                 sticky: None,
                 overrides: Vec::new(),
                 preserve_host: false,
@@ -115,6 +117,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],
         credentials: Vec::new(),
+        freeze: Default::default(),
     }
 }
 

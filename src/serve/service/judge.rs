@@ -2,8 +2,8 @@
 
 use super::Service;
 use crate::{
-    config::model::{GuardAction, Name},
-    release::guard::Verdict,
+    config::model::{Function, GuardAction, Name, VersionId},
+    release::{self, Charge, guard::Verdict},
     serve::guards::Ruled,
 };
 
@@ -20,6 +20,15 @@ impl Service {
             self.ruled(&ruled);
         }
         self.show_guards();
+    }
+
+    /// What a ramp is to know: whether the function's guard has found the version healthy. `None`: it has none.
+    pub fn guard_says(&self, function: &Function, version: VersionId) -> Option<release::Verdict> {
+        self.guards.verdict(function, version).map(|verdict| match verdict {
+            Verdict::Healthy => release::Verdict::Healthy,
+            Verdict::Worse(_) => release::Verdict::Worse,
+            Verdict::NotEnough | Verdict::Unfit => release::Verdict::NotEnough,
+        })
     }
 
     pub(super) fn show_guards(&self) {
@@ -51,14 +60,11 @@ impl Service {
                 };
                 tracing::error!(%function, %version, verdict = %word, %evidence, "guard: {words}: {what}");
                 if *action == GuardAction::Rollback {
-                    self.send_back(ruled);
+                    let charge =
+                        Charge { by: "guard".to_owned(), reason: words.clone(), evidence: Some(evidence.clone()) };
+                    self.latch(function, version, charge);
                 }
             }
         }
-    }
-
-    fn send_back(&mut self, ruled: &Ruled) {
-        self.releases.standings.latch(&ruled.function, [ruled.version.clone()].into());
-        self.releases.put_in_force(&self.board, [&*ruled.function]);
     }
 }

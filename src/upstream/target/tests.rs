@@ -26,6 +26,8 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         versions: vec![version(false, "127.0.0.1", 80)],
         weights: vec![Share::WHOLE],
         baseline: None,
+        rest: None,
+        ramp: None,
         sticky: None,
         overrides: Vec::new(),
         preserve_host: false,

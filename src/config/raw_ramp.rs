@@ -1,0 +1,44 @@
+//! A function's `ramp` and the `[freeze]` as they are written.
+
+use super::{
+    read::table,
+    source::At,
+    words::{DaysWord, HoursWord, Moment, Patience, Percent, Text, Zone},
+};
+
+table! {
+    struct Ramp {
+        /// The version whose weight rises by itself.
+        version: Text [required],
+        /// Its weights, one after the other, in percent. Default `[1, 5, 25, 50, 100]`.
+        steps: Vec<At<Percent>>,
+        /// How long each is held. Default `10m`.
+        hold: Patience,
+        /// When it may move, such as `09:00-18:00`. Default: at any hour.
+        hours: HoursWord,
+        /// On which days it may move: `mon`, or `mon-fri`. Default: on all.
+        days: Vec<At<DaysWord>>,
+        /// Whose clock `hours` and `days` go by, such as `Asia/Shanghai`.
+        timezone: Zone,
+    }
+}
+
+table! {
+    struct Freeze {
+        /// Whose clock the windows go by, such as `Asia/Shanghai`.
+        timezone: Zone [required],
+        /// In these no ramp moves.
+        windows: Vec<At<FreezeWindow>> [required],
+    }
+}
+
+table! {
+    struct FreezeWindow {
+        /// The first moment: `2026-12-24`, or `2026-12-24 18:00`.
+        from: Moment [required],
+        /// The last day, or the first moment after: `2027-01-02`, or `2027-01-02 06:00`.
+        to: Moment [required],
+        /// Why, for people.
+        reason: Text,
+    }
+}
