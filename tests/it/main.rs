@@ -27,6 +27,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod foresees_what_a_change_does;
+#[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
 mod harness;
@@ -62,6 +64,8 @@ mod refuses_bad_h2_requests;
 mod refuses_bad_requests;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
+#[cfg(test)]
+mod replays_past_releases;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]

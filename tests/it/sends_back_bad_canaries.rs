@@ -85,10 +85,13 @@ async fn a_canary_that_fails_loses_its_callers_and_everybody_hears_why() {
     fails(&release.v42, 500);
     release.is_sent_back().await;
     assert_eq!(release.callers(100).await, 0, "nobody reaches v42 any more");
-    let line = release.gateway.all_told(1).await.pop().unwrap();
+    let line = release.gateway.all_told(release.callers.get()).await.pop().unwrap();
     assert_eq!((&line["version"], &line["weights_from"]), (&"v41".into(), &"latch".into()), "{line}");
-    let told = release.gateway.says(&["guard", "v42 fails", "its requests go to the baseline"]).await;
-    assert!(told.contains("ERROR") && told.contains("function=orders"), "{told}");
+    let told = release.gateway.says(&["function orders: v42 is sent back and latched by guard: v42 fails"]).await;
+    assert!(told.contains("ERROR"), "{told}");
+    let history = std::fs::read_to_string(release.gateway.state_dir().join("history.jsonl")).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    assert!(entry.to_string().contains("errors_counted"), "{entry}");
     assert_eq!(release.alarms().await, 1.0);
 }
 
@@ -101,7 +104,7 @@ async fn who_is_told_only_keeps_the_share() {
         when(release.alarms().await == 1.0)
     })
     .await;
-    release.gateway.says(&["v42 fails", "it keeps its share"]).await;
+    release.gateway.says(&["guard: v42 fails", "it keeps its share"]).await;
     assert!(release.says("worse").await);
     assert_eq!(release.share().await, 20.0);
     let status = release.gateway.ask_admin("/api/v1/status").await.json();
@@ -171,4 +174,39 @@ async fn evidence_outlives_a_reload_that_is_about_something_else() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(counted().await, 1, "and kept");
     release.is_sent_back().await;
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nothing_and_a_higher_number_gives_another_chance() {
+    let mut release = release("20", GUARD).await;
+    fails(&release.v42, 500);
+    release.is_sent_back().await;
+    release.gateway = release.gateway.again().await;
+    assert_eq!(release.callers(50).await, 0);
+    assert_eq!(release.share().await, 0.0);
+    release.gateway.swap("v42 = 20", "v42 = 10").await;
+    assert_eq!(release.callers(50).await, 0, "a lower number is no new try");
+    release.v42.now_answers(|_| "v42".into());
+    release.gateway.swap("v42 = 10", "v42 = 30").await;
+    assert!(release.callers(50).await > 0);
+    assert_eq!(release.share().await, 30.0);
+    release.seconds(2).await;
+    assert_eq!(release.share().await, 30.0, "it is judged anew");
+    fails(&release.v42, 500);
+    release.is_sent_back().await;
+}
+
+#[tokio::test]
+async fn whoever_reaches_the_canary_by_an_override_is_no_sample() {
+    let lines = "guard = {}\noverride = [{ header = \"x-tester\", version = \"v42\" }]";
+    let release = release("20", lines).await;
+    fails(&release.v42, 500);
+    let mut connection = release.gateway.connect().await;
+    for n in 0..60 {
+        let ask = get("/").header("x-tester", "1").header("x-openid", &format!("tester-{n}"));
+        assert_eq!(connection.send(ask).await.status, 500);
+    }
+    release.v42.now_answers(|_| "v42".into());
+    release.seconds(2).await;
+    assert_eq!((release.share().await, release.alarms().await), (20.0, 0.0));
 }

@@ -93,7 +93,7 @@ fn base() -> Config {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
-        guard: None,
+        guard: Some(Guard::default()),
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -156,6 +156,10 @@ fn told(change: impl Fn(&mut Config)) -> Vec<String> {
 
 fn header(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
+}
+
+fn guard(c: &mut Config) -> &mut Guard {
+    c.functions[0].guard.get_or_insert_default()
 }
 
 #[test]
@@ -341,6 +345,16 @@ fn every_leaf_shows_on_one_line() {
         ("function orders: pool.age any → 5m", |c| {
             c.functions[0].pool.age = Some(secs(300));
         }),
+        ("function orders: guard.action rollback → off", |c| c.functions[0].guard = None),
+        ("function orders: guard.action rollback → alert", |c| guard(c).action = GuardAction::Alert),
+        ("function orders: guard.tolerate 1.5 → 3", |c| guard(c).tolerate = 3.0),
+        ("function orders: guard.false_alarm 0.1 % → 1 %", |c| guard(c).false_alarm = 0.01),
+        ("function orders: guard.max_error_ratio 20 % → 12.5 %", |c| guard(c).max_error_ratio = 0.125),
+        ("function orders: guard.min_requests 500 → 7", |c| guard(c).min_requests = 7),
+        ("function orders: guard.min_time 5m → 2m", |c| guard(c).min_time = secs(120)),
+        ("function orders: guard.window 60s → 30s", |c| guard(c).window = secs(30)),
+        ("function orders: guard.latency not judged → 4", |c| guard(c).latency = Some(4.0)),
+        ("function orders: guard.warmup 60s → 5s", |c| guard(c).warmup = secs(5)),
         ("function orders: platform generic → tencent-scf", |c| {
             c.functions[0].platform.name = PlatformName::TencentScf;
         }),

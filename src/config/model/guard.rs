@@ -24,6 +24,22 @@ pub struct Guard {
     pub warmup: Duration,
 }
 
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            action: GuardAction::Rollback,
+            tolerate: 1.5,
+            false_alarm: 0.001,
+            max_error_ratio: 0.2,
+            min_requests: 500,
+            min_time: Duration::from_secs(300),
+            window: Duration::from_secs(60),
+            latency: None,
+            warmup: Duration::from_secs(60),
+        }
+    }
+}
+
 /// What becomes of a canary that is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GuardAction {

@@ -1,13 +1,12 @@
 //! `guard` of a function.
 
-use std::time::Duration;
-
 use super::Scope;
 use crate::config::{
     model::{Guard, Name, VersionId},
     raw_guard as raw,
     report::Problem,
     source::At,
+    words::PatienceOrNone,
 };
 
 impl Scope<'_> {
@@ -28,19 +27,18 @@ impl Scope<'_> {
             );
         }
         let raw = &at.value;
-        let time = |at: &Option<At<crate::config::words::PatienceOrNone>>, default: u64| {
-            at.as_ref().map_or(Duration::from_secs(default), |at| at.value.0)
-        };
+        let default = Guard::default();
+        let time = |at: &Option<At<PatienceOrNone>>, default| at.as_ref().map_or(default, |at| at.value.0);
         Some(Guard {
-            action: raw.action.as_ref().map(|at| at.value).unwrap_or_default(),
-            tolerate: raw.tolerate.as_ref().map_or(1.5, |at| at.value.0),
-            false_alarm: raw.false_alarm.as_ref().map_or(0.001, |at| at.value.0),
-            max_error_ratio: raw.max_error_ratio.as_ref().map_or(0.2, |at| at.value.0),
-            min_requests: raw.min_requests.as_ref().map_or(500, |at| at.value.0.unsigned_abs()),
-            min_time: time(&raw.min_time, 300),
-            window: raw.window.as_ref().map_or(Duration::from_secs(60), |at| at.value.0),
+            action: raw.action.as_ref().map_or(default.action, |at| at.value),
+            tolerate: raw.tolerate.as_ref().map_or(default.tolerate, |at| at.value.0),
+            false_alarm: raw.false_alarm.as_ref().map_or(default.false_alarm, |at| at.value.0),
+            max_error_ratio: raw.max_error_ratio.as_ref().map_or(default.max_error_ratio, |at| at.value.0),
+            min_requests: raw.min_requests.as_ref().map_or(default.min_requests, |at| at.value.0.unsigned_abs()),
+            min_time: time(&raw.min_time, default.min_time),
+            window: raw.window.as_ref().map_or(default.window, |at| at.value.0),
             latency: raw.latency.as_ref().map(|at| at.value.0),
-            warmup: time(&raw.warmup, 60),
+            warmup: time(&raw.warmup, default.warmup),
         })
     }
 }

@@ -6,6 +6,7 @@
 mod judge;
 mod panel;
 mod ratio;
+mod replay;
 mod seen;
 mod tail;
 mod watch;
@@ -13,5 +14,6 @@ mod words;
 
 pub use judge::{Cause, Evidence, Judge, Tally, Terms, Verdict};
 pub use panel::{Panel, Ruling};
+pub use replay::{Line, Replay};
 pub use seen::Seen;
 pub use watch::{Ended, Watch};

@@ -13,7 +13,7 @@
 //! canary. By `1 + y ≤ e^y` the expectation of `L` is at most `exp(q·n_b·(ρx(A - 1) + (B - 1)))`, where `A` and `B` are what one
 //! error in the canary and in the baseline multiply `L` by; the exponent is 0. So whatever `q` does, a product of such `L`
 //! is a supermartingale that starts at 1, as is any mixture of them: by Ville's inequality it ever reaches `1/α` with
-//! probability `α` at most. docs/releases.md has the proof, and what it does not cover.
+//! probability `α` at most. docs/guard.md has the proof, and what it does not cover.
 
 /// What happened in one version over one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

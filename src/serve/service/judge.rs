@@ -17,7 +17,7 @@ impl Service {
     pub fn judge(&mut self) {
         let live = self.board.live.load_full();
         for ruled in self.guards.look(&live) {
-            self.ruled(&ruled);
+            self.ruled(ruled);
         }
         self.show_guards();
     }
@@ -42,28 +42,26 @@ impl Service {
         self.board.changing().guards = self.guards.status(config);
     }
 
-    fn ruled(&mut self, ruled: &Ruled) {
+    fn ruled(&mut self, ruled: Ruled) {
         let Ruled { function, version, verdict, action, words, evidence } = ruled;
         let word = verdict.as_str();
-        match verdict {
-            Verdict::Healthy | Verdict::NotEnough => {
+        match (verdict, action) {
+            (Verdict::Healthy | Verdict::NotEnough, _) => {
                 tracing::info!(%function, %version, verdict = %word, "guard: {words}");
             }
-            Verdict::Unfit => {
-                tracing::warn!(%function, %version, verdict = %word, "guard: nothing is promoted: {words}")
+            (Verdict::Unfit, _) => {
+                tracing::warn!(%function, %version, verdict = %word, "guard: nothing is promoted: {words}");
             }
-            Verdict::Worse(_) => {
-                self.board.metrics.count_alarm(function, version, word);
-                let what = match action {
-                    GuardAction::Rollback => "its requests go to the baseline",
-                    GuardAction::Alert => "it keeps its share (`action = \"alert\"`)",
-                };
-                tracing::error!(%function, %version, verdict = %word, %evidence, "guard: {words}: {what}");
-                if *action == GuardAction::Rollback {
-                    let charge =
-                        Charge { by: "guard".to_owned(), reason: words.clone(), evidence: Some(evidence.clone()) };
-                    self.latch(function, version, charge);
-                }
+            (Verdict::Worse(_), GuardAction::Alert) => {
+                self.board.metrics.count_alarm(&function, &version, word);
+                let kept = "it keeps its share, for `guard.action` is `alert`";
+                tracing::error!(%function, %version, verdict = %word, "guard: {words}; {kept}");
+            }
+            (Verdict::Worse(_), GuardAction::Rollback) => {
+                self.board.metrics.count_alarm(&function, &version, word);
+                let charge = Charge { by: "guard".to_owned(), reason: words, evidence: Some(evidence) };
+                // In force at once; then logged, and told in the history.
+                self.latch(&function, &version, charge);
             }
         }
     }

@@ -6,6 +6,7 @@
 mod caller;
 mod credential;
 mod function;
+mod guard;
 mod handling;
 mod leaf;
 mod limit;
@@ -44,6 +45,7 @@ fn proofs() -> Vec<Proof> {
         caller::proofs(),
         credential::proofs(),
         function::proofs(),
+        guard::proofs(),
         release::proofs(),
         platform::proofs(),
         timeouts::proofs(),

@@ -227,7 +227,7 @@ fn evidence_has_words_and_numbers() {
     f.bad_second();
     let (_, evidence) = f.panel.evidence().next().unwrap();
     let words = evidence.words("v2", "v1");
-    assert!(words.starts_with("v2 fails 5 of 10 (50 %), v1 0 of 190 (0 %), in 1 s: odds "), "{words}");
+    assert!(words.starts_with("v2 fails 5 of 10 (50 %), v1 0 of 190 (0 %), in 2 s: odds "), "{words}");
     let json = evidence.json("v2", "v1");
     assert_eq!((&json["verdict"], &json["canary"]["errors_counted"]), (&"worse".into(), &5.into()));
     assert!(json["odds"].as_f64().unwrap() >= 1000.0, "{json}");
