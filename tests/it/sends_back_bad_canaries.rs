@@ -181,6 +181,7 @@ async fn a_restart_forgets_nothing_and_a_higher_number_gives_another_chance() {
     let mut release = release("20", GUARD).await;
     fails(&release.v42, 500);
     release.is_sent_back().await;
+    release.gateway.stop().await;
     release.gateway = release.gateway.again().await;
     assert_eq!(release.callers(50).await, 0);
     assert_eq!(release.share().await, 0.0);

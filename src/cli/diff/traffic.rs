@@ -16,7 +16,7 @@ use super::super::{failure::Outcome, lines, term::Terminal};
 use crate::{
     config::{
         Config,
-        model::{ListenerId, Route, RouteId, Serves},
+        model::{LimitUse, ListenerId, Route, RouteId, Serves},
     },
     decide::{
         Facts, Now, Reason, Snapshot, client, compile,
@@ -189,7 +189,10 @@ impl<'c> Side<'c> {
         let facts = KeyFacts { client_ip, client: line.client.as_deref(), headers, query: None };
         let asks: Vec<_> = limiters.iter().map(|limiter| Ask { limiter, key: limiter.key(&facts) }).collect();
         let refused = take_all(&asks, Now(at * 1_000_000)).err()?;
-        Some(limiters[refused.index].label().to_string())
+        Some(match &self.config.routes[route.index()].limits[refused.index] {
+            LimitUse::Own(_) => format!("limits[{}]", refused.index),
+            LimitUse::Shared(id) => self.config.limits[id.index()].name.to_string(),
+        })
     }
 
     fn shares(self) -> BTreeMap<(String, String), f64> {
