@@ -109,6 +109,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         ca: None,
         host: None,
         credential: None,
+        max_concurrency: None,
     };
     Function {
         name: "orders".into(),
@@ -125,6 +126,9 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
         guard: None,
+        concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 

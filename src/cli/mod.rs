@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod demo;
 mod diff;
+mod doctor;
 mod explain;
 mod failure;
 mod functions;
@@ -59,6 +60,8 @@ enum Command {
     ReplayGuard(replay_guard::Options),
     /// What is known of function platforms, each fact with its source, and what the config's functions have in force.
     Functions(functions::Options),
+    /// Does every version answer as it should, from here, and only through the gate? Calls them, safely.
+    Doctor(doctor::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
@@ -104,6 +107,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Diff(options) => diff::run(&options, term),
         Command::ReplayGuard(options) => replay_guard::run(&options, term),
         Command::Functions(options) => functions::run(&options, term),
+        Command::Doctor(options) => doctor::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),

@@ -8,13 +8,17 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
-        PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_cache::Fallback,
+    raw_concurrency::{Concurrency, VersionConcurrency},
     raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_health::Health,
     raw_platform::{PlatformRequestId, Removed, Rule},
     raw_ramp::{Freeze, Ramp},
+    raw_retries::Retries,
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -74,6 +78,8 @@ table! {
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
+        /// How many gateposts a request may pass, this one included; one more is answered with 508. Default `10`.
+        max_hops: Whole<1, 1000>,
         /// Whether callers of every route are told to come back later.
         maintenance: Box<Maintenance>,
     }
@@ -303,6 +309,12 @@ table! {
         credential: Text,
         /// Compare canaries with the baseline, and send back one that is worse.
         guard: Guard,
+        /// How many calls there may be at a time, and who waits. Default: any number.
+        concurrency: Concurrency,
+        /// Send requests again that came to nothing. Default: only what is always safe.
+        retries: Retries,
+        /// Take versions that fail out of traffic for a while. Default: none.
+        health: Health,
     }
 }
 
@@ -316,6 +328,8 @@ table! {
         host: Text,
         /// The `[credential]` for calls of this version. Default: the function's.
         credential: Text,
+        /// How many calls of this version there may be at a time. Default: as many as the function may have.
+        concurrency: VersionConcurrency,
     }
 }
 
@@ -425,12 +439,16 @@ table! {
         max_body: BodyBound,
         /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
         error_pages: Map<ErrorPage>,
+        /// What callers get where the call came to nothing.
+        fallback: Box<Fallback>,
         /// Whether callers are told to come back later.
         maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
         forward_client_cert: bool,
+        /// Who goes first where requests wait for the function: `critical`, `normal` (the default) or `bulk`.
+        criticality: Criticality,
     }
 }
 

@@ -25,10 +25,13 @@ pub enum Reason {
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
+    LoopDetected,
+    /// The function said so itself, and a `fallback` stands in.
+    FunctionFailed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -49,6 +52,8 @@ impl Reason {
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
+        Self::LoopDetected,
+        Self::FunctionFailed,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -73,6 +78,8 @@ impl Reason {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::LoopDetected => "loop_detected",
+            Self::FunctionFailed => "function_failed",
         }
     }
 
@@ -89,9 +96,11 @@ impl Reason {
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
+            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
             Self::Overloaded | Self::NoVersion | Self::CredentialUnavailable | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
+            // RFC 5842 §7.2.
+            Self::LoopDetected => 508,
         }
     }
 
@@ -118,6 +127,37 @@ impl Reason {
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
+            Self::LoopDetected => "The request goes in a circle",
+            Self::FunctionFailed => "The function failed",
+        }
+    }
+
+    /// Whether it tells of what is behind the gate, so that a route's `fallback` stands in for it; and not of the caller, or of
+    /// what the operator meant.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::UpstreamUnreachable
+            | Self::UpstreamReset
+            | Self::NameNotResolved
+            | Self::Overloaded
+            | Self::NoVersion
+            | Self::CredentialUnavailable
+            | Self::UpstreamTimeout
+            | Self::FunctionFailed => true,
+            Self::BadRequest
+            | Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::ForbiddenAddress
+            | Self::ForbiddenClient
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge
+            | Self::RequestTimeout
+            | Self::RateLimited
+            | Self::LoopDetected
+            | Self::Maintenance => false,
         }
     }
 }

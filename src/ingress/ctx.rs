@@ -8,14 +8,16 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Uri};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     body_coding::{Coder, Wish},
     conn::Conn,
+    left,
     live::{self, Live},
     reply::Answer,
-    sign,
+    retry, sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
         Class, Now, PickedBy, Reason, WeightsFrom,
         split::{Pick, StickyId},
     },
-    upstream::Candidates,
+    upstream::{Candidates, concurrency::Place},
 };
 
 /// A request's context.
@@ -55,8 +57,13 @@ pub struct Ctx {
     pub(super) refusal: Option<(Reason, Cow<'static, str>)>,
     pub(super) candidates: Option<Candidates>,
     pub(super) address: Option<SocketAddr>,
+    /// Of the connection to it, in pingora's pools.
+    pub(super) group_key: u64,
+    /// A request that nobody made: it gives a connection of this peer back ([`left`]).
+    pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
+    pub(super) again: retry::Again,
     pub(super) is_upgrade: bool,
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
@@ -76,6 +83,10 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
+    /// Where the function has only so many.
+    pub(super) place: Option<Place>,
+    /// How long it was waited for.
+    pub(super) queued: Duration,
     pub(super) attempts: u32,
     pub(super) attempt_started: Now,
     pub(super) connect: Option<Duration>,
@@ -132,7 +143,10 @@ impl Ctx {
             refusal: None,
             candidates: None,
             address: None,
+            group_key: 0,
+            gives_back: left::next(),
             wants_fresh: false,
+            again: retry::Again::default(),
             is_upgrade: false,
             body: None,
             is_preflight: false,
@@ -144,6 +158,8 @@ impl Ctx {
             origin: None,
             body_left: None,
             is_whole: false,
+            place: None,
+            queued: Duration::ZERO,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -173,12 +189,20 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+            if let (Some(live), Some(picked), Some(address), Some(_)) =
+                (&self.live, self.picked, self.address, self.sent_at)
+            {
+                left::leave(live.target(picked.function, picked.version), address, self.group_key);
+            }
         }
         if self.is_counted {
             live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
+            if let Some((place, places)) = self.place.take().zip(live.places(picked.function)) {
+                places.give_back(place, live::now());
+            }
         }
         if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
             conn.stream_ends();
@@ -243,6 +267,7 @@ mod tests {
         metrics.install(handles.clone(), 1);
         let live = Live {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            places: Arc::default(),
             targets: Arc::default(),
             hosts: Arc::default(),
             signers: Arc::default(),

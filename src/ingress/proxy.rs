@@ -21,8 +21,9 @@ use super::{
     on_platform,
     own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
-    request_id, sign,
+    request_id, retry, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -97,7 +98,7 @@ impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
     fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
-            return Err(Reason::Overloaded.into());
+            return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
         ctx.worker = worker;
@@ -258,6 +259,7 @@ impl Ingress {
             is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
+            max_hops: config.server.max_hops,
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
@@ -266,8 +268,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
@@ -287,7 +288,10 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
-            ctx.outcome = on_platform::judge(response, platform)?;
+            let status = response.status.as_u16();
+            let judged = on_platform::judge(response, platform)?;
+            (ctx.outcome, ctx.again.of) = judged.unzip();
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -350,16 +354,24 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
+    }
+
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Some(peer) = ctx.gives_back.take() {
+            return Ok(peer);
+        }
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
         };
+        retry::begins(ctx).await;
         let target = live.target(picked.function, picked.version);
         let function = &live.snapshot.config.functions[picked.function.index()];
         let timeouts = &function.timeouts;
         if ctx.candidates.is_none() {
-            let mut candidates = target.candidates(ctx.started);
+            let mut candidates = target.candidates(if ctx.attempts == 0 { ctx.started } else { live::now() });
             if candidates.is_empty() {
                 // The name's first lookup may still be under way.
                 let _ = Box::pin(target.wait_first(timeouts.connect)).await;
@@ -401,6 +413,7 @@ impl ProxyHttp for Ingress {
         } else if let Some(age) = function.pool.age {
             peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
+        ctx.group_key = peer.group_key;
         Ok(peer)
     }
 
@@ -439,12 +452,13 @@ impl ProxyHttp for Ingress {
         session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        fd: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        retry::connected(ctx, reused, fd);
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Ok(());
+            return Error::e_explain(ErrorType::InternalError, "given back");
         };
         let now = live::now();
         ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
@@ -492,6 +506,7 @@ impl ProxyHttp for Ingress {
         }
         ctx.upstream_status = Some(status);
         Self::edit_response(response, ctx)?;
+        retry::answered(session, ctx, response)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -574,7 +589,6 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
             if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
@@ -586,9 +600,7 @@ impl ProxyHttp for Ingress {
                 "cannot connect to a function",
             );
         }
-        // Nothing was sent: any method may try the next address.
-        let more = ctx.candidates.as_mut().is_some_and(|c| c.clone().next().is_some());
-        error.set_retry(more);
+        retry::not_connected(ctx, &mut error);
         error
     }
 
@@ -600,24 +612,16 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
-        let is_safe = session.req_header().method.is_idempotent()
-            && ctx.refusal.is_none()
-            && ctx.page.is_none()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none()
-            && ctx.bounds().is_none_or(|c| c.ended().is_none());
-        if is_safe {
-            error.retry.decide_reuse(client_reused);
-            ctx.wants_fresh = true;
-        } else {
-            error.set_retry(false);
-        }
+        retry::broken(session, ctx, &mut error, client_reused);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if ctx.asked.is_none() {
+            // Nobody made this request, and nobody waits for an answer.
+            return nothing;
+        }
         if let Some(page) = ctx.page.take() {
             // pingora keeps no connection after an error.
             session.set_keepalive(None);

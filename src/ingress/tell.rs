@@ -74,6 +74,7 @@ fn write(
     live.handles.request(ctx.worker, picked, class, total);
     guarded(ctx, live, class);
     let config = &live.snapshot.config;
+    health(ctx, live, class);
     let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),
         (None, Some(authority)) => authority.as_str().as_bytes(),
@@ -104,8 +105,7 @@ fn write(
         bytes_in,
         bytes_out,
         total,
-        // Nobody queues yet.
-        queue: ctx.picked.map(|_| Duration::ZERO),
+        queue: ctx.picked.map(|_| ctx.queued),
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,
@@ -133,6 +133,17 @@ fn guarded(ctx: &Ctx, live: &Live, class: Class) {
     );
 }
 
+/// What the request's end says of its version.
+fn health(ctx: &Ctx, live: &Live, class: Class) {
+    let Some(picked) = ctx.picked else { return };
+    let function = picked.function.index();
+    if let (Some(counts), Some(policy)) =
+        (&live.snapshot.health[function], &live.snapshot.config.functions[function].health)
+    {
+        counts[picked.version.index()].ended(class, policy.consecutive_failures);
+    }
+}
+
 fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
     if let Some((reason, _)) = &ctx.refusal {
         return match reason {
@@ -141,6 +152,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
             Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
             Reason::UpstreamReset => Class::Function,
             Reason::NoVersion => Class::Config,
+            Reason::FunctionFailed => {
+                ctx.outcome.unwrap_or_else(|| ctx.upstream_status.map_or(Class::Function, by_status))
+            }
             _ => Class::Refused,
         };
     }

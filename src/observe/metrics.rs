@@ -9,10 +9,12 @@
 
 mod auth;
 mod cells;
+mod concurrency;
 mod guards;
 mod handles;
 mod jwks;
 mod process;
+mod retries;
 mod text;
 
 use std::{
@@ -39,6 +41,7 @@ use super::{
 use crate::{
     config::{Config, model::Name},
     decide::Class,
+    upstream::concurrency::Numbers,
 };
 use text::{Kind, Text};
 
@@ -86,6 +89,7 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     guards: Mutex<guards::Guards>,
+    places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -107,6 +111,7 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             guards: Mutex::default(),
+            places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -159,6 +164,11 @@ impl Metrics {
         lock(&self.guards).keep(is_known);
     }
 
+    /// Shows these numbers of functions with `concurrency` instead of those before.
+    pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
+        *lock(&self.places) = places;
+    }
+
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
         lock(&self.jwks).clone()
     }
@@ -189,6 +199,7 @@ impl Metrics {
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
         lock(&self.guards).render(&mut out);
+        concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

@@ -6,6 +6,7 @@
 
 mod book;
 pub mod guard;
+pub mod outliers;
 pub mod ramp;
 mod standings;
 pub mod state;

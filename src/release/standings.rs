@@ -15,6 +15,7 @@ pub struct Standings(HashMap<Name, Named>);
 struct Named {
     ramp: Option<(Name, Share)>,
     ejected: BTreeSet<Name>,
+    tried: BTreeSet<Name>,
     latched: BTreeSet<Name>,
 }
 
@@ -24,9 +25,9 @@ impl Standings {
         self.of_name(function, |named| named.ramp = to);
     }
 
-    /// The versions of the function that are ejected now, instead of those before.
-    pub fn eject(&mut self, function: &Name, versions: BTreeSet<Name>) {
-        self.of_name(function, |named| named.ejected = versions);
+    /// The versions of the function that are ejected now, and those that are tried again, instead of those before.
+    pub fn eject(&mut self, function: &Name, versions: BTreeSet<Name>, tried: BTreeSet<Name>) {
+        self.of_name(function, |named| (named.ejected, named.tried) = (versions, tried));
     }
 
     /// The versions of the function that are latched now, instead of those before.
@@ -51,6 +52,7 @@ impl Standings {
         Standing {
             ramp: named.ramp.as_ref().and_then(|(name, share)| Some((*ids.get(name)?, *share))),
             ejected: known(&named.ejected),
+            tried: known(&named.tried),
             latched: known(&named.latched),
         }
     }

@@ -232,10 +232,10 @@ fn an_ejected_version_does_not_rise_and_holds_anew() {
     book.follow(&config);
     pass(&mut book, &config, 0);
     pass(&mut book, &config, 9);
-    book.standings_mut().eject(&"f".into(), ["v2".into()].into());
+    book.standings_mut().eject(&"f".into(), ["v2".into()].into(), [].into());
     assert_eq!(in_force(&book, &config), (vec![100.0, 0.0, 0.0], WeightsFrom::Ejection));
     assert!(pass(&mut book, &config, 100).is_empty());
-    book.standings_mut().eject(&"f".into(), [].into());
+    book.standings_mut().eject(&"f".into(), [].into(), [].into());
     assert!(pass(&mut book, &config, 9).is_empty());
     assert_eq!(pass(&mut book, &config, 1), ["ramp of v2 1 % → 5 % (step 2 of 4)"]);
 }

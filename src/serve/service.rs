@@ -49,7 +49,7 @@ use crate::{
     decide::{Snapshot, compile_as_things_stand},
     ingress::live::{self, Live},
     observe::{AccessLog, Metrics, Sink},
-    upstream::{Resolver, Target},
+    upstream::{Resolver, Target, concurrency},
 };
 
 /// The admin server.
@@ -135,6 +135,7 @@ impl Service {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             guards: guards.watches(config),
             listeners: Listeners::first_keys(config),
@@ -409,6 +410,7 @@ impl Service {
             targets,
             hosts: hosts(&config),
             signers,
+            places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
             guards: self.guards.watches(&config),
             listeners,

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Scope, dangling, patience, tables::bad_name};
+use super::{Scope, concurrency::version_max, dangling, patience, retries::retries, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
-        UpstreamTimeouts, Version, VersionId,
+        Class, ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, RetryOf, Share, Sticky,
+        UpstreamHttp, UpstreamTimeouts, Version, VersionId,
     },
     preset::{Keys, Preset, preset},
     raw,
@@ -52,6 +52,7 @@ impl Scope<'_> {
             ("pool.age", pool.is_some_and(|p| p.age.is_some())),
         ];
         platform.own.extend(times.into_iter().filter(|(_, is_own)| *is_own).map(|(key, _)| key));
+        let concurrency = self.concurrency(raw);
         Some(Function {
             name: name.clone(),
             versions: versions?,
@@ -80,6 +81,9 @@ impl Scope<'_> {
             },
             platform,
             guard,
+            concurrency,
+            retries: retries(raw),
+            health: self.health(raw),
         })
     }
 
@@ -99,6 +103,16 @@ impl Scope<'_> {
                 self.report.push(
                     Problem::at("this rule matches every answer", at.span)
                         .label("expected a `status`, a `header`, or both"),
+                );
+            }
+            if let (Some(class), Some(retry)) = (&at.value.class, &at.value.retry)
+                && matches!(class.value, Class::Ok | Class::ClientError)
+                && retry.value != RetryOf::Never
+            {
+                let class = class.value.as_str();
+                self.report.push(
+                    Problem::at(format!("an answer that is `{class}` is not asked for again"), retry.span)
+                        .label("take `retry` out, or name the class that fits"),
                 );
             }
         }
@@ -139,6 +153,7 @@ impl Scope<'_> {
                 ca: ca.map(|ca| self.authority(ca)),
                 host: host.flatten(),
                 credential: own.or(credential).flatten(),
+                max_concurrency: version_max(raw.concurrency.as_ref()),
             });
         }
         let any_tls = versions.iter().any(|version| version.url.tls);

@@ -34,8 +34,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Class, ClientAuthNeed, Coding, EncodedSlash, GuardAction, LogFormat, PlatformName, Share, TlsProfile,
-        UpstreamHttp,
+        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, GuardAction, LogFormat, PlatformName, RetryOf, Share,
+        TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -149,6 +149,9 @@ choices! {
         "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
         "account" => Self::Account, "timeout" => Self::Timeout,
     }
+    RetryOf, "`any`, `idempotent` or `never`": {
+        "any" => Self::Any, "idempotent" => Self::Idempotent, "never" => Self::Never,
+    }
     Mark, "`verified`, `memory`, `unknown` or `choice`": {
         "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
     }
@@ -159,6 +162,9 @@ choices! {
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
     GuardAction, "`rollback` or `alert`": { "rollback" => Self::Rollback, "alert" => Self::Alert }
+    Criticality, "`critical`, `normal` or `bulk`": {
+        "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -230,9 +236,11 @@ words!(
     UpstreamHttp,
     PlatformName,
     Class,
+    RetryOf,
     Mark,
     TlsProfile,
     ClientAuthNeed,
+    Criticality,
     EncodedSlash,
     GuardAction,
     Mode,

@@ -29,6 +29,7 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
                 ca: None,
                 host: None,
                 credential: None,
+                max_concurrency: None,
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
@@ -43,6 +44,9 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
         guard: None,
+        concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     Class,
     auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
+    retries::{self, Retries},
     text::{Kind, Text},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         Config,
         model::{FunctionId, LimitUse, ListenerId, Name, RouteId, Share, VersionId},
     },
-    decide::auth::Failure,
+    decide::{auth::Failure, retry::Because},
 };
 
 /// What became of a connection: `result` of `gatepost_connections_total`.
@@ -100,6 +101,7 @@ struct VersionHandles {
     /// In force.
     share: AtomicU16,
     upstream: Arc<Sharded<Upstream>>,
+    retries: Arc<Sharded<Retries>>,
 }
 
 impl VersionHandles {
@@ -166,6 +168,7 @@ impl Handles {
                     name: version.name.clone(),
                     share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
+                    retries: kept_or_new(kept.map(|v| &v.retries), shards),
                 }
             });
             FunctionHandles { name: function.name.clone(), versions: versions.collect() }
@@ -216,6 +219,16 @@ impl Handles {
         cell.connections[usize::from(reused)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request is sent again.
+    pub fn retried(&self, worker: usize, function: FunctionId, version: VersionId, because: Because) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).count(because);
+    }
+
+    /// A request would have been sent again, had there been budget.
+    pub fn retry_refused(&self, worker: usize, function: FunctionId, version: VersionId) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).refuse();
+    }
+
     fn upstream(&self, function: FunctionId, version: VersionId) -> &Sharded<Upstream> {
         &self.functions[function.index()].versions[version.index()].upstream
     }
@@ -253,6 +266,9 @@ impl Handles {
         self.render_requests(out);
         self.render_limits(out);
         self.render_versions(out);
+        let versions =
+            || self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, &*v.name, &*v.retries)));
+        retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);
         self.auth.render(out);
     }
