@@ -126,6 +126,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
         budget: None,
+        guard: None,
         concurrency: None,
         retries: None,
         health: None,

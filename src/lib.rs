@@ -8,7 +8,7 @@
 //! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
-//! - [`release`]: what has happened to versions → weights in force.
+//! - [`release`]: what versions did and what has happened to them → verdicts, and weights in force.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
 //! - [`admin`]: health, metrics and calls for the operator.
 //! - [`serve`]: the composition root: sockets, TLS, reload, drain.

@@ -18,6 +18,9 @@ pub struct Status {
     /// A row a version, by function and in the order of the file.
     #[serde(default)]
     pub functions: Vec<VersionStatus>,
+    /// A row a canary that a guard judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardStatus>,
     /// Ramps and latches: what is not as the file alone would have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Told>,
@@ -109,6 +112,19 @@ pub struct VersionStatus {
     pub weights_from: String,
     /// Requests that it is working on.
     pub in_flight: u64,
+}
+
+/// What a guard says of a canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    pub function: String,
+    pub version: String,
+    /// `healthy`, `not_enough_data`, `too_many_errors`, `worse`, `slower` or `unusable`.
+    pub verdict: String,
+    /// Why, on one line.
+    pub says: String,
+    /// The same in numbers.
+    pub evidence: serde_json::Value,
 }
 
 /// How a reload ended.

@@ -73,6 +73,7 @@ impl Backend for Scripted {
                 tls: false,
                 connections: 3,
             }],
+            guards: Vec::new(),
             releases: Vec::new(),
             functions: vec![VersionStatus {
                 function: "orders".to_owned(),

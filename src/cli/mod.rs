@@ -5,15 +5,18 @@
 mod check;
 mod completions;
 mod demo;
+mod diff;
 mod doctor;
 mod explain;
 mod failure;
 mod functions;
 mod history;
 mod http;
+mod lines;
 mod log;
 mod place;
 mod reload;
+mod replay_guard;
 mod run;
 mod save;
 mod schema;
@@ -63,6 +66,10 @@ enum Command {
     Status(status::Options),
     /// The configs that were applied: when, what changed, who and why where known.
     History(history::Options),
+    /// What changes from one config to another, and which requests of a log would fare otherwise.
+    Diff(diff::Options),
+    /// What the guard would have said of a past release, from the lines of its access log.
+    ReplayGuard(replay_guard::Options),
     /// What is known of function platforms, each fact with its source, and what the config's functions have in force.
     Functions(functions::Options),
     /// Does every version answer as it should, from here, and only through the gate? Calls them, safely.
@@ -113,6 +120,8 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::History(options) => history::run(&options, term),
         Command::Check(options) => check::run(&options, term),
         Command::Explain(options) => explain::run(&options, term),
+        Command::Diff(options) => diff::run(&options, term),
+        Command::ReplayGuard(options) => replay_guard::run(&options, term),
         Command::Functions(options) => functions::run(&options, term),
         Command::Doctor(options) => doctor::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),

@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     if answer.status != 200 {
         return Err(Failure::Failed(anyhow!("{address} answered {} to {PATH}", answer.status)));
     }
-    let status: Value =
+    let mut status: Value =
         serde_json::from_str(&answer.body).with_context(|| format!("{address} did not answer with JSON"))?;
     if options.json {
         term.json(&status)?;
@@ -71,6 +71,10 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         if status.pointer("/last_reload/result").and_then(Value::as_str) == Some("rejected") {
             let generation = table::cell(&status["generation"]);
             term.warn(format_args!("the last change was refused; generation {generation} goes on serving"));
+        }
+        // Its words are in `says`.
+        for guard in status.get_mut("guards").and_then(Value::as_array_mut).into_iter().flatten() {
+            guard.as_object_mut().map(|guard| guard.remove("evidence"));
         }
         tell(&status, 0, term)?;
     }

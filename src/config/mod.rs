@@ -23,6 +23,7 @@ mod raw;
 mod raw_budget;
 mod raw_cache;
 mod raw_concurrency;
+mod raw_guard;
 mod raw_handling;
 mod raw_health;
 mod raw_platform;

@@ -4,12 +4,14 @@
 
 mod budget;
 mod concurrency;
+mod guard;
 mod health;
 mod platform;
 mod retries;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
+pub use guard::{Guard, GuardAction};
 pub use health::Health;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
@@ -318,6 +320,7 @@ pub struct Function {
     pub pool: Pool,
     pub platform: Platform,
     pub budget: Option<Box<Budget>>,
+    pub guard: Option<Guard>,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
     /// `None`: only what is always safe is tried again.

@@ -14,6 +14,7 @@ use super::{
     raw_budget::Budget,
     raw_cache::{Cache, Fallback},
     raw_concurrency::{Concurrency, VersionConcurrency},
+    raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_health::Health,
     raw_platform::{PlatformRequestId, Removed, Rule},
@@ -309,6 +310,8 @@ table! {
         credential: Text,
         /// What its calls may cost in a day.
         budget: Budget,
+        /// Compare canaries with the baseline, and send back one that is worse.
+        guard: Guard,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
         /// Send requests again that came to nothing. Default: only what is always safe.

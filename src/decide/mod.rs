@@ -2,8 +2,8 @@
 
 pub mod accept;
 pub mod auth;
-pub mod cache;
 pub mod budget;
+pub mod cache;
 pub mod client;
 pub mod coding;
 pub mod cookie;

@@ -23,7 +23,11 @@ use super::{
 };
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
-    decide::{Class, Now, PickedBy, Reason, WeightsFrom, budget::Taken, split::StickyId},
+    decide::{
+        Class, Now, PickedBy, Reason, WeightsFrom,
+        budget::Taken,
+        split::{Pick, StickyId},
+    },
     observe::metrics::CacheResult,
     upstream::{Candidates, concurrency::Place},
 };
@@ -113,6 +117,15 @@ pub(super) struct Picked {
     pub(super) picked_by: PickedBy,
     pub(super) weights_from: WeightsFrom,
     pub(super) cookie: Option<StickyId>,
+    /// Of a sticky caller: the hash of his key.
+    pub(super) caller: Option<u64>,
+}
+
+impl Picked {
+    pub(super) fn of(function: FunctionId, pick: &Pick) -> Self {
+        let Pick { version, picked_by, weights_from, issue_cookie: cookie, caller } = *pick;
+        Self { function, version, picked_by, weights_from, cookie, caller }
+    }
 }
 
 impl Ctx {
@@ -243,7 +256,7 @@ mod tests {
         ctx.route = Some(RouteId(0));
         let (function, version) = (FunctionId(0), VersionId(0));
         let (picked_by, weights_from) = (PickedBy::Weight, WeightsFrom::File);
-        ctx.picked = Some(Picked { function, version, picked_by, weights_from, cookie: None });
+        ctx.picked = Some(Picked { function, version, picked_by, weights_from, cookie: None, caller: None });
         live.handles.enter(worker, function, version);
         (ctx.live, ctx.conn) = (Some(live), Some(conn));
         ctx
@@ -271,6 +284,7 @@ mod tests {
             hosts: Arc::default(),
             signers: Arc::default(),
             handles: handles.clone(),
+            guards: Arc::default(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.
             max_requests: 2,

@@ -15,6 +15,7 @@ use crate::{
     decide::{Now, Snapshot, auth::TokenCache},
     observe::{LogPort, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
+    release::guard::Watch,
     upstream::{Target, concurrency::Places},
 };
 
@@ -35,6 +36,8 @@ pub struct Live {
     /// By function; `None`: it has any number.
     pub places: Arc<[Option<Places>]>,
     pub handles: Arc<Handles>,
+    /// What is counted for each function's guard; `None`: it has none.
+    pub guards: Arc<[Option<Arc<Watch>>]>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
     pub caches: Caches,

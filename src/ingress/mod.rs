@@ -2,8 +2,8 @@
 
 mod answer;
 mod body_coding;
-pub mod cache;
 mod budget;
+pub mod cache;
 pub mod challenge;
 pub mod chunk;
 pub mod conn;

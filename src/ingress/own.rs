@@ -12,8 +12,7 @@ use pingora_proxy::Session;
 use super::{
     answer,
     body_coding::{self, Coder},
-    cache,
-    budget,
+    budget, cache,
     ctx::Ctx,
     fallback,
     proxy::Ingress,

@@ -12,8 +12,7 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 use super::{
     answer,
     body_coding::Wish,
-    cache,
-    budget,
+    budget, cache,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     forward,
@@ -139,13 +138,7 @@ impl Ingress {
             let function = &snapshot.config.functions[id.index()];
             let url = &function.versions[pick.version.index()].url;
             ctx.target = forward::target(&decision.path, facts.path, facts.query, route, url);
-            ctx.picked = Some(Picked {
-                function: id,
-                version: pick.version,
-                picked_by: pick.picked_by,
-                weights_from: pick.weights_from,
-                cookie: pick.issue_cookie,
-            });
+            ctx.picked = Some(Picked::of(id, pick));
             if let Some(compression) = route.handling.compression.as_ref().filter(|_| !ctx.is_upgrade) {
                 ctx.wish = Some(Wish::of(request, compression));
             }

@@ -7,8 +7,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::{
-    cache,
-    budget,
+    budget, cache,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},
@@ -21,6 +20,7 @@ use crate::{
     decide::{Class, Reason, snapshot::Refusal},
     observe::{Entry, unix_ms},
     platform::outcome::by_status,
+    release::guard,
 };
 
 /// Ends the story of a request: one line, one count.
@@ -75,6 +75,7 @@ fn write(
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
     budget::settle(ctx, live, class);
+    guarded(ctx, live, class);
     let config = &live.snapshot.config;
     health(ctx, live, class);
     let came = match (&ctx.asked_host, uri.authority()) {
@@ -116,6 +117,24 @@ fn write(
         ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
+}
+
+/// Counts the request for the guard of its function.
+fn guarded(ctx: &Ctx, live: &Live, class: Class) {
+    let Some(picked) = ctx.picked else { return };
+    let Some(Some(watch)) = live.guards.get(picked.function.index()) else { return };
+    watch.count(
+        ctx.worker,
+        &guard::Ended {
+            version: picked.version,
+            picked_by: picked.picked_by,
+            class,
+            began: ctx.started,
+            took: ctx.upstream,
+            caller: picked.caller,
+            client_ip: ctx.client_ip,
+        },
+    );
 }
 
 /// What the request's end says of its version.

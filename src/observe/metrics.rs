@@ -8,10 +8,11 @@
 //! and the format is four kinds of line.
 
 mod auth;
-mod cache;
 mod budget;
+mod cache;
 mod cells;
 mod concurrency;
+mod guards;
 mod handles;
 mod health;
 mod jwks;
@@ -30,8 +31,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use cache::{CacheCounts, CacheResult};
 pub use budget::BudgetCounts;
+pub use cache::{CacheCounts, CacheResult};
+pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
@@ -92,6 +94,7 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    guards: Mutex<guards::Guards>,
     places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
@@ -114,6 +117,7 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            guards: Mutex::default(),
             places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
@@ -157,6 +161,21 @@ impl Metrics {
         *lock(&self.jwks) = jwks;
     }
 
+    /// Shows what guards say of these canaries, instead of those before.
+    pub fn set_guards(&self, series: Vec<GuardSeries>) {
+        lock(&self.guards).set(series);
+    }
+
+    /// A canary was found to be worse.
+    pub fn count_alarm(&self, function: &Name, version: &Name, verdict: &'static str) {
+        lock(&self.guards).alarm(function, version, verdict);
+    }
+
+    /// Alarms of other versions are no longer shown.
+    pub fn keep_alarms(&self, is_known: &dyn Fn(&Name, &Name) -> bool) {
+        lock(&self.guards).keep(is_known);
+    }
+
     /// Shows these numbers of functions with `concurrency` instead of those before.
     pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
         *lock(&self.places) = places;
@@ -192,6 +211,7 @@ impl Metrics {
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        lock(&self.guards).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::{
     Config,
-    model::{Function, Name, VersionId},
+    model::{Function, GuardAction, Name, VersionId},
 };
 
 /// Something that happened to a function's release.
@@ -297,7 +297,7 @@ fn follow_ramp(here: &mut OfFunction, function: &Function) -> Option<String> {
 
 /// Whether versions of it may be latched by gatepost itself.
 fn is_watched(function: &Function) -> bool {
-    function.ramp.is_some()
+    function.ramp.is_some() || function.guard.as_ref().is_some_and(|guard| guard.action == GuardAction::Rollback)
 }
 
 fn ramps(function: &Function) -> Option<VersionId> {

@@ -1,9 +1,11 @@
 //! Releases: what outlives a reload and a restart of how a function's versions share its requests.
 //!
 //! In: what has happened to versions (a ramp moved on, one was ejected, one was sent back). Out: the weights in force
-//! ([`Standings`]), and the state that a restart goes on from. No sockets, and no clock of its own.
+//! ([`Standings`]), and the state that a restart goes on from; and whether a canary is worse than its baseline ([`guard`]). No sockets,
+//! and no clock of its own.
 
 mod book;
+pub mod guard;
 pub mod outliers;
 pub mod ramp;
 mod standings;

@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
-    admin::{Backend, CertificateStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status, VersionStatus},
+    admin::{
+        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status,
+        VersionStatus,
+    },
     config::{
         SecretRef,
         changes::Change,
@@ -41,6 +44,7 @@ pub struct Changing {
     pub since: String,
     pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
     pub certificates: Vec<Served>,
+    pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
     pub releases: Vec<crate::release::Told>,
     pub token: Option<SecretRef>,
@@ -148,6 +152,7 @@ impl Backend for Board {
                 })
                 .collect(),
             budgets: budgets::status(&live.snapshot),
+            guards: changing.guards.clone(),
             jwks: (self.metrics.jwks().iter())
                 .map(|set| JwksStatus {
                     url: set.url().to_owned(),

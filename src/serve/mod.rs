@@ -11,6 +11,7 @@ mod budgets;
 mod certificate;
 mod connection;
 pub mod generations;
+mod guards;
 mod h2;
 mod identity;
 pub mod jwks;
@@ -135,6 +136,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut judging = tokio::time::interval(JUDGE);
+    judging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -155,6 +158,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = second.tick(), if service.has_books() => {
                 service.keep_books();
+                continue;
+            }
+            _ = judging.tick(), if service.is_judging() => {
+                service.judge();
                 continue;
             }
             _ = beat.tick() => {
@@ -204,6 +211,9 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How often guards judge.
+const JUDGE: Duration = Duration::from_secs(1);
 
 /// How often certificates that end soon are told of.
 const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);

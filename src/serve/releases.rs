@@ -14,7 +14,7 @@ use crate::{
     },
     decide::{Now, split::InForce},
     ingress::live::{self, Live},
-    release::{Book, Charge, Event, Told, Verdict, outliers::Outliers, state, state::State},
+    release::{Book, Charge, Event, Told, outliers::Outliers, state, state::State},
 };
 
 /// How often ramps are looked at.
@@ -125,7 +125,6 @@ fn named<'c>(config: &'c Config, name: &str) -> Option<(FunctionId, &'c Function
 impl Service {
     /// Sends a version back: in force at once, whatever else goes wrong; written, logged, and told in the history. Says whether
     /// that was news.
-    #[allow(dead_code, reason = "the guard's")]
     pub fn latch(&mut self, function: &str, version: &str, charge: Charge) -> bool {
         let config = self.board.live.load().snapshot.config.clone();
         let Some((_, function)) = named(&config, function) else { return false };
@@ -146,18 +145,13 @@ impl Service {
             let config = self.board.live.load().snapshot.config.clone();
             // The book is taken out, so that the judge may look at everything else.
             let mut book = std::mem::take(&mut self.releases.book);
-            let judge = |function: &Function, version: VersionId| self.verdict(function, version);
+            let judge = |function: &Function, version: VersionId| self.guard_says(function, version);
             let events = book.pass(&config, elapsed, Timestamp::now(), &judge);
             self.releases.book = book;
             self.board.changing().releases = self.releases.told(&config);
             self.happened(events, &Author { by: Some("ramp".to_owned()), reason: None });
         }
         self.releases.save();
-    }
-
-    /// What the function's guard says of a version; `None`: it has none.
-    fn verdict(&self, _function: &Function, _version: VersionId) -> Option<Verdict> {
-        None
     }
 
     /// What came of a request; `None`: it waits for a config that is not there yet.

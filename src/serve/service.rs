@@ -1,5 +1,7 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod judge;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -27,6 +29,7 @@ use super::{
     board::{Board, told},
     budgets::Budgets,
     generations::{Author, Generations, StateError},
+    guards::Guards,
     jwks::{KeySets, Known},
     listener::Total,
     listeners::{Listeners, Plan},
@@ -94,6 +97,7 @@ pub struct Service {
     budgets: Budgets,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     pub(super) releases: Releases,
+    guards: Guards,
     read_at: SystemTime,
     /// The last config that was looked at, by its hash, and what came of it.
     pub(super) last: Option<(String, Receipt)>,
@@ -135,6 +139,8 @@ impl Service {
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, now);
         let mut budgets = Budgets::open(&config.server.state_dir);
         budgets.adopt(&snapshot, Timestamp::now());
+        let mut guards = Guards::default();
+        guards.follow(None, config, count, now);
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
@@ -142,6 +148,7 @@ impl Service {
             caches: caches(config, &handles, None),
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
+            guards: guards.watches(config),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
@@ -182,6 +189,7 @@ impl Service {
             budgets,
             max_memory,
             releases,
+            guards,
             read_at,
             last: None,
             refused: None,
@@ -416,6 +424,7 @@ impl Service {
         self.key_sets = key_sets;
         self.budgets.adopt(&snapshot, Timestamp::now());
         let listeners = keys.table.clone();
+        self.guards.follow(Some(&old.snapshot.config), &config, workers, now);
         let next = Live {
             snapshot,
             targets,
@@ -424,6 +433,7 @@ impl Service {
             signers,
             places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
+            guards: self.guards.watches(&config),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
@@ -458,6 +468,7 @@ impl Service {
         self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
         self.show();
+        self.show_guards();
         changes
     }
 

@@ -31,6 +31,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod foresees_what_a_change_does;
+#[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
 mod harness;
@@ -38,6 +40,8 @@ mod harness;
 mod harness_holds;
 #[cfg(test)]
 mod in_front_of_a_real_nginx;
+#[cfg(test)]
+mod judges_releases;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
@@ -70,13 +74,15 @@ mod refuses_bad_requests;
 mod releases_versions_gradually;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
+mod replays_past_releases;
+mod rests_what_fails;
 #[cfg(test)]
 mod rides_a_peak;
-mod rests_what_fails;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+mod sends_back_bad_canaries;
 #[cfg(test)]
 mod shares_answers;
 #[cfg(test)]

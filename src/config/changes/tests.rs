@@ -109,6 +109,7 @@ fn base() -> Config {
             action: BudgetAction::Alert,
             zone: Zone::utc(),
         })),
+        guard: Some(Guard::default()),
         concurrency: Some(Concurrency::default()),
         retries: None,
         health: None,
@@ -180,6 +181,10 @@ fn peaks(config: &mut Config) -> &mut Concurrency {
 
 fn header(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
+}
+
+fn guard(c: &mut Config) -> &mut Guard {
+    c.functions[0].guard.get_or_insert_default()
 }
 
 #[test]
@@ -372,6 +377,16 @@ fn every_leaf_shows_on_one_line() {
         ("function orders: pool.age any → 5m", |c| {
             c.functions[0].pool.age = Some(secs(300));
         }),
+        ("function orders: guard.action rollback → off", |c| c.functions[0].guard = None),
+        ("function orders: guard.action rollback → alert", |c| guard(c).action = GuardAction::Alert),
+        ("function orders: guard.tolerate 1.5 → 3", |c| guard(c).tolerate = 3.0),
+        ("function orders: guard.false_alarm 0.1 % → 1 %", |c| guard(c).false_alarm = 0.01),
+        ("function orders: guard.max_error_ratio 20 % → 12.5 %", |c| guard(c).max_error_ratio = 0.125),
+        ("function orders: guard.min_requests 500 → 7", |c| guard(c).min_requests = 7),
+        ("function orders: guard.min_time 5m → 2m", |c| guard(c).min_time = secs(120)),
+        ("function orders: guard.window 60s → 30s", |c| guard(c).window = secs(30)),
+        ("function orders: guard.latency not judged → 4", |c| guard(c).latency = Some(4.0)),
+        ("function orders: guard.warmup 60s → 5s", |c| guard(c).warmup = secs(5)),
         ("function orders: concurrency.max any → 300", |c| peaks(c).max = Some(n(300))),
         ("function orders: concurrency.queue 1000 → 0", |c| peaks(c).queue = 0),
         ("function orders: concurrency.wait 1s → 800ms", |c| peaks(c).wait = Duration::from_millis(800)),

@@ -19,6 +19,7 @@ pub(super) use ramp::freeze_leaves;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+mod guard;
 mod handling;
 
 use super::{Applied, Named};
@@ -236,6 +237,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         pool: Pool { idle: pool_idle, age },
         platform: on,
         budget,
+        guard,
         concurrency,
         retries,
         health,
@@ -272,6 +274,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves.extend(retries::retry_leaves(retries.as_ref()));
     leaves.extend(health::health_leaves(health.as_ref()));
+    leaves.extend(guard::guard_leaves(guard.as_ref()));
     leaves
 }
 

@@ -35,6 +35,7 @@ impl Scope<'_> {
             Some(at) => self.version_id(at, name, &names),
             None => rest(raw, &names).or_else(|| (names.len() == 1).then_some(VersionId(0))),
         };
+        let guard = self.guard(name, raw.guard.as_ref(), raw.baseline.is_some(), baseline);
         let rest = rest(raw, &names).or_else(|| (names.len() == 1 && raw.weights.is_none()).then_some(VersionId(0)));
         let ramp = self.ramp(name, raw, &names, baseline);
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
@@ -81,6 +82,7 @@ impl Scope<'_> {
             },
             platform,
             budget,
+            guard,
             concurrency,
             retries: retries(raw),
             health: self.health(raw),

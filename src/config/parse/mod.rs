@@ -8,6 +8,7 @@ mod concurrency;
 mod cors;
 mod credential;
 mod function;
+mod guard;
 mod handling;
 mod health;
 mod listener;

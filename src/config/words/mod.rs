@@ -1,10 +1,11 @@
 //! The values that are written as strings, each from its text.
 
-mod cache;
 mod budget;
+mod cache;
 mod caller;
 mod coding;
 mod cors;
+mod guard;
 mod handling;
 mod http_words;
 mod net;
@@ -17,6 +18,7 @@ mod time;
 pub(super) use budget::{Money, ZoneWord};
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
+pub(super) use guard::{ErrorShare, FalseAlarm, Times};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{
     Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,
@@ -35,8 +37,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share,
-        TlsProfile, UpstreamHttp,
+        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, GuardAction, LogFormat, PlatformName,
+        RetryOf, Share, TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -165,6 +167,7 @@ choices! {
     BudgetAction, "`alert`, `shed`, `fallback` or `stop`": {
         "alert" => Self::Alert, "shed" => Self::Shed, "fallback" => Self::Fallback, "stop" => Self::Stop,
     }
+    GuardAction, "`rollback` or `alert`": { "rollback" => Self::Rollback, "alert" => Self::Alert }
     Criticality, "`critical`, `normal` or `bulk`": {
         "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
     }
@@ -246,6 +249,7 @@ words!(
     ClientAuthNeed,
     Criticality,
     EncodedSlash,
+    GuardAction,
     Mode,
     SecretRef,
     CredentialWord

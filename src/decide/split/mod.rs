@@ -58,6 +58,8 @@ pub struct Pick {
     pub weights_from: WeightsFrom,
     /// The caller had no sticky key: hand it this one with the answer ([`StickyId::set_cookie`]).
     pub issue_cookie: Option<StickyId>,
+    /// Of a sticky caller: the hash that his bucket is of.
+    pub caller: Option<u64>,
 }
 
 impl Split {
@@ -91,7 +93,8 @@ impl Split {
     /// A caller with no sticky key at all (and no `issue_cookie`) is dealt like one of a function without `sticky`.
     pub fn pick(&self, facts: &PickFacts) -> Option<Pick> {
         let weights_from = self.in_force.from;
-        let pick = |version, picked_by| Some(Pick { version, picked_by, weights_from, issue_cookie: None });
+        let pick =
+            |version, picked_by| Some(Pick { version, picked_by, weights_from, issue_cookie: None, caller: None });
         if let Some(version) = facts.pin {
             return pick(version, PickedBy::Pin);
         }
@@ -102,12 +105,15 @@ impl Split {
             return pick(self.dealer.deal(facts.worker)?, PickedBy::Weight);
         };
         if let Some(placed) = sticky.place(facts) {
-            return pick(sticky.version(placed.bucket)?, PickedBy::Sticky);
+            let version = sticky.version(placed.bucket)?;
+            return Some(Pick { caller: Some(placed.hash), ..pick(version, PickedBy::Sticky)? });
         }
         if sticky.issue_cookie() {
             let id = StickyId((facts.dice)());
-            let version = sticky.version(sticky.bucket_of_id(id))?;
-            return Some(Pick { issue_cookie: Some(id), ..pick(version, PickedBy::Sticky)? });
+            let placed = sticky.place_of_id(id);
+            let version = sticky.version(placed.bucket)?;
+            let caller = Some(placed.hash);
+            return Some(Pick { issue_cookie: Some(id), caller, ..pick(version, PickedBy::Sticky)? });
         }
         pick(self.dealer.deal(facts.worker)?, PickedBy::Weight)
     }

@@ -54,11 +54,19 @@ pub struct Placed<'s> {
     pub bucket: u16,
     /// `None`: the cookie that `issue_cookie` had handed out.
     pub key: Option<&'s StickyKey>,
+    /// The whole hash that the bucket is of.
+    pub hash: u64,
 }
 
 /// The random value of the cookie that `issue_cookie` hands out: 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StickyId(pub u128);
+
+impl<'s> Placed<'s> {
+    fn new(hash: u64, key: Option<&'s StickyKey>) -> Self {
+        Self { bucket: scaled(hash), key, hash }
+    }
+}
 
 impl fmt::Display for StickyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,9 +85,13 @@ impl StickyId {
 
 /// The bucket (0 to 9,999) of a key's value; see the [formula](self).
 pub fn bucket(salt: &str, value: &[u8]) -> u16 {
+    scaled(hash(salt, value))
+}
+
+fn hash(salt: &str, value: &[u8]) -> u64 {
     let mut hasher = salted(salt);
     hasher.write(value);
-    scaled(hasher.finish())
+    hasher.finish()
 }
 
 fn salted(salt: &str) -> XxHash64 {
@@ -121,23 +133,21 @@ impl Buckets {
                 StickyKey::Header(name) => facts.headers.get(name)?.as_bytes(),
                 StickyKey::Cookie(name) => cookie::value(facts.headers, name)?.as_bytes(),
                 StickyKey::ClientIp => {
-                    let bucket = text_bucket(salt, &facts.client_ip.to_canonical());
-                    return Some(Placed { bucket, key: Some(key) });
+                    return Some(Placed::new(text_hash(salt, &facts.client_ip.to_canonical()), Some(key)));
                 }
             };
-            (!value.is_empty()).then(|| Placed { bucket: bucket(salt, value), key: Some(key) })
+            (!value.is_empty()).then(|| Placed::new(hash(salt, value), Some(key)))
         });
         let by_issued = || {
             let value = cookie::value(facts.headers, STICKY_COOKIE)?;
-            (self.sticky.issue_cookie && !value.is_empty())
-                .then(|| Placed { bucket: bucket(salt, value.as_bytes()), key: None })
+            (self.sticky.issue_cookie && !value.is_empty()).then(|| Placed::new(hash(salt, value.as_bytes()), None))
         };
         by_key.or_else(by_issued)
     }
 
-    /// The bucket that a freshly issued cookie puts its caller into, now and when it comes back.
-    pub(super) fn bucket_of_id(&self, id: StickyId) -> u16 {
-        text_bucket(&self.sticky.salt, &id)
+    /// Where a freshly issued cookie puts its caller, now and when it comes back.
+    pub(super) fn place_of_id(&self, id: StickyId) -> Placed<'static> {
+        Placed::new(text_hash(&self.sticky.salt, &id), None)
     }
 
     /// Whose a bucket is; `None` where no version has weight.
@@ -147,13 +157,13 @@ impl Buckets {
     }
 }
 
-fn text_bucket(salt: &str, text: &dyn fmt::Display) -> u16 {
+fn text_hash(salt: &str, text: &dyn fmt::Display) -> u64 {
     use fmt::Write;
 
     let mut hasher = salted(salt);
     // Writing into a hasher can't fail.
     let _ = write!(Text(&mut hasher), "{text}");
-    scaled(hasher.finish())
+    hasher.finish()
 }
 
 /// Deals the buckets out; see [the module](self).

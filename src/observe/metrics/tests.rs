@@ -93,6 +93,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
                 budget: None,
+                guard: None,
                 concurrency: None,
                 retries: None,
                 health: None,

@@ -49,6 +49,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
         budget: None,
+        guard: None,
         concurrency: None,
         retries: None,
         health: None,

@@ -9,6 +9,7 @@ mod caller;
 mod concurrency;
 mod credential;
 mod function;
+mod guard;
 mod handling;
 mod health;
 mod leaf;
@@ -52,6 +53,7 @@ fn proofs() -> Vec<Proof> {
         credential::proofs(),
         function::proofs(),
         budget::proofs(),
+        guard::proofs(),
         release::proofs(),
         ramp::proofs(),
         platform::proofs(),
