@@ -12,6 +12,7 @@ mod cells;
 mod concurrency;
 mod guards;
 mod handles;
+mod health;
 mod jwks;
 mod process;
 mod retries;

@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
+use super::{Event, Told};
 use crate::{
-    config::model::{Function, Health, Name, VersionId},
+    config::{
+        changes::duration,
+        model::{Function, Health, Name, VersionId},
+    },
     decide::{Now, Snapshot, health::Counts},
 };
 
@@ -60,6 +64,20 @@ pub struct Turn {
     pub stands: Stands,
 }
 
+impl Turn {
+    /// For the log and the history.
+    pub fn event(&self) -> Event {
+        let Self { function, version, stands } = self;
+        let what = match stands {
+            Stands::Out(time) => format!("{version} fails, and gets no requests for {}", duration(*time)),
+            Stands::Tried => format!("{version} is tried again, with up to 5 % of the requests"),
+            Stands::Well => format!("{version} gets its requests again"),
+        };
+        let alarming = matches!(stands, Stands::Out(_));
+        Event { function: function.clone(), text: format!("function {function}: {what}"), evidence: None, alarming }
+    }
+}
+
 impl Outliers {
     /// Judges what was counted since the last time. What the config no longer has is forgotten.
     pub fn look(&mut self, snapshot: &Snapshot, now: Now) -> Vec<Turn> {
@@ -91,6 +109,19 @@ impl Outliers {
             }
         }
         turns
+    }
+
+    /// Who is not well, for the status.
+    pub fn told(&self) -> impl Iterator<Item = Told> {
+        self.0.iter().filter_map(|((function, version), one)| {
+            let detail = match one.stands {
+                Stands::Well => return None,
+                Stands::Out(time) => format!("gets no requests for {}", duration(time)),
+                Stands::Tried => format!("gets up to 5 %, until {ENOUGH} requests in a row went well"),
+            };
+            let (function, version) = (function.to_string(), version.to_string());
+            Some(Told { function, version, state: one.stands.as_str().to_owned(), detail })
+        })
     }
 
     /// The function's versions that are out, and those that are tried again.

@@ -25,9 +25,14 @@ impl Standings {
         self.of_name(function, |named| named.ramp = to);
     }
 
-    /// The versions of the function that are ejected now, and those that are tried again, instead of those before.
-    pub fn eject(&mut self, function: &Name, versions: BTreeSet<Name>, tried: BTreeSet<Name>) {
-        self.of_name(function, |named| (named.ejected, named.tried) = (versions, tried));
+    /// The versions of the function that are ejected now, instead of those before.
+    pub fn eject(&mut self, function: &Name, versions: BTreeSet<Name>) {
+        self.of_name(function, |named| named.ejected = versions);
+    }
+
+    /// The versions of the function that are tried again now, instead of those before.
+    pub fn try_again(&mut self, function: &Name, versions: BTreeSet<Name>) {
+        self.of_name(function, |named| named.tried = versions);
     }
 
     /// The versions of the function that are latched now, instead of those before.

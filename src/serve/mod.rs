@@ -18,6 +18,7 @@ mod listener;
 mod listeners;
 mod memory;
 pub mod notify;
+mod outliers;
 mod per_ip;
 pub mod receipt;
 mod releases;
@@ -145,6 +146,7 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ramps.tick() => {
                 service.pass_time();
+                service.look_at_health();
                 continue;
             }
             _ = ends.tick() => {
@@ -167,6 +169,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 if let Some(receipt) = service.reload(&Author::default(), false).await {
                     tell(&receipt);
                 }
+                // It may be what a command announced.
+                service.answer_requests().await;
             }
             Order::Reload(author, answer) => {
                 if let Some(receipt) = service.reload(&author, true).await {

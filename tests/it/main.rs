@@ -69,9 +69,15 @@ mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
+mod releases_versions_gradually;
+#[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
 mod replays_past_releases;
+#[cfg(test)]
+mod rests_what_fails;
+#[cfg(test)]
+mod rides_a_peak;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{
     Class,
     auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
+    health::{self, Ejections},
     retries::{self, Retries},
     text::{Kind, Text},
 };
@@ -102,6 +103,8 @@ struct VersionHandles {
     share: AtomicU16,
     upstream: Arc<Sharded<Upstream>>,
     retries: Arc<Sharded<Retries>>,
+    /// `None`: without `health`.
+    ejections: Option<Arc<Ejections>>,
 }
 
 impl VersionHandles {
@@ -169,6 +172,7 @@ impl Handles {
                     share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
                     retries: kept_or_new(kept.map(|v| &v.retries), shards),
+                    ejections: function.health.map(|_| kept.and_then(|v| v.ejections.clone()).unwrap_or_default()),
                 }
             });
             FunctionHandles { name: function.name.clone(), versions: versions.collect() }
@@ -229,6 +233,13 @@ impl Handles {
         self.functions[function.index()].versions[version.index()].retries.of(worker).refuse();
     }
 
+    /// A version stands otherwise: out (or tried again) or not, and whether that is an ejection.
+    pub fn stands(&self, function: FunctionId, version: VersionId, is_out: bool, begins: bool) {
+        if let Some(ejections) = &self.functions[function.index()].versions[version.index()].ejections {
+            ejections.stands(is_out, begins);
+        }
+    }
+
     fn upstream(&self, function: FunctionId, version: VersionId) -> &Sharded<Upstream> {
         &self.functions[function.index()].versions[version.index()].upstream
     }
@@ -268,6 +279,9 @@ impl Handles {
         self.render_versions(out);
         let versions =
             || self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, &*v.name, &*v.retries)));
+        let ejections = self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, v)));
+        let ejections = ejections.filter_map(|(name, v)| Some((name, &*v.name, &**v.ejections.as_ref()?)));
+        health::render(&ejections.collect::<Vec<_>>(), out);
         retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);
         self.auth.render(out);

@@ -10,10 +10,12 @@ mod credential;
 mod function;
 mod guard;
 mod handling;
+mod health;
 mod leaf;
 mod limit;
 mod listener;
 mod platform;
+mod ramp;
 mod release;
 mod retries;
 mod route;
@@ -51,8 +53,10 @@ fn proofs() -> Vec<Proof> {
         function::proofs(),
         guard::proofs(),
         release::proofs(),
+        ramp::proofs(),
         platform::proofs(),
         retries::proofs(),
+        health::proofs(),
         timeouts::proofs(),
         concurrency::proofs(),
         route::proofs(),
