@@ -78,6 +78,11 @@ mod replays_past_releases;
 mod rests_what_fails;
 #[cfg(test)]
 mod rides_a_peak;
+mod replays_past_releases;
+#[cfg(test)]
+mod rests_what_fails;
+#[cfg(test)]
+mod rides_a_peak;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]
