@@ -245,6 +245,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     on_platform::explain(&mut told, function, &headers, &rest);
     queue::explain(&mut told, function, route);
     told.retries = again::told(function, &told.method);
+    told.health = again::health(function);
     Ok(told)
 }
 

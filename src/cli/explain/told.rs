@@ -4,7 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::{again::RetriesTold, on_platform::PlatformTold, queue::QueueTold};
+use super::{
+    again::{HealthTold, RetriesTold},
+    on_platform::PlatformTold,
+    queue::QueueTold,
+};
 use crate::{
     cli::{
         failure::Outcome,
@@ -50,6 +54,8 @@ pub(super) struct Told {
     pub(super) queue: Option<QueueTold>,
     /// When it would be sent again.
     pub(super) retries: Option<RetriesTold>,
+    /// When a version would be out of traffic.
+    pub(super) health: Option<HealthTold>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -84,6 +90,7 @@ impl Default for Told {
             platform: None,
             queue: None,
             retries: None,
+            health: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -203,6 +210,9 @@ impl Told {
         }
         if let Some(retries) = &self.retries {
             retries.print(term)?;
+        }
+        if let Some(health) = &self.health {
+            health.print(term)?;
         }
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));
