@@ -15,7 +15,9 @@ mod log;
 mod place;
 mod reload;
 mod run;
+mod save;
 mod schema;
+mod shift;
 mod status;
 mod table;
 mod term;
@@ -26,6 +28,8 @@ use clap::{Args, Parser, Subcommand};
 
 use failure::Outcome;
 use term::Terminal;
+
+use crate::serve::requests::Kind;
 
 /// One fixed address for serverless functions.
 #[derive(Debug, Parser)]
@@ -45,6 +49,14 @@ enum Command {
     Check(check::Options),
     /// Apply the config now, and wait for what came of it. Saving the file does the same.
     Reload(reload::Options),
+    /// Give versions of a function other weights, in the file: `gatepost shift orders v42=10`.
+    Shift(shift::ShiftOptions),
+    /// Give the baseline of a function everything, in the file; or put the files of a generation back.
+    Rollback(shift::RollbackOptions),
+    /// Lift the latches of a function, and let its ramp go on.
+    Resume(shift::AboutRamp),
+    /// Hold the ramp of a function where it is.
+    Pause(shift::AboutRamp),
     /// What would happen to a request: route, callers, limits, version. Needs no running gatepost.
     Explain(explain::Options),
     /// What a running gatepost is doing: its config, functions and listeners.
@@ -94,6 +106,10 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Run(options) => run::run(options, term),
         Command::Demo(options) => demo::run(options, term),
         Command::Reload(options) => reload::run(&options, term),
+        Command::Shift(options) => shift::shift(&options, term),
+        Command::Rollback(options) => shift::rollback(&options, term),
+        Command::Resume(options) => shift::about_ramp(&options, Kind::Resume, term),
+        Command::Pause(options) => shift::about_ramp(&options, Kind::Pause, term),
         Command::History(options) => history::run(&options, term),
         Command::Check(options) => check::run(&options, term),
         Command::Explain(options) => explain::run(&options, term),

@@ -52,7 +52,7 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
             return Err(Failure::Report(text));
         }
     };
-    let request = Request { kind: Kind::Reload, function: None, author: author(options.reason.clone()) };
+    let request = Request { kind: Kind::Reload, function: None, expects: None, author: author(options.reason.clone()) };
     let receipt = requests::ask(&state_dir, &request, Duration::from_secs(options.timeout))
         .map_err(|error| Failure::Failed(anyhow!(error)))?;
     tell(&receipt, options.json, term)
@@ -74,9 +74,10 @@ fn tell(receipt: &Receipt, json: bool, term: &mut Terminal) -> Outcome {
 }
 
 /// Who types this; behind sudo, the one who called it.
-fn author(reason: Option<String>) -> Author {
+pub(super) fn author(reason: Option<String>) -> Author {
     let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-    Author { by: name("SUDO_USER").or_else(|| name("USER")), reason }
+    let number = || Some(format!("uid {}", rustix::process::getuid().as_raw()));
+    Author { by: name("SUDO_USER").or_else(|| name("USER")).or_else(number), reason }
 }
 
 #[cfg(test)]

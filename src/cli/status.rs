@@ -1,10 +1,11 @@
 //! `gatepost status`
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::{
     ConfigFile,
@@ -14,7 +15,11 @@ use super::{
     table,
     term::{Ink, Terminal},
 };
-use crate::config::model::ListenAddress;
+use crate::{
+    config::{self, model::ListenAddress},
+    release::Book,
+    serve::generations,
+};
 
 const PATH: &str = "/api/v1/status";
 
@@ -35,17 +40,26 @@ fn admin_address(text: &str) -> Result<ListenAddress, String> {
 }
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
-    let address = match &options.admin {
-        Some(address) => address.clone(),
+    let (address, state_dir) = match &options.admin {
+        Some(address) => (address.clone(), None),
         None => {
             let place = Place::of(&options.file.config);
             if let Some(doubt) = place.doubt {
                 term.warn(doubt);
             }
-            place.admin
+            (place.admin, Some(place.state_dir))
         }
     };
-    let answer = http::get(&address, PATH, Duration::from_secs(5))?;
+    let answer = match (http::get(&address, PATH, Duration::from_secs(5)), state_dir) {
+        (Ok(answer), _) => answer,
+        // It runs all the same, and what it has written says the rest.
+        (Err(error), Some(state_dir)) if generations::holder(&state_dir).unwrap_or(false) => {
+            term.warn(format_args!("{error:#}: this is what {} has", state_dir.display()));
+            let status = as_written(&state_dir, &options.file.config)?;
+            return if options.json { Ok(term.json(&status)?) } else { tell(&status, 0, term) };
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
     if answer.status != 200 {
         return Err(Failure::Failed(anyhow!("{address} answered {} to {PATH}", answer.status)));
     }
@@ -61,6 +75,24 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         tell(&status, 0, term)?;
     }
     Ok(())
+}
+
+/// What can be known without the admin port.
+fn as_written(state_dir: &Path, file: &Path) -> Outcome<Value> {
+    let history = generations::history(state_dir)?;
+    let newest = history.last();
+    let since = newest.and_then(|newest| history.iter().find(|entry| entry.generation == newest.generation));
+    let config = config::texts(file).and_then(|texts| config::parse(&texts));
+    let releases = match &config {
+        Ok(config) => Book::as_written(state_dir, config)?.told(config, Timestamp::now()),
+        Err(_) => Vec::new(),
+    };
+    Ok(json!({
+        "generation": newest.map(|entry| entry.generation),
+        "hash": newest.map(|entry| &entry.hash),
+        "since": since.map(|entry| entry.at.to_string()),
+        "releases": releases,
+    }))
 }
 
 /// Scalars as `key  value` first, then lists of objects as tables, objects and texts of several lines indented under

@@ -59,6 +59,26 @@ pub fn load(path: &Path, mode: Mode) -> Result<Loaded, Report> {
     }
 }
 
+/// Reads the files of a config alone: neither what they mean nor what they point to.
+///
+/// # Errors
+///
+/// The report of what can't be read.
+pub fn texts(path: &Path) -> Result<Sources, Report> {
+    let (sources, report) = read(path);
+    if report.is_empty() { Ok(sources) } else { Err(report) }
+}
+
+/// The files that the includes of these texts would find now, beside the main file.
+pub fn included(sources: &Sources) -> Vec<PathBuf> {
+    let mut found = Sources { files: sources.files.first().cloned().into_iter().collect(), ..Sources::default() };
+    let globs = parse::include(&found, &mut Report::new(&found));
+    for glob in &globs {
+        include(glob, &mut found, &mut Vec::new());
+    }
+    found.files.into_iter().skip(1).map(|file| file.path).collect()
+}
+
 /// The main file and its includes, with the problems of reading them.
 fn read(path: &Path) -> (Sources, Report) {
     let mut sources = Sources::default();

@@ -7,6 +7,7 @@
 //! that of the main file.
 
 pub mod changes;
+pub mod edit;
 pub mod model;
 pub mod preset;
 pub mod secret;
@@ -33,7 +34,7 @@ mod source;
 mod words;
 
 pub use digest::Digest32;
-pub use load::{Loaded, Mode, load};
+pub use load::{Loaded, Mode, included, load, texts};
 pub use material::Material;
 pub use model::Config;
 pub use parse::parse;

@@ -25,9 +25,11 @@ mod client;
 pub use cache::Fallback;
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
+mod proportion;
 mod ramp;
 
 pub use handling::*;
+pub use proportion::in_proportion;
 pub use ramp::{DAYS, Freeze, FreezeWindow, Hours, Ramp};
 
 /// A table's name (`orders` of `[route.orders]`): cheap to clone, safe as a metric's label.

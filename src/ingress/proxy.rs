@@ -297,7 +297,7 @@ impl Ingress {
             let status = response.status.as_u16();
             let judged = on_platform::judge(response, platform)?;
             (ctx.outcome, ctx.again.of) = judged.unzip();
-            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
+            turn::saw(ctx, status);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {

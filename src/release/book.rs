@@ -149,9 +149,12 @@ impl Book {
     /// Holds the function's ramp where it is, or, set back, gives its share away. `None`: it has no ramp that this changes.
     pub fn pause(&mut self, function: &Name, why: &str, set_back: bool) -> Option<Event> {
         let ramp = self.state.functions.get_mut(&**function)?.ramp.as_mut()?;
+        let was_back = ramp.paused.as_ref().is_some_and(|pause| pause.set_back);
         let before = ramp.paused.clone();
         ramp.pause(why, set_back);
-        if before == ramp.paused {
+        self.dirty |= before != ramp.paused;
+        // Somebody may give another reason for what is so already.
+        if was_back || before == ramp.paused {
             return None;
         }
         let how = if set_back { "paused and set back" } else { "paused" };

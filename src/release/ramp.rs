@@ -2,7 +2,7 @@
 //! arguments.
 //!
 //! The file is intent: where its own number for the version is above the ramp's share, it counts. A ramp starts from that number,
-//! and goes to its first step not below it. A step is held for `hold` of time in which it was in force: neither a stopped gatepost
+//! and goes at once to its first step not below it. A step, or a number that somebody raises meanwhile, is held for `hold` of time in which it was in force: neither a stopped gatepost
 //! nor a clock that jumps counts. Then, within its hours and outside of freezes, it moves on, unless the guard (where there is
 //! one) says anything but that the version is healthy. Held at the last step, it is over: the share stays in force until the file
 //! says as much itself, or the ramp is taken out of it.
@@ -36,6 +36,9 @@ pub struct Progress {
     pub held_ms: u64,
     /// What the file says of the version.
     pub(super) number: Number,
+    /// It has not moved yet: to its first step it goes at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    fresh: bool,
     /// `None`: it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
@@ -81,7 +84,15 @@ pub struct Meets {
 impl Progress {
     /// A ramp of this version that begins.
     pub(super) fn begin(version: &str, number: Number) -> Self {
-        Self { version: version.to_owned(), share: number.share, held_ms: 0, number, paused: None, done: false }
+        Self {
+            version: version.to_owned(),
+            share: number.share,
+            held_ms: 0,
+            number,
+            fresh: true,
+            paused: None,
+            done: false,
+        }
     }
 
     /// The share that it puts in force; `None`: what the file says.
@@ -109,9 +120,9 @@ impl Progress {
         if serves {
             self.held_ms = self.held_ms.saturating_add(meets.elapsed.as_millis().try_into().unwrap_or(u64::MAX));
         }
-        let at_step = ramp.steps.contains(&Share(self.share));
+        let at_once = self.fresh && !ramp.steps.contains(&Share(self.share));
         let held = Duration::from_millis(self.held_ms) >= ramp.hold;
-        if at_step && !held {
+        if !at_once && !held {
             return None;
         }
         let Some((step, to)) = self.next(ramp) else {
@@ -126,7 +137,7 @@ impl Progress {
             return None;
         }
         let from = Share(self.share);
-        (self.share, self.held_ms) = (to.0, 0);
+        (self.share, self.held_ms, self.fresh) = (to.0, 0, false);
         Some(Moved::To { from, to, step })
     }
 
@@ -145,7 +156,7 @@ impl Progress {
             return (!already).then(|| format!("ramp of {} paused and set back: {why}", self.version));
         }
         if number.share > self.share {
-            (self.share, self.held_ms) = (number.share, 0);
+            (self.share, self.held_ms, self.fresh) = (number.share, 0, false);
         }
         None
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Book, ramp::Progress, state::Latch};
@@ -24,7 +25,8 @@ pub struct Told {
 
 impl Book {
     /// What is not as the file alone would have it, by function and version.
-    pub fn told(&self, config: &Config) -> Vec<Told> {
+    pub fn told(&self, config: &Config, at: Timestamp) -> Vec<Told> {
+        let frozen = config.freeze.window(at).map_or_else(String::new, |window| format!("; frozen from {window}"));
         let mut all = Vec::new();
         for function in &config.functions {
             let Some(here) = self.state().functions.get(&*function.name) else { continue };
@@ -37,7 +39,8 @@ impl Book {
             all.extend(here.latches.iter().map(|(version, latch)| told(version, "latched", latched(latch))));
             if let (Some(progress), Some(ramp)) = (&here.ramp, &function.ramp) {
                 let (state, detail) = ramp_words(progress, ramp);
-                all.push(told(&progress.version, state, detail));
+                let frozen = if state == "ramp" { &*frozen } else { "" };
+                all.push(told(&progress.version, state, detail + frozen));
             }
         }
         all

@@ -162,6 +162,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 if let Some(receipt) = service.reload(&Author::default(), false).await {
                     tell(&receipt);
                 }
+                // It may be what a command announced.
+                service.answer_requests().await;
             }
             Order::Reload(author, answer) => {
                 if let Some(receipt) = service.reload(&author, true).await {

@@ -60,7 +60,7 @@ impl Releases {
 
     /// For the status.
     pub fn told(&self, config: &Config) -> Vec<Told> {
-        self.book.told(config).into_iter().chain(self.outliers.told()).collect()
+        self.book.told(config, Timestamp::now()).into_iter().chain(self.outliers.told()).collect()
     }
 
     /// A config is about to come into force: what that does, for its receipt.
@@ -158,6 +158,37 @@ impl Service {
     /// What the function's guard says of a version; `None`: it has none.
     fn verdict(&self, _function: &Function, _version: VersionId) -> Option<Verdict> {
         None
+    }
+
+    /// What came of a request; `None`: it waits for a config that is not there yet.
+    pub(super) async fn answer_to(&mut self, id: &requests::Id, request: &requests::Request) -> Option<Receipt> {
+        let Some(expected) = &request.expects else {
+            return match request.kind {
+                requests::Kind::Reload => self.reload(&request.author, true).await,
+                _ => Some(self.release(request)),
+            };
+        };
+        self.reload(&request.author, false).await;
+        let about = self.last.as_ref().filter(|(hash, _)| hash == expected).map(|(_, receipt)| receipt.clone());
+        let serves = || self.loaded.sources.hash() == *expected;
+        let mut receipt = match about {
+            Some(receipt) => receipt,
+            None if serves() => self.answered(ReloadResult::Unchanged, Vec::new(), None, Duration::ZERO),
+            None if id.age() < requests::PATIENCE => return None,
+            None => {
+                let report = "error: the config that was announced was not written\n".to_owned();
+                return Some(self.answered(ReloadResult::Rejected, Vec::new(), Some(report), Duration::ZERO));
+            }
+        };
+        if request.kind != requests::Kind::Reload {
+            let Receipt { result, changes, report, .. } = self.release(request);
+            receipt.changes.extend(changes);
+            if receipt.result != ReloadResult::Rejected && result != ReloadResult::Unchanged {
+                receipt.result = result;
+            }
+            receipt.report = receipt.report.or(report);
+        }
+        Some(receipt)
     }
 
     /// What a command wants of a release, in place of a reload's receipt.

@@ -25,6 +25,8 @@ use super::{
 const LONGEST: u64 = 64 * 1024;
 /// An answer that nobody fetched goes after this time.
 const KEPT: Duration = Duration::from_secs(600);
+/// What was announced by then has not come, and will not.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// How often the one who waits looks whether the service still runs.
 const ALIVE: Duration = Duration::from_millis(250);
@@ -36,6 +38,9 @@ pub struct Request {
     /// Which one, where the kind is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
+    /// The hash of the config that is about to be written: the request is about that one, and is its author's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expects: Option<String>,
     #[serde(flatten)]
     pub author: Author,
 }
@@ -58,6 +63,13 @@ pub enum Kind {
 pub struct Id(String);
 
 impl Id {
+    /// When it was made, by the clock of who asked.
+    pub(super) fn age(&self) -> Duration {
+        let nanos = self.0.get(..20).and_then(|nanos| u128::from_str_radix(nanos, 16).ok()).unwrap_or_default();
+        let at = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(at)
+    }
+
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -107,37 +119,81 @@ fn receipts(state_dir: &Path) -> PathBuf {
 ///
 /// [`AskError::NotRunning`] at once when no service holds `state_dir`, and when it ends while this waits.
 pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Receipt, AskError> {
-    let started = Instant::now();
     must_run(state_dir)?;
-    let id = Id::new();
-    let asked = dir(state_dir).join(id.file_name());
-    let answer = receipts(state_dir).join(id.file_name());
-    let text = serde_json::to_vec(request).map_err(io::Error::from);
-    // The service may be another user than root, who asks; the directory is what keeps others out.
-    text.and_then(|text| put(&asked, &text, 0o644)).map_err(|source| io_error("cannot write", &asked, source))?;
-    let mut looked = Instant::now();
-    let result = loop {
-        match fs::read(&answer) {
-            Ok(text) => break understood(&answer, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => break Err(io_error("cannot read", &answer, source)),
+    Asking::new(state_dir, request)?.wait(timeout)
+}
+
+/// A request that has been made, and whose receipt is still to come.
+#[derive(Debug)]
+pub struct Asking {
+    state_dir: PathBuf,
+    asked: PathBuf,
+    answer: PathBuf,
+    /// It is to be done by the next who starts, where nobody runs.
+    lasting: bool,
+}
+
+impl Asking {
+    /// Leaves the request for the service; for one that is to start, where none runs now.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be written to; no service has ever made one.
+    pub fn new(state_dir: &Path, request: &Request) -> Result<Self, AskError> {
+        let runs = must_run(state_dir);
+        if runs.is_err() && !dir(state_dir).is_dir() {
+            runs?;
         }
-        if started.elapsed() >= timeout {
-            break Err(AskError::Timeout { dir: state_dir.into(), waited: timeout });
-        }
-        if looked.elapsed() >= ALIVE {
-            looked = Instant::now();
-            if let Err(error) = must_run(state_dir) {
-                break Err(error);
-            }
-        }
-        thread::sleep(POLL);
-    };
-    // Nobody waits any longer: neither for the request nor for its answer.
-    for path in [&asked, &answer] {
-        let _ = fs::remove_file(path);
+        let id = Id::new();
+        let asked = dir(state_dir).join(id.file_name());
+        let text = serde_json::to_vec(request).map_err(io::Error::from);
+        // The service may be another user than root, who asks; the directory is what keeps others out.
+        text.and_then(|text| put(&asked, &text, 0o644)).map_err(|source| io_error("cannot write", &asked, source))?;
+        Ok(Self {
+            state_dir: state_dir.to_owned(),
+            asked,
+            answer: receipts(state_dir).join(id.file_name()),
+            lasting: request.kind != Kind::Reload || request.expects.is_some(),
+        })
     }
-    result
+
+    /// Waits for the receipt. Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError::NotRunning`] where no service is there, or ends meanwhile: unless all that was asked for is a reload, the request stays.
+    pub fn wait(self, timeout: Duration) -> Result<Receipt, AskError> {
+        let started = Instant::now();
+        let mut looked = None;
+        let result = loop {
+            match fs::read(&self.answer) {
+                Ok(text) => break understood(&self.answer, &text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => break Err(io_error("cannot read", &self.answer, source)),
+            }
+            if started.elapsed() >= timeout {
+                break Err(AskError::Timeout { dir: self.state_dir.clone(), waited: timeout });
+            }
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= ALIVE) {
+                looked = Some(Instant::now());
+                if let Err(error) = must_run(&self.state_dir) {
+                    break Err(error);
+                }
+            }
+            thread::sleep(POLL);
+        };
+        if !(self.lasting && matches!(result, Err(AskError::NotRunning { .. }))) {
+            self.withdraw();
+        }
+        result
+    }
+
+    /// Nobody waits any longer: neither for the request nor for its answer.
+    pub fn withdraw(self) {
+        for path in [&self.asked, &self.answer] {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 fn must_run(state_dir: &Path) -> Result<(), AskError> {
@@ -211,6 +267,12 @@ fn read_request(path: &Path, entry: &fs::DirEntry) -> io::Result<(Id, Request)> 
     }
     let request = serde_json::from_slice(&fs::read(path)?)?;
     Ok((id, request))
+}
+
+/// Who announced the config with this hash.
+pub fn author_of(state_dir: &Path, hash: &str) -> Option<Author> {
+    let announced = |(_, request): (Id, Request)| (request.expects.as_deref() == Some(hash)).then_some(request.author);
+    pending(state_dir).into_iter().find_map(announced)
 }
 
 /// Hands the receipt to whoever asked, and removes the request.

@@ -8,7 +8,12 @@ use super::*;
 use crate::serve::{generations::Generations, receipt::ReloadResult};
 
 fn reload() -> Request {
-    Request { kind: Kind::Reload, function: None, author: Author { by: Some("mei".into()), reason: None } }
+    Request {
+        kind: Kind::Reload,
+        function: None,
+        expects: None,
+        author: Author { by: Some("mei".into()), reason: None },
+    }
 }
 
 fn receipt() -> Receipt {

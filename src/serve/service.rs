@@ -89,6 +89,8 @@ pub struct Service {
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     pub(super) releases: Releases,
     read_at: SystemTime,
+    /// The last config that was looked at, by its hash, and what came of it.
+    pub(super) last: Option<(String, Receipt)>,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
 }
@@ -171,6 +173,7 @@ impl Service {
             max_memory,
             releases,
             read_at,
+            last: None,
             refused: None,
             loaded,
         };
@@ -183,7 +186,9 @@ impl Service {
         service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
         // Now that somebody answers their challenges.
         service.acme.apply(acme);
-        let author = Author { by: Some("start".to_owned()), reason: None };
+        let start = Author { by: Some("start".to_owned()), reason: None };
+        let state_dir = &service.loaded.config.server.state_dir;
+        let author = requests::author_of(state_dir, &service.loaded.sources.hash()).unwrap_or(start);
         service.record(&[], &author);
         service.tell_events(&events, &author);
         service.releases.save();
@@ -191,6 +196,8 @@ impl Service {
         if let Err(error) = requests::prepare(&service.loaded.config.server.state_dir) {
             tracing::warn!(%error, "state_dir takes no requests: `gatepost reload` will not work");
         }
+        // What was asked for while nobody ran.
+        service.answer_requests().await;
         Ok(service)
     }
 
@@ -247,7 +254,11 @@ impl Service {
                 if !asked && self.refused.as_ref() == Some(&report) {
                     return None;
                 }
-                return Some(self.rejected(report, started));
+                let receipt = self.rejected(report, started);
+                if let Ok(texts) = config::texts(&self.path) {
+                    self.last = Some((texts.hash(), receipt.clone()));
+                }
+                return Some(receipt);
             }
         };
         self.also_watched.clear();
@@ -261,6 +272,9 @@ impl Service {
             return Some(self.receipt(ReloadResult::Unchanged, Vec::new(), None, started));
         }
         notify::reloading();
+        let hash = loaded.sources.hash();
+        let announced = requests::author_of(&self.loaded.config.server.state_dir, &hash);
+        let author = announced.as_ref().unwrap_or(author);
         let receipt = match self.prepare(&loaded) {
             Ok(prepared) => {
                 warn_of(&loaded);
@@ -279,6 +293,7 @@ impl Service {
             }
             Err(why) => self.rejected(format!("error: {why}\n"), started),
         };
+        self.last = Some((hash, receipt.clone()));
         notify::ready(&self.summary());
         Some(receipt)
     }
@@ -288,13 +303,7 @@ impl Service {
         let dir = self.loaded.config.server.state_dir.clone();
         let mut receipts = Vec::new();
         for (id, request) in requests::pending(&dir) {
-            let receipt = match request.kind {
-                requests::Kind::Reload => {
-                    let Some(receipt) = self.reload(&request.author, true).await else { continue };
-                    receipt
-                }
-                _ => self.release(&request),
-            };
+            let Some(receipt) = self.answer_to(&id, &request).await else { continue };
             if let Err(error) = requests::answer(&dir, &id, &receipt) {
                 tracing::warn!(%error, "cannot answer a request in state_dir");
             }

@@ -65,8 +65,11 @@ mod refuses_bad_h2_requests;
 #[cfg(test)]
 mod refuses_bad_requests;
 #[cfg(test)]
+mod releases_versions_gradually;
+#[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
+mod rides_a_peak;
 mod rests_what_fails;
 #[cfg(test)]
 mod routes_by_host_and_path;

@@ -33,6 +33,7 @@ use crate::{
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
+    release::Book,
 };
 use told::{Answered, Destination, LimitTold, Lost, Told};
 
@@ -79,7 +80,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let loaded = check::loaded(&options.file, term)?;
-    let told = explain(options, &loaded)?;
+    let told = explain(options, &loaded, term)?;
     if options.json {
         term.json(&serde_json::to_value(&told)?)?;
     } else {
@@ -88,7 +89,7 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     Ok(())
 }
 
-fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
+fn explain(options: &Options, loaded: &Loaded, term: &mut Terminal) -> Outcome<Told> {
     let config = &loaded.config;
     let (listener, listener_config) = listener(options, config)?;
     let mut headers: HeaderMap = HeaderMap::new();
@@ -236,7 +237,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
         dice: &|| 0,
     };
     let rest = destination(options, route, &told.path);
-    release(&mut told, config, function, &pick, &rest);
+    release(&mut told, config, function, &pick, &rest, term);
     if headers.contains_key(hops::X_GATEPOST_HOP)
         && let Err(refusal) = hops::here(&headers, config.server.max_hops)
     {
@@ -391,13 +392,29 @@ fn destination(options: &Options, route: &Route, path: &str) -> String {
 }
 
 /// Which version it meets, or may meet, and where that is.
-fn release(told: &mut Told, config: &Config, function: &Function, facts: &PickFacts<'_>, path: &str) {
-    let split = Split::new(function, 1, None);
+fn release(
+    told: &mut Told,
+    config: &Config,
+    function: &Function,
+    facts: &PickFacts<'_>,
+    path: &str,
+    term: &mut Terminal,
+) {
+    let book = Book::as_written(&config.server.state_dir, config).unwrap_or_else(|error| {
+        term.warn(format_args!("{error}: told as the file has it"));
+        Book::default()
+    });
+    let in_force = book.standings().in_force(function);
+    let shares = in_force.shares.clone();
+    told.releases = book.told(config, jiff::Timestamp::now());
+    told.releases.retain(|told| *told.function == *function.name);
+    let split = Split::by(function, in_force, 1, None);
     let Some(pick) = split.pick(facts) else {
         told.refuse(Reason::NoVersion, format!("no version of {} has a weight", function.name));
         return;
     };
     told.picked_by = Some(pick.picked_by.as_str());
+    told.weights_from = Some(pick.weights_from.as_str());
     if pick.picked_by == PickedBy::Sticky
         && let Some(placed) = split.placed(facts)
     {
@@ -407,7 +424,7 @@ fn release(told: &mut Told, config: &Config, function: &Function, facts: &PickFa
     told.issues_cookie = pick.issue_cookie.is_some();
     // Dealing, and a new cookie, may take it to any version that has a weight.
     let open = pick.picked_by == PickedBy::Weight || pick.issue_cookie.is_some();
-    let share = |id: VersionId| function.weights[id.index()];
+    let share = |id: VersionId| shares[id.index()];
     told.destinations = (0..)
         .map(VersionId)
         .zip(&function.versions)

@@ -57,6 +57,9 @@ pub(super) struct Told {
     /// When a version would be out of traffic.
     pub(super) health: Option<HealthTold>,
     pub(super) picked_by: Option<&'static str>,
+    pub(super) weights_from: Option<&'static str>,
+    /// What is not as the file alone would have it: ramps and latches of the function.
+    pub(super) releases: Vec<crate::release::Told>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
     pub(super) sticky_key: Option<String>,
@@ -92,6 +95,8 @@ impl Default for Told {
             retries: None,
             health: None,
             picked_by: None,
+            weights_from: None,
+            releases: Vec::new(),
             bucket: None,
             sticky_key: None,
             issues_cookie: false,
@@ -225,7 +230,10 @@ impl Told {
         let how = match (self.picked_by, self.bucket, &self.sticky_key) {
             (Some("sticky"), Some(bucket), Some(key)) => format!("sticky by {key}, bucket {bucket} of 10000"),
             (Some("sticky"), ..) => "no sticky key: a cookie is issued, and keeps the caller".to_owned(),
-            (Some("weight"), ..) => "dealt by weight".to_owned(),
+            (Some("weight"), ..) => match self.weights_from {
+                None | Some("file") => "dealt by weight".to_owned(),
+                Some(other) => format!("dealt by weight, as the {other} has it"),
+            },
             (Some("override"), ..) => "by override, whatever the weights".to_owned(),
             (Some("pin"), ..) => "pinned by the route".to_owned(),
             _ => return Ok(()),
@@ -242,6 +250,10 @@ impl Told {
             let signed =
                 to.credential.as_ref().map_or_else(String::new, |name| format!(", signed with credential {name}"));
             row(term, label, format_args!("{share}{}  with Host {}{signed}", to.url, to.host))?;
+        }
+        for (index, told) in self.releases.iter().enumerate() {
+            let label = if index == 0 { "release" } else { "" };
+            row(term, label, format_args!("{} {}: {}", told.version, told.state, told.detail))?;
         }
         Ok(())
     }

@@ -73,6 +73,11 @@ pub fn parse(sources: &Sources) -> Result<Config, Report> {
     }
 }
 
+/// The tables as they are written; `None`: they are not even tables.
+pub(super) fn read_tables(sources: &Sources) -> Option<raw::File> {
+    tables::read(sources, &mut Report::new(sources))
+}
+
 /// `None`: the report says why.
 pub(super) fn parse_into(sources: &Sources, report: &mut Report) -> Option<(Config, Pointers)> {
     let file = tables::read(sources, report)?;

@@ -253,25 +253,12 @@ pub(super) enum Weight {
 
 const WEIGHT: &str = "a percentage from 0 to 100 with at most two decimals, or `rest`";
 
-impl Weight {
-    fn percent(text: &str) -> Option<Share> {
-        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-        let part = part.trim_end_matches('0');
-        if part.len() > 2 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let whole: u16 = whole.parse().ok().filter(|whole| *whole <= 100)?;
-        let part: u16 = format!("{part:0<2}").parse().ok()?;
-        Some(whole * 100 + part).filter(|share| *share <= Share::WHOLE.0).map(Share)
-    }
-}
-
 impl Read for Weight {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let (read, written) = match value.get_ref() {
             DeValue::String(text) if text == "rest" => return Some(Self::Rest),
-            DeValue::Integer(number) if number.radix() == 10 => (Self::percent(number.as_str()), number.to_string()),
-            DeValue::Float(number) => (Self::percent(number.as_str()), number.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => (Share::percent(number.as_str()), number.to_string()),
+            DeValue::Float(number) => (Share::percent(number.as_str()), number.to_string()),
             DeValue::Integer(number) => (None, number.to_string()),
             DeValue::String(text) => (None, text.escape_debug().to_string()),
             _ => {

@@ -7,7 +7,6 @@ use jiff::{
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
-use super::Weight;
 use crate::config::{
     model::{DAYS, Share},
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -22,8 +21,8 @@ impl Read for Percent {
     fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         const EXPECTED: &str = "a percentage above 0 and up to 100 with at most two decimals";
         let (read, written) = match value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => (Weight::percent(number.as_str()), number.to_string()),
-            DeValue::Float(number) => (Weight::percent(number.as_str()), number.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => (Share::percent(number.as_str()), number.to_string()),
+            DeValue::Float(number) => (Share::percent(number.as_str()), number.to_string()),
             _ => {
                 reader.expected(EXPECTED, value);
                 return None;

@@ -6,7 +6,7 @@
 //! even so would.
 
 use super::WeightsFrom;
-use crate::config::model::{Function, Share, VersionId};
+use crate::config::model::{Function, Share, VersionId, in_proportion};
 
 /// What has happened to a function's versions since the file was written. Nothing, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,24 +135,11 @@ fn give(function: &Function, shares: &mut [Share], freed: u16, unfit: &[VersionI
     has > 0
 }
 
-/// Makes the shares at `places` total `total`, in proportion to what they are, exactly: the largest remainders are rounded up.
+/// Makes the shares at `places` total `total`, in proportion to what they are.
 fn scale(shares: &mut [Share], places: &[usize], total: u16) {
-    let has: u64 = places.iter().map(|at| u64::from(shares[*at].0)).sum();
-    if has == 0 {
-        return;
-    }
-    let mut left = total;
-    let mut remainders: Vec<(u64, usize)> = Vec::with_capacity(places.len());
-    for at in places {
-        let exact = u64::from(shares[*at].0) * u64::from(total);
-        // At most `total`, since the share is a part of `has`.
-        let whole = u16::try_from(exact / has).unwrap_or(total);
-        shares[*at] = Share(whole);
-        left -= whole;
-        remainders.push((exact % has, *at));
-    }
-    remainders.sort_by_key(|(remainder, at)| (std::cmp::Reverse(*remainder), *at));
-    for (_, at) in remainders.iter().cycle().take(usize::from(left)) {
-        shares[*at].0 += 1;
+    let mut some: Vec<Share> = places.iter().map(|at| shares[*at]).collect();
+    in_proportion(&mut some, Share(total));
+    for (at, share) in places.iter().zip(some) {
+        shares[*at] = share;
     }
 }

@@ -14,6 +14,7 @@ mod leaf;
 mod limit;
 mod listener;
 mod platform;
+mod ramp;
 mod release;
 mod retries;
 mod route;
@@ -50,6 +51,7 @@ fn proofs() -> Vec<Proof> {
         credential::proofs(),
         function::proofs(),
         release::proofs(),
+        ramp::proofs(),
         platform::proofs(),
         retries::proofs(),
         health::proofs(),
