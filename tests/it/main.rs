@@ -69,8 +69,9 @@ mod releases_versions_gradually;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
-mod rides_a_peak;
 mod rests_what_fails;
+#[cfg(test)]
+mod rides_a_peak;
 #[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]
