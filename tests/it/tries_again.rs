@@ -358,12 +358,14 @@ async fn a_storm_of_failures_never_adds_more_than_the_budget_to_the_load() {
         ("reset", |_| Some(Reply::vanish())),
     ];
     for (kind, reply) in kinds {
-        let lines = "platform = \"aliyun-fc3\"\nretries = { attempts = 4, budget = 10, backoff = \"1ms\" }";
+        // The budget alone: the floor may give ten retries to the first few requests, which a longer storm does not notice.
+        let retries = "retries = { attempts = 4, budget = 10, floor = \"1/min\", backoff = \"1ms\" }";
+        let lines = &format!("platform = \"aliyun-fc3\"\n{retries}");
         let (gateway, function, ok) = storm(lines, move |n| (n % 10 < 3).then(|| reply(n)).flatten()).await;
         let load = function.requests() as f64 / OFFERED as f64;
         println!("{kind}: {load:.3} x the offered load, {ok} of {OFFERED} answered well");
         assert!(load <= 1.1, "{kind}: {load}");
-        assert!(load > 1.09, "{kind}: the budget is used: {load}");
+        assert!(load > 1.0, "{kind}: the budget is used: {load}");
         let metrics = gateway.metrics().await;
         let again = metrics.sum("gatepost_retries_total", &[]);
         assert_eq!(again as usize, function.requests() - OFFERED, "{kind}: every one is told");

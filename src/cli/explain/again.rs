@@ -1,4 +1,4 @@
-//! When a request would be sent again.
+//! When a request would be sent again, and what its version's failures would lead to.
 
 use http::Method;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::{
     cli::{failure::Outcome, term::Terminal},
     config::{
         changes,
-        model::{Function, Retries},
+        model::{Function, Health, Retries},
     },
 };
 
@@ -40,5 +40,34 @@ impl RetriesTold {
             }
         };
         row(term, "retries", format_args!("{when}; at most {budget_percent} % of requests, or {floor}"))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HealthTold {
+    consecutive_failures: u32,
+    base_ejection_time: String,
+    max_ejection_time: String,
+}
+
+/// `None`: without `health`, or where nobody could be out.
+pub(super) fn health(function: &Function) -> Option<HealthTold> {
+    let Health { consecutive_failures, base_ejection_time, max_ejection_time } = function.health?;
+    (function.versions.len() > 1).then(|| HealthTold {
+        consecutive_failures,
+        base_ejection_time: changes::duration(base_ejection_time),
+        max_ejection_time: changes::duration(max_ejection_time),
+    })
+}
+
+impl HealthTold {
+    pub(super) fn print(&self, term: &mut Terminal) -> Outcome {
+        let Self { consecutive_failures, base_ejection_time, max_ejection_time } = self;
+        let what = "failures in a row put a version out, the baseline never";
+        row(
+            term,
+            "health",
+            format_args!("{consecutive_failures} {what}: for {base_ejection_time}, at most {max_ejection_time}"),
+        )
     }
 }

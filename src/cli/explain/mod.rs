@@ -248,6 +248,7 @@ fn explain(options: &Options, loaded: &Loaded, term: &mut Terminal) -> Outcome<T
     cached::explain(&mut told, options, (route, function), (&headers, callers.gate(id)), &rest);
     queue::explain(&mut told, function, route);
     told.retries = again::told(function, &told.method);
+    told.health = again::health(function);
     Ok(told)
 }
 

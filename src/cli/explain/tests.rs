@@ -216,3 +216,27 @@ fn what_a_cache_makes_of_a_request_is_told() {
         assert!(text.contains(told), "`{told}` is not in\n{text}");
     }
 }
+
+#[test]
+fn it_says_when_a_request_would_be_sent_again_and_when_a_version_would_rest() {
+    let keys =
+        "retries = { attempts = 3, budget = 20 }\nhealth = { base_ejection_time = \"1m\" }\n[function.orders.versions]";
+    let config = CONFIG
+        .replace("[function.orders.versions]", keys)
+        .replace("methods = [\"GET\"]", "methods = [\"GET\", \"POST\"]");
+    let url = "http://api.example.com/orders/7";
+    let text = explained_of(&config, &["GET", url]);
+    assert!(
+        text.contains("retries   up to 3 attempts if it is throttled, cannot connect, or comes to nothing;"),
+        "{text}"
+    );
+    assert!(text.contains("at most 20 % of requests, or 1/s"), "{text}");
+    assert!(
+        text.contains("health    5 failures in a row put a version out, the baseline never: for 60s, at most 5m"),
+        "{text}"
+    );
+    let text = explained_of(&config, &["POST", url]);
+    assert!(text.contains("up to 3 attempts if it is throttled or cannot connect: it may not run twice"), "{text}");
+    let text = explained(&["GET", url]);
+    assert!(!text.contains("retries") && !text.contains("health"), "{text}");
+}

@@ -4,7 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::{again::RetriesTold, cached::Cached, on_platform::PlatformTold, queue::QueueTold};
+use super::{
+    again::{HealthTold, RetriesTold},
+    cached::Cached,
+    on_platform::PlatformTold,
+    queue::QueueTold,
+};
 use crate::{
     cli::{
         failure::Outcome,
@@ -52,6 +57,8 @@ pub(super) struct Told {
     pub(super) queue: Option<QueueTold>,
     /// When it would be sent again.
     pub(super) retries: Option<RetriesTold>,
+    /// When a version would be out of traffic.
+    pub(super) health: Option<HealthTold>,
     pub(super) picked_by: Option<&'static str>,
     pub(super) weights_from: Option<&'static str>,
     /// What is not as the file alone would have it: ramps and latches of the function.
@@ -90,6 +97,7 @@ impl Default for Told {
             cache: None,
             queue: None,
             retries: None,
+            health: None,
             picked_by: None,
             weights_from: None,
             releases: Vec::new(),
@@ -214,6 +222,9 @@ impl Told {
         }
         if let Some(retries) = &self.retries {
             retries.print(term)?;
+        }
+        if let Some(health) = &self.health {
+            health.print(term)?;
         }
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));
