@@ -7,9 +7,12 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
-    client, cors, fill, host,
+    client, cors, fill,
+    health::{self, Health},
+    host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
+    retry::{self, Budget},
     route::{AllowedMethods, Found, Router},
     split::{InForce, Pick, PickFacts, Split},
 };
@@ -36,6 +39,10 @@ pub struct Snapshot {
     pub callers: Arc<Callers>,
     /// By [`FunctionId`](crate::config::model::FunctionId).
     pub splits: Vec<Arc<Split>>,
+    /// What each function's requests may be sent again, by the same; `None`: without `retries`.
+    pub budgets: Arc<[Option<Arc<Budget>>]>,
+    /// How the versions' requests end, by the same; `None`: without `health`.
+    pub health: Health,
     /// By [`RouteId`], in the order of the route's `limits`.
     pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
@@ -75,6 +82,9 @@ pub fn compile_as_things_stand(
         })
         .collect();
 
+    let health = health::counts(&config, previous);
+    let budgets = retry::budgets(&config, workers, previous);
+
     let old_shared: HashMap<&str, &Arc<Limiter>> =
         previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&*p.shared).collect()).unwrap_or_default();
     let shared: Arc<[_]> = config
@@ -106,6 +116,8 @@ pub fn compile_as_things_stand(
         router: Arc::new(router),
         callers: Arc::new(callers),
         splits,
+        budgets,
+        health,
         limits,
         shared,
         config: Arc::new(config),

@@ -33,7 +33,7 @@ pub struct Live {
     pub hosts: Arc<[Box<[HeaderValue]>]>,
     pub signers: Signers,
     /// By function; `None`: it has any number.
-    pub places: Vec<Option<Places>>,
+    pub places: Arc<[Option<Places>]>,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,

@@ -17,12 +17,11 @@ use pingora_proxy::Session;
 use super::{
     conn::{Conn, Ended},
     ctx::{Ctx, since},
-    live::{self, Live},
+    live,
     proxy::Ingress,
 };
 use crate::{
-    config::model::FunctionId,
-    decide::{Class, Now, Reason, snapshot::Refusal},
+    decide::{Class, Reason, snapshot::Refusal},
     platform::outcome::by_status,
     upstream::concurrency::{Asked, NoPlace, Place, Turn},
 };
@@ -126,11 +125,12 @@ async fn wait(session: &mut Session, ctx: &mut Ctx, mut turn: Turn) -> Result<Re
     }
 }
 
-/// An answer came in: one that says `throttled` says it of the calls at a time.
-pub(super) fn saw(live: &Live, function: FunctionId, (outcome, status): (Option<Class>, u16), began: Now) {
-    if outcome.unwrap_or_else(|| by_status(status)) == Class::Throttled
-        && let Some(places) = live.places(function)
+/// An answer with this status came in: one that says `throttled` says it of the calls at a time.
+pub(super) fn saw(ctx: &Ctx, status: u16) {
+    let (Some(place), Some(live), Some(picked)) = (&ctx.place, &ctx.live, ctx.picked) else { return };
+    if ctx.outcome.unwrap_or_else(|| by_status(status)) == Class::Throttled
+        && let Some(places) = live.places(picked.function)
     {
-        places.throttled(live::now(), began);
+        places.throttled(place, ctx.attempts == 1, live::now(), ctx.attempt_started);
     }
 }

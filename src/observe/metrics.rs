@@ -11,8 +11,10 @@ mod auth;
 mod cells;
 mod concurrency;
 mod handles;
+mod health;
 mod jwks;
 mod process;
+mod retries;
 mod text;
 
 use std::{

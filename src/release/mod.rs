@@ -4,6 +4,7 @@
 //! ([`Standings`]), and the state that a restart goes on from. No sockets, and no clock of its own.
 
 mod book;
+pub mod outliers;
 pub mod ramp;
 mod standings;
 pub mod state;

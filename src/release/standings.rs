@@ -15,6 +15,7 @@ pub struct Standings(HashMap<Name, Named>);
 struct Named {
     ramp: Option<(Name, Share)>,
     ejected: BTreeSet<Name>,
+    tried: BTreeSet<Name>,
     latched: BTreeSet<Name>,
 }
 
@@ -27,6 +28,11 @@ impl Standings {
     /// The versions of the function that are ejected now, instead of those before.
     pub fn eject(&mut self, function: &Name, versions: BTreeSet<Name>) {
         self.of_name(function, |named| named.ejected = versions);
+    }
+
+    /// The versions of the function that are tried again now, instead of those before.
+    pub fn try_again(&mut self, function: &Name, versions: BTreeSet<Name>) {
+        self.of_name(function, |named| named.tried = versions);
     }
 
     /// The versions of the function that are latched now, instead of those before.
@@ -51,6 +57,7 @@ impl Standings {
         Standing {
             ramp: named.ramp.as_ref().and_then(|(name, share)| Some((*ids.get(name)?, *share))),
             ejected: known(&named.ejected),
+            tried: known(&named.tried),
             latched: known(&named.latched),
         }
     }

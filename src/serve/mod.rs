@@ -17,6 +17,7 @@ mod listener;
 mod listeners;
 mod memory;
 pub mod notify;
+mod outliers;
 mod per_ip;
 pub mod receipt;
 mod releases;
@@ -142,6 +143,7 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ramps.tick() => {
                 service.pass_time();
+                service.look_at_health();
                 continue;
             }
             _ = ends.tick() => {

@@ -14,7 +14,7 @@ use crate::{
     },
     decide::{Now, split::InForce},
     ingress::live::{self, Live},
-    release::{Book, Charge, Event, Told, Verdict, state, state::State},
+    release::{Book, Charge, Event, Told, Verdict, outliers::Outliers, state, state::State},
 };
 
 /// How often ramps are looked at.
@@ -22,7 +22,9 @@ pub const LOOK: Duration = Duration::from_millis(250);
 
 /// Of the main thread alone: whoever else learns something tells it.
 pub struct Releases {
-    book: Book,
+    pub(super) book: Book,
+    /// Versions that fail.
+    pub(super) outliers: Outliers,
     state_dir: PathBuf,
     /// When ramps were looked at last.
     passed: Now,
@@ -49,7 +51,7 @@ impl Releases {
             }
         };
         events.extend(book.follow(config));
-        (Self { book, state_dir, passed: live::now(), unwritten: false }, events)
+        (Self { book, outliers: Outliers::default(), state_dir, passed: live::now(), unwritten: false }, events)
     }
 
     pub fn in_force(&self, function: &Function) -> InForce {
@@ -58,7 +60,7 @@ impl Releases {
 
     /// For the status.
     pub fn told(&self, config: &Config) -> Vec<Told> {
-        self.book.told(config, Timestamp::now())
+        self.book.told(config, Timestamp::now()).into_iter().chain(self.outliers.told()).collect()
     }
 
     /// A config is about to come into force: what that does, for its receipt.

@@ -69,6 +69,10 @@ mod releases_versions_gradually;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
 #[cfg(test)]
+mod rests_what_fails;
+#[cfg(test)]
+mod rides_a_peak;
+#[cfg(test)]
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
@@ -98,5 +102,7 @@ mod survives_hostile_h2;
 mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
+#[cfg(test)]
+mod tries_again;
 #[cfg(test)]
 mod works_on_each_platform;

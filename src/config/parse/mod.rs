@@ -8,9 +8,11 @@ mod cors;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod listener;
 mod pages;
 mod ramp;
+mod retries;
 mod route;
 mod tables;
 

@@ -15,6 +15,8 @@ pub struct Standing {
     pub ramp: Option<(VersionId, Share)>,
     /// Not healthy for now.
     pub ejected: Vec<VersionId>,
+    /// Not healthy, and tried again: they get a trickle of what is theirs.
+    pub tried: Vec<VersionId>,
     /// Sent back, until somebody says otherwise.
     pub latched: Vec<VersionId>,
 }
@@ -43,9 +45,14 @@ impl InForce {
             (0..).map(VersionId).zip(shares).any(|(id, share)| share.0 > 0 && !out.contains(&id))
                 || function.baseline.is_some_and(|baseline| !out.contains(&baseline))
         };
-        let both: Vec<VersionId> = standing.ejected.iter().chain(&standing.latched).copied().collect();
-        if !standing.ejected.is_empty() && serves(&all.shares, &both) {
-            all.take(without(function, &all.shares, &standing.ejected, &both), WeightsFrom::Ejection);
+        let out: Vec<VersionId> = standing.ejected.iter().chain(&standing.tried).copied().collect();
+        let both: Vec<VersionId> = out.iter().chain(&standing.latched).copied().collect();
+        if !out.is_empty() && serves(&all.shares, &both) {
+            let mut shares = without(function, &all.shares, &out, &both);
+            for version in standing.tried.iter().filter(|version| !standing.latched.contains(version)) {
+                trickle(&mut shares, &all.shares, *version);
+            }
+            all.take(shares, WeightsFrom::Ejection);
             all.take(without(function, &all.shares, &standing.latched, &both), WeightsFrom::Latch);
         } else if serves(&all.shares, &standing.latched) {
             all.take(without(function, &all.shares, &standing.latched, &standing.latched), WeightsFrom::Latch);
@@ -85,6 +92,18 @@ fn ramped(function: &Function, version: VersionId, share: Share) -> Vec<Share> {
         scale(&mut shares, &others, left);
     }
     shares
+}
+
+/// What a version gets while it is tried again, at most: 5 %.
+const TRICKLE: u16 = 500;
+
+/// Gives `version` a trickle of what it had `before`, from who has most.
+fn trickle(shares: &mut [Share], before: &[Share], version: VersionId) {
+    let most = (0..shares.len()).max_by_key(|at| shares[*at]);
+    let (Some(most), Some(had)) = (most, before.get(version.index())) else { return };
+    let part = had.0.min(TRICKLE).min(shares[most].0);
+    shares[most].0 -= part;
+    shares[version.index()].0 += part;
 }
 
 /// The shares without those of `out`; nobody of `unfit` gets them.

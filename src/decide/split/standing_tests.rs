@@ -170,6 +170,7 @@ proptest! {
             ramp: ramp.map(|(version, share)| (VersionId(version), Share(share))),
             ejected: ids(&ejected),
             latched: ids(&latched),
+            ..Standing::default()
         };
         let in_force = InForce::new(&config, &standing);
         prop_assert_eq!(in_force.shares.iter().map(|share| u32::from(share.0)).sum::<u32>(), 10_000);
@@ -187,4 +188,20 @@ proptest! {
             prop_assert!(!has(&all));
         }
     }
+}
+
+#[test]
+fn who_is_tried_again_gets_a_trickle_of_what_is_its_own() {
+    let shares = |weights: &[(&str, u16)], standing: Standing| {
+        let in_force = InForce::new(&function(weights), &standing);
+        (in_force.shares.iter().map(|share| share.0).collect::<Vec<_>>(), in_force.from)
+    };
+    let tried = |ids: &[u32]| Standing { tried: ids.iter().copied().map(VersionId).collect(), ..Standing::default() };
+    assert_eq!(shares(&[("a*", 6_000), ("b", 4_000)], tried(&[1])), (vec![9_500, 500], WeightsFrom::Ejection));
+    assert_eq!(shares(&[("a*", 9_900), ("b", 100)], tried(&[1])), (vec![9_900, 100], WeightsFrom::File));
+    let one_out = Standing { ejected: vec![VersionId(1)], ..tried(&[2]) };
+    assert_eq!(shares(&[("a*", 2_000), ("b", 4_000), ("c", 4_000)], one_out.clone()).0, [9_500, 0, 500]);
+    let latched = Standing { latched: vec![VersionId(2)], ..one_out };
+    assert_eq!(shares(&[("a*", 2_000), ("b", 4_000), ("c", 4_000)], latched).0, [10_000, 0, 0]);
+    assert_eq!(shares(&[("a", 10_000), ("b", 0)], tried(&[0])).0, [10_000, 0], "somebody serves");
 }

@@ -44,6 +44,8 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
         concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 

@@ -13,6 +13,8 @@ use super::{
     Class,
     auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
+    health::{self, Ejections},
+    retries::{self, Retries},
     text::{Kind, Text},
 };
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
         Config,
         model::{FunctionId, LimitUse, ListenerId, Name, RouteId, Share, VersionId},
     },
-    decide::auth::Failure,
+    decide::{auth::Failure, retry::Because},
 };
 
 /// What became of a connection: `result` of `gatepost_connections_total`.
@@ -100,6 +102,9 @@ struct VersionHandles {
     /// In force.
     share: AtomicU16,
     upstream: Arc<Sharded<Upstream>>,
+    retries: Arc<Sharded<Retries>>,
+    /// `None`: without `health`.
+    ejections: Option<Arc<Ejections>>,
 }
 
 impl VersionHandles {
@@ -166,6 +171,8 @@ impl Handles {
                     name: version.name.clone(),
                     share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
+                    retries: kept_or_new(kept.map(|v| &v.retries), shards),
+                    ejections: function.health.map(|_| kept.and_then(|v| v.ejections.clone()).unwrap_or_default()),
                 }
             });
             FunctionHandles { name: function.name.clone(), versions: versions.collect() }
@@ -216,6 +223,23 @@ impl Handles {
         cell.connections[usize::from(reused)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request is sent again.
+    pub fn retried(&self, worker: usize, function: FunctionId, version: VersionId, because: Because) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).count(because);
+    }
+
+    /// A request would have been sent again, had there been budget.
+    pub fn retry_refused(&self, worker: usize, function: FunctionId, version: VersionId) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).refuse();
+    }
+
+    /// A version stands otherwise: out (or tried again) or not, and whether that is an ejection.
+    pub fn stands(&self, function: FunctionId, version: VersionId, is_out: bool, begins: bool) {
+        if let Some(ejections) = &self.functions[function.index()].versions[version.index()].ejections {
+            ejections.stands(is_out, begins);
+        }
+    }
+
     fn upstream(&self, function: FunctionId, version: VersionId) -> &Sharded<Upstream> {
         &self.functions[function.index()].versions[version.index()].upstream
     }
@@ -253,6 +277,12 @@ impl Handles {
         self.render_requests(out);
         self.render_limits(out);
         self.render_versions(out);
+        let versions =
+            || self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, &*v.name, &*v.retries)));
+        let ejections = self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, v)));
+        let ejections = ejections.filter_map(|(name, v)| Some((name, &*v.name, &**v.ejections.as_ref()?)));
+        health::render(&ejections.collect::<Vec<_>>(), out);
+        retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);
         self.auth.render(out);
     }

@@ -69,9 +69,10 @@ impl Ceiling {
         self.growing.as_ref().map_or(Now(u64::MAX), Growing::due)
     }
 
-    /// The platform said that a call, begun at `began`, was too much. Whether that makes the limit smaller.
-    pub(super) fn throttled(&mut self, now: Now, began: Now, in_flight: u32) -> bool {
-        self.adapting.as_mut().is_some_and(|adapting| adapting.throttled(now, began, in_flight))
+    /// The platform said that a call was too much: one that began at `began`, as the last of `among` then under way. Whether that
+    /// makes the limit smaller.
+    pub(super) fn throttled(&mut self, now: Now, began: Now, among: u32) -> bool {
+        self.adapting.as_mut().is_some_and(|adapting| adapting.throttled(now, began, among))
     }
 
     pub(super) fn is_adaptive(&self) -> bool {
@@ -186,7 +187,7 @@ struct Adapting {
     limit: u32,
     /// Up to when the increase is counted.
     at: Now,
-    /// Calls that began before this say nothing of the limit that has been in force since.
+    /// The last decrease: calls that began before it met the limit of before.
     cut: Option<Now>,
 }
 
@@ -212,16 +213,25 @@ impl Adapting {
         self.limit
     }
 
-    fn throttled(&mut self, now: Now, began: Now, in_flight: u32) -> bool {
-        if self.cut.is_some_and(|cut| began <= cut) {
+    /// The platform had no more calls than we had, and would not have this one: it takes fewer than `among`. Of an overshoot that
+    /// is known already, that is all; else there is to be some air.
+    fn throttled(&mut self, now: Now, began: Now, among: u32) -> bool {
+        let before = self.look(now);
+        let reached = before.min(among);
+        let less = match self.cut {
+            Some(cut) if began <= cut => 1,
+            _ => (u64::from(reached) * u64::from(self.percent) / 100).max(1),
+        };
+        if self.cut.is_none_or(|cut| began > cut) {
+            self.cut = Some(now);
+        } else if among > before {
             return false;
         }
-        let reached = self.look(now).min(in_flight);
-        let less = (u64::from(reached) * u64::from(self.percent) / 100).max(1);
         let limit = reached.saturating_sub(u32::try_from(less).unwrap_or(u32::MAX)).max(self.min);
-        let is_less = limit < self.limit;
-        (self.limit, self.at, self.cut) = (limit.min(self.limit), now, Some(now));
-        is_less
+        if limit < before {
+            (self.limit, self.at) = (limit, now);
+        }
+        limit < before
     }
 }
 

@@ -108,6 +108,13 @@ fn a_throttled_answer_takes_its_share_and_the_calls_of_the_same_moment_take_no_m
         assert!(!ceiling.throttled(at_ms(101), at_ms(ms), 400));
     }
     assert_eq!(ceiling.look(at_ms(101), load(400, 0)), 380);
+    // But one of them was among fewer, and was too many even so.
+    assert!(ceiling.throttled(at_ms(102), at_ms(95), 371));
+    assert_eq!(ceiling.look(at_ms(102), load(400, 0)), 370);
+    assert!(ceiling.throttled(at_ms(109), at_ms(105), 1000));
+    assert_eq!(ceiling.look(at_ms(109), load(370, 0)), 352);
+    let mut ceiling = fresh(&adaptive(Some(1000), 10, 5, 10));
+    assert!(ceiling.throttled(at_ms(100), at_ms(90), 400));
     assert!(ceiling.throttled(at_ms(110), at_ms(105), 380));
     assert_eq!(ceiling.look(at_ms(110), load(380, 0)), 361);
 }
@@ -214,10 +221,10 @@ proptest! {
                 let began = ms.saturating_sub(took);
                 let counts = cut.is_none_or(|cut| began > cut);
                 ceiling.throttled(at_ms(ms), at_ms(began), in_flight);
+                let reached = naive.min(f64::from(in_flight));
+                let air = if counts { reached * f64::from(decrease) / 100.0 } else { 1.0 };
+                naive = (reached - air.max(1.0)).max(f64::from(min)).min(naive);
                 if counts {
-                    let reached = naive.min(f64::from(in_flight));
-                    let less = (reached * f64::from(decrease) / 100.0).max(1.0);
-                    naive = (reached - less).max(f64::from(min)).min(naive);
                     cut = Some(ms);
                 }
             }

@@ -9,12 +9,14 @@ mod concurrency;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod leaf;
 mod limit;
 mod listener;
 mod platform;
 mod ramp;
 mod release;
+mod retries;
 mod route;
 mod server;
 mod timeouts;
@@ -51,6 +53,8 @@ fn proofs() -> Vec<Proof> {
         release::proofs(),
         ramp::proofs(),
         platform::proofs(),
+        retries::proofs(),
+        health::proofs(),
         timeouts::proofs(),
         concurrency::proofs(),
         route::proofs(),

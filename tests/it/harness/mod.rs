@@ -12,6 +12,7 @@ pub(crate) mod h2;
 pub(crate) mod jwt;
 pub(crate) mod load;
 pub(crate) mod origin;
+pub(crate) mod peak;
 pub(crate) mod process;
 pub(crate) mod reply;
 pub(crate) mod signed;
