@@ -38,7 +38,7 @@ pub struct Progress {
     pub(super) number: Number,
     /// It has not moved yet: to its first step it goes at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    fresh: bool,
+    pub(super) fresh: bool,
     /// `None`: it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
@@ -157,8 +157,15 @@ impl Progress {
         }
         if number.share > self.share {
             (self.share, self.held_ms, self.fresh) = (number.share, 0, false);
+            return None;
         }
-        None
+        // Whoever raised it should not wonder.
+        let share = self.in_force().filter(|_| old.rose(number))?;
+        Some(format!(
+            "ramp of {} stays at {share} %, above its weight of {} % in the file",
+            self.version,
+            number.as_share()
+        ))
     }
 
     pub(super) fn pause(&mut self, why: &str, set_back: bool) {

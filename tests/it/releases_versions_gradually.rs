@@ -184,6 +184,22 @@ async fn a_ramp_is_paused_rolled_back_and_resumed_by_command() {
 }
 
 #[tokio::test]
+async fn status_tells_what_is_written_where_the_admin_port_does_not_answer() {
+    let versions = versions().await;
+    let ramp = "weights = { v1 = \"rest\" }\nramp = { version = \"v2\", steps = [25, 100], hold = \"1h\" }";
+    // The file says port 0, where nobody ever listens.
+    let mut gateway = gateway(orders(&versions, ramp)).start().await;
+    comes_to(&gateway, 25.0).await;
+    let said = done(&gateway, &["status"]);
+    assert!(said.contains("generation  1") && said.contains("at 25 % (step 1 of 2)"), "{said}");
+    let json = command(gateway.dir(), &["status", "--json"]).output().unwrap();
+    let status: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(status["releases"][0]["version"], "v2", "{status}");
+    gateway.stop().await;
+    assert_eq!(run(&gateway, &["status"]).unwrap_err().0, Some(1));
+}
+
+#[tokio::test]
 async fn a_hand_that_lowers_the_weight_stops_the_ramp() {
     let versions = versions().await;
     let ramp = "weights = { v1 = \"rest\", v2 = 10 }\nramp = { version = \"v2\", steps = [10, 50], hold = \"100ms\" }";
