@@ -8,6 +8,7 @@
 //! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
+//! - [`release`]: what has happened to versions → weights in force.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
 //! - [`admin`]: health, metrics and calls for the operator.
 //! - [`serve`]: the composition root: sockets, TLS, reload, drain.
@@ -20,5 +21,6 @@ pub mod decide;
 pub mod ingress;
 pub mod observe;
 pub mod platform;
+pub mod release;
 pub mod serve;
 pub mod upstream;

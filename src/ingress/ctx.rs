@@ -18,7 +18,7 @@ use super::{
     left,
     live::{self, Live},
     reply::Answer,
-    sign,
+    retry, sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -62,6 +62,7 @@ pub struct Ctx {
     pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
+    pub(super) again: retry::Again,
     pub(super) is_upgrade: bool,
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
@@ -138,6 +139,7 @@ impl Ctx {
             group_key: 0,
             gives_back: left::next(),
             wants_fresh: false,
+            again: retry::Again::default(),
             is_upgrade: false,
             body: None,
             is_preflight: false,
@@ -260,11 +262,11 @@ mod tests {
         metrics.install(handles.clone(), 1);
         let live = Live {
             snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
-            targets: Vec::new(),
-            hosts: Vec::new(),
-            signers: Vec::new(),
-            caches: Vec::new(),
-            places: Vec::new(),
+            places: Arc::default(),
+            targets: Arc::default(),
+            hosts: Arc::default(),
+            signers: Arc::default(),
+            caches: Arc::default(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

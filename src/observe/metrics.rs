@@ -14,6 +14,7 @@ mod concurrency;
 mod handles;
 mod jwks;
 mod process;
+mod retries;
 mod text;
 
 use std::{

@@ -8,8 +8,10 @@ mod cors;
 mod credential;
 mod function;
 mod handling;
+mod health;
 mod listener;
 mod pages;
+mod retries;
 mod route;
 mod tables;
 

@@ -31,7 +31,7 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile,
+        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile,
         UpstreamHttp,
     },
     preset::Mark,
@@ -146,6 +146,9 @@ choices! {
         "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
         "account" => Self::Account, "timeout" => Self::Timeout,
     }
+    RetryOf, "`any`, `idempotent` or `never`": {
+        "any" => Self::Any, "idempotent" => Self::Idempotent, "never" => Self::Never,
+    }
     Mark, "`verified`, `memory`, `unknown` or `choice`": {
         "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
     }
@@ -229,6 +232,7 @@ words!(
     UpstreamHttp,
     PlatformName,
     Class,
+    RetryOf,
     Mark,
     TlsProfile,
     ClientAuthNeed,

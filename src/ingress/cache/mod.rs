@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// By route; `None`: it has none.
-pub type Caches = Vec<Option<Arc<RouteCache>>>;
+pub type Caches = Arc<[Option<Arc<RouteCache>>]>;
 
 /// What a route keeps.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub struct RouteCache {
 
 /// The caches of a config. What still means the same goes on from `old`.
 pub fn caches(config: &Config, handles: &Handles, old: Option<&Live>) -> Caches {
-    let all = old.map(|old| old.snapshot.config.routes.iter().zip(&old.caches)).into_iter().flatten();
+    let all = old.map(|old| old.snapshot.config.routes.iter().zip(old.caches.iter())).into_iter().flatten();
     let before: HashMap<&str, &Arc<RouteCache>> =
         all.filter_map(|(route, cache)| Some((&*route.name, cache.as_ref()?))).collect();
     let routes = (0..).map(RouteId).zip(&config.routes);
