@@ -38,7 +38,7 @@ table! {
     struct Adaptive {
         /// Never fewer calls at a time than this. Default `10`.
         min: Connections,
-        /// Percent of the calls at a time that a throttled answer takes away. Default `5`.
+        /// Percent of what the platform took that are left as air once it throttles. Default `5`.
         decrease: Whole<1, 90>,
         /// How fast they come back. Default: a hundredth of `max` a second, at least `1/s`; without `max` `10/s`.
         increase: Rate,

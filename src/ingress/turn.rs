@@ -127,10 +127,10 @@ async fn wait(session: &mut Session, ctx: &mut Ctx, mut turn: Turn) -> Result<Re
 
 /// An answer with this status came in: one that says `throttled` says it of the calls at a time.
 pub(super) fn saw(ctx: &Ctx, status: u16) {
-    let (Some(place), Some(live), Some(picked)) = (&ctx.place, &ctx.live, ctx.picked) else { return };
+    let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else { return };
     if ctx.outcome.unwrap_or_else(|| by_status(status)) == Class::Throttled
         && let Some(places) = live.places(picked.function)
     {
-        places.throttled(place, ctx.attempts == 1, live::now(), ctx.attempt_started);
+        places.throttled(live::now(), ctx.attempt_started);
     }
 }

@@ -39,7 +39,7 @@ pub struct Growth {
 pub struct Adaptive {
     /// Never fewer calls at a time than this. Default 10, or `max` where that is less.
     pub min: NonZeroU32,
-    /// Percent of the calls at a time that a throttled answer takes away. Default 5.
+    /// Percent of what the platform took that are left as air once it throttles. Default 5.
     pub decrease: u8,
     /// How fast they come back. Default: a hundredth of `max` a second, at least 1; without `max` 10.
     pub increase: Rate,

@@ -13,6 +13,8 @@ use crate::{
 
 /// A peak counts as what the platform has warm for one such time, at most two.
 pub(super) const WARM: Duration = Duration::from_secs(60);
+/// How far back the most in flight counts as what the platform was just asked for.
+const RECENT: Duration = Duration::from_secs(1);
 /// Who looks again within this time has been pressed all the while.
 const PRESSED: Duration = Duration::from_secs(1);
 
@@ -60,7 +62,7 @@ impl Ceiling {
     /// The limit in force now.
     pub(super) fn look(&mut self, now: Now, load: Load) -> u32 {
         let grown = self.growing.as_mut().map_or(ANY, |growing| growing.look(now, load));
-        let adapted = self.adapting.as_mut().map_or(ANY, |adapting| adapting.look(now));
+        let adapted = self.adapting.as_mut().map_or(ANY, |adapting| adapting.look(now, load));
         self.max.min(grown).min(adapted).max(1)
     }
 
@@ -69,10 +71,10 @@ impl Ceiling {
         self.growing.as_ref().map_or(Now(u64::MAX), Growing::due)
     }
 
-    /// The platform said that a call was too much: one that began at `began`, as the last of `among` then under way. Whether that
-    /// makes the limit smaller.
-    pub(super) fn throttled(&mut self, now: Now, began: Now, among: u32) -> bool {
-        self.adapting.as_mut().is_some_and(|adapting| adapting.throttled(now, began, among))
+    /// The platform said that a call was too much: one that began at `began`. Whether that makes the limit smaller. To be called right
+    /// after a look.
+    pub(super) fn throttled(&mut self, now: Now, began: Now) -> bool {
+        self.adapting.as_mut().is_some_and(|adapting| adapting.throttled(now, began))
     }
 
     pub(super) fn is_adaptive(&self) -> bool {
@@ -189,22 +191,51 @@ struct Adapting {
     at: Now,
     /// The last decrease: calls that began before it met the limit of before.
     cut: Option<Now>,
+    /// The most at a time just before it, and how many of those were too many.
+    base: u32,
+    excess: u32,
+    /// The most in flight in this window of [`RECENT`], and in the one before.
+    peaks: [u32; 2],
+    window_ends: Now,
 }
 
 impl Adapting {
     fn new(adaptive: Adaptive, max: u32, previous: Option<&Self>, now: Now) -> Self {
         let Adaptive { min, decrease, increase } = adaptive;
-        let limit = match previous {
-            // One that never had to give way goes up with `max`.
-            Some(previous) if previous.limit < previous.max => previous.limit.min(max),
-            _ => max,
-        };
-        let (at, cut) = previous.map_or((now, None), |previous| (previous.at, previous.cut));
-        Self { min: min.get(), max, percent: decrease.into(), tick: tick(increase), limit, at, cut }
+        let (min, percent, tick) = (min.get(), decrease.into(), tick(increase));
+        match previous {
+            Some(previous) => {
+                // One that never had to give way goes up with `max`.
+                let limit = if previous.limit < previous.max { previous.limit.min(max) } else { max };
+                Self { min, max, percent, tick, limit, ..*previous }
+            }
+            None => Self {
+                min,
+                max,
+                percent,
+                tick,
+                limit: max,
+                at: now,
+                cut: None,
+                base: 0,
+                excess: 0,
+                peaks: [0; 2],
+                window_ends: now,
+            },
+        }
     }
 
-    fn look(&mut self, now: Now) -> u32 {
+    fn look(&mut self, now: Now, load: Load) -> u32 {
+        let high = load.high.max(load.in_flight);
+        if now < self.window_ends {
+            self.peaks[0] = self.peaks[0].max(high);
+        } else {
+            let was_long = now.0 >= self.window_ends.0.saturating_add(nanos(RECENT));
+            self.peaks = [high, if was_long { high } else { self.peaks[0] }];
+            self.window_ends = Now(now.0.saturating_add(nanos(RECENT)));
+        }
         if self.limit >= self.max {
+            self.at = now;
             return self.max;
         }
         let back = now.0.saturating_sub(self.at.0) / self.tick;
@@ -213,25 +244,23 @@ impl Adapting {
         self.limit
     }
 
-    /// The platform had no more calls than we had, and would not have this one: it takes fewer than `among`. Of an overshoot that
-    /// is known already, that is all; else there is to be some air.
-    fn throttled(&mut self, now: Now, began: Now, among: u32) -> bool {
-        let before = self.look(now);
-        let reached = before.min(among);
-        let less = match self.cut {
-            Some(cut) if began <= cut => 1,
-            _ => (u64::from(reached) * u64::from(self.percent) / 100).max(1),
-        };
-        if self.cut.is_none_or(|cut| began > cut) {
-            self.cut = Some(now);
-        } else if among > before {
-            return false;
+    /// Of as many as there were, the platform took all but those that it throttled: that is what it takes, however far above it we were, and in
+    /// whatever order its answers come. A little less leaves some air.
+    fn throttled(&mut self, now: Now, began: Now) -> bool {
+        match self.cut {
+            Some(cut) if began <= cut => self.excess = self.excess.saturating_add(1),
+            _ => {
+                // Not what is in flight this very moment: answers come in batches.
+                self.base = self.limit.min(self.peaks[0].max(self.peaks[1]));
+                (self.cut, self.excess, self.at) = (Some(now), 1, now);
+            }
         }
-        let limit = reached.saturating_sub(u32::try_from(less).unwrap_or(u32::MAX)).max(self.min);
-        if limit < before {
-            (self.limit, self.at) = (limit, now);
-        }
-        limit < before
+        let taken = self.base.saturating_sub(self.excess);
+        let air = u64::from(taken) * u64::from(self.percent) / 100;
+        let limit = taken.saturating_sub(u32::try_from(air).unwrap_or(u32::MAX)).max(self.min);
+        let is_less = limit < self.limit;
+        self.limit = self.limit.min(limit);
+        is_less
     }
 }
 

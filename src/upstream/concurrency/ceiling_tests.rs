@@ -32,6 +32,12 @@ fn adaptive(max: Option<u32>, min: u32, decrease: u8, per_second: u32) -> Concur
     }
 }
 
+/// A throttled answer to a call that began then, with so many in flight.
+fn throttled(ceiling: &mut Ceiling, now: Now, began: Now, in_flight: u32) -> bool {
+    ceiling.look(now, load(in_flight, 0));
+    ceiling.throttled(now, began)
+}
+
 /// Sets `written` in force where nothing was before.
 fn fresh(written: &Concurrency) -> Ceiling {
     Ceiling::new(written, None, at_ms(0))
@@ -101,29 +107,37 @@ fn what_was_reached_is_kept_for_a_minute_or_two_and_then_forgotten() {
 fn a_throttled_answer_takes_its_share_and_the_calls_of_the_same_moment_take_no_more() {
     let mut ceiling = fresh(&adaptive(Some(1000), 10, 5, 10));
     assert_eq!(ceiling.look(at_ms(0), load(400, 0)), 1000);
-    assert!(ceiling.throttled(at_ms(100), at_ms(90), 400));
+    assert!(throttled(&mut ceiling, at_ms(100), at_ms(90), 400));
+    // 399 were taken, less a twentieth.
     assert_eq!(ceiling.look(at_ms(100), load(400, 0)), 380);
-    // They were under way already.
-    for ms in 95..100 {
-        assert!(!ceiling.throttled(at_ms(101), at_ms(ms), 400));
-    }
-    assert_eq!(ceiling.look(at_ms(101), load(400, 0)), 380);
-    // But one of them was among fewer, and was too many even so.
-    assert!(ceiling.throttled(at_ms(102), at_ms(95), 371));
-    assert_eq!(ceiling.look(at_ms(102), load(400, 0)), 370);
-    assert!(ceiling.throttled(at_ms(109), at_ms(105), 1000));
-    assert_eq!(ceiling.look(at_ms(109), load(370, 0)), 352);
-    let mut ceiling = fresh(&adaptive(Some(1000), 10, 5, 10));
-    assert!(ceiling.throttled(at_ms(100), at_ms(90), 400));
-    assert!(ceiling.throttled(at_ms(110), at_ms(105), 380));
+    assert!(throttled(&mut ceiling, at_ms(110), at_ms(105), 380));
     assert_eq!(ceiling.look(at_ms(110), load(380, 0)), 361);
+}
+
+#[test]
+fn however_far_above_it_was_the_throttled_are_counted_and_it_is_there_at_once() {
+    let mut ceiling = fresh(&adaptive(None, 10, 2, 1));
+    assert_eq!(ceiling.look(at_ms(0), load(1000, 0)), ANY);
+    // The platform takes 300; the other 700 are told so, in whatever order, while fewer and fewer are left.
+    for n in 0..700_u32 {
+        throttled(&mut ceiling, at_ms(10 + u64::from(n) / 100), at_ms(u64::from(n * 7 % 10)), 1000 - n);
+    }
+    assert_eq!(ceiling.look(at_ms(20), load(300, 50)), 294);
+}
+
+#[test]
+fn a_batch_of_answers_that_has_just_left_is_no_sign_that_fewer_are_taken() {
+    let mut ceiling = fresh(&adaptive(Some(300), 10, 5, 1));
+    assert_eq!(ceiling.look(at_ms(900), load(300, 10)), 300);
+    assert!(throttled(&mut ceiling, at_ms(910), at_ms(905), 40));
+    assert_eq!(ceiling.look(at_ms(910), load(40, 0)), 285);
 }
 
 #[test]
 fn it_never_falls_below_its_floor_and_comes_back_by_its_rate_up_to_the_cap() {
     let mut ceiling = fresh(&adaptive(Some(100), 20, 50, 10));
     for n in 1..20_u64 {
-        ceiling.throttled(at_ms(n * 10), at_ms(n * 10 - 1), 100);
+        throttled(&mut ceiling, at_ms(n * 10), at_ms(n * 10 - 1), 100);
     }
     assert_eq!(ceiling.look(at_ms(190), load(20, 0)), 20);
     assert_eq!(ceiling.look(at_ms(1_190), load(20, 0)), 30);
@@ -135,14 +149,14 @@ fn it_never_falls_below_its_floor_and_comes_back_by_its_rate_up_to_the_cap() {
 fn without_a_cap_it_begins_where_the_platform_complained() {
     let mut ceiling = fresh(&adaptive(None, 10, 10, 1));
     assert_eq!(ceiling.look(at_ms(0), load(500, 0)), ANY);
-    assert!(ceiling.throttled(at_ms(10), at_ms(5), 500));
+    assert!(throttled(&mut ceiling, at_ms(10), at_ms(5), 500));
     assert_eq!(ceiling.look(at_ms(10), load(500, 0)), 450);
 }
 
 #[test]
 fn another_cap_keeps_what_was_learned() {
     let mut ceiling = fresh(&adaptive(Some(1000), 10, 10, 1));
-    ceiling.throttled(at_ms(10), at_ms(5), 500);
+    throttled(&mut ceiling, at_ms(10), at_ms(5), 500);
     let mut next = Ceiling::new(&adaptive(Some(2000), 10, 10, 1), Some(&ceiling), at_ms(20));
     assert_eq!(next.look(at_ms(20), load(450, 0)), 450);
     // One that never gave way has learned nothing.
@@ -214,25 +228,27 @@ proptest! {
         let max = 500;
         let mut ceiling = fresh(&adaptive(Some(max), min, decrease, per_second));
         let (mut ms, mut naive, mut cut) = (0_u64, f64::from(max), None::<u64>);
+        let (mut base, mut excess) = (0.0, 0.0);
         for (wait, throttles, took, in_flight) in steps {
-            ms += wait;
-            naive = (naive + wait as f64 * f64::from(per_second) / 1000.0).min(f64::from(max));
-            if throttles {
-                let began = ms.saturating_sub(took);
-                let counts = cut.is_none_or(|cut| began > cut);
-                ceiling.throttled(at_ms(ms), at_ms(began), in_flight);
-                let reached = naive.min(f64::from(in_flight));
-                let air = if counts { reached * f64::from(decrease) / 100.0 } else { 1.0 };
-                naive = (reached - air.max(1.0)).max(f64::from(min)).min(naive);
-                if counts {
-                    cut = Some(ms);
-                }
-            }
-            let limit = ceiling.look(at_ms(ms), load(in_flight, 0));
-            prop_assert!((f64::from(limit) - naive).abs() <= 2.5, "{limit}, not {naive}");
-            prop_assert!((1..=max).contains(&limit));
-            // Whole calls fall behind by rounding: not further and further.
+            // Longer than anything is remembered.
+            ms += 2_000 + wait;
+            naive = (naive + (2_000 + wait) as f64 * f64::from(per_second) / 1000.0).min(f64::from(max));
+            let mut limit = ceiling.look(at_ms(ms), load(in_flight, 0));
+            prop_assert!((f64::from(limit) - naive).abs() <= 1.01, "{limit}, not {naive}");
             naive = f64::from(limit);
+            if throttles {
+                let began = ms.saturating_sub(took * 100);
+                if cut.is_none_or(|cut| began > cut) {
+                    (base, excess, cut) = (naive.min(f64::from(in_flight)), 0.0, Some(ms));
+                }
+                excess += 1.0;
+                let taken = f64::max(base - excess, 0.0);
+                naive = (taken - (taken * f64::from(decrease) / 100.0).floor()).max(f64::from(min)).min(naive);
+                throttled(&mut ceiling, at_ms(ms), at_ms(began), in_flight);
+                limit = ceiling.look(at_ms(ms), load(in_flight, 0));
+                prop_assert_eq!(f64::from(limit), naive);
+            }
+            prop_assert!((1..=max).contains(&limit));
         }
     }
 }

@@ -45,8 +45,6 @@ pub struct Places {
 #[must_use]
 pub struct Place {
     version: VersionId,
-    /// How many there were with it.
-    among: u32,
     /// How long it was waited for.
     pub waited: Duration,
 }
@@ -161,8 +159,6 @@ pub struct Numbers {
 #[derive(Debug)]
 struct Waiter {
     state: AtomicU8,
-    /// Of its place, once it has one.
-    among: AtomicU32,
     waker: AtomicWaker,
 }
 
@@ -216,7 +212,7 @@ impl Places {
             return None;
         }
         shared.saw(before + 1);
-        Some(Place { version, among: before + 1, waited: Duration::ZERO })
+        Some(Place { version, waited: Duration::ZERO })
     }
 
     /// A place, or one in the queue, or neither.
@@ -227,8 +223,8 @@ impl Places {
         let (lane, shared) = (self.lane(version), &self.shared);
         let mut slow = shared.slow();
         let mut woken = shared.hand_out(&mut slow, now);
-        let asked = if let Some(among) = shared.enter(lane.map(|lane| &**lane)) {
-            Asked::Got(Place { version, among, waited: Duration::ZERO })
+        let asked = if shared.enter(lane.map(|lane| &**lane)) {
+            Asked::Got(Place { version, waited: Duration::ZERO })
         } else {
             let number = lane.map_or(0, |lane| lane.number);
             match shared.line_up(&mut slow, number, criticality) {
@@ -266,18 +262,16 @@ impl Places {
         }
     }
 
-    /// The platform said that an attempt, begun at `began` in this place, was one too many.
-    pub fn throttled(&self, place: &Place, is_first: bool, now: Now, began: Now) {
+    /// The platform said that a call, begun at `began`, was one too many.
+    pub fn throttled(&self, now: Now, began: Now) {
         let shared = &self.shared;
         if !shared.is_adaptive.load(Relaxed) {
             return;
         }
         let mut slow = shared.slow();
         shared.look(&mut slow, now);
-        // What was when the place was taken says nothing of a later attempt.
-        let among = if is_first { place.among } else { shared.in_flight.load(SeqCst) };
         let now = slow.now;
-        if slow.ceiling.throttled(now, began, among) {
+        if slow.ceiling.throttled(now, began) {
             shared.counts.cuts.fetch_add(1, Relaxed);
         }
         shared.look(&mut slow, now);
@@ -424,24 +418,24 @@ impl Shared {
         limit
     }
 
-    /// Counts one more of the function and of the lane, if both have room. How many there are then.
-    fn enter(&self, lane: Option<&Lane>) -> Option<u32> {
+    /// Counts one more of the function and of the lane, if both have room.
+    fn enter(&self, lane: Option<&Lane>) -> bool {
         let limit = self.limit.load(Relaxed);
         if lane.is_some_and(|lane| !lane.has_room()) {
-            return None;
+            return false;
         }
         let more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
-        let before = self.in_flight.fetch_update(SeqCst, SeqCst, more).ok()?;
+        let Ok(before) = self.in_flight.fetch_update(SeqCst, SeqCst, more) else { return false };
         if let Some(lane) = lane {
             let limit = lane.limit.load(Relaxed);
             let more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
             if lane.in_flight.fetch_update(SeqCst, SeqCst, more).is_err() {
                 self.in_flight.fetch_sub(1, SeqCst);
-                return None;
+                return false;
             }
         }
         self.saw(before + 1);
-        Some(before + 1)
+        true
     }
 
     /// Gives what places there are to those who wait, in their order. Who is to be woken, once the lock is let go.
@@ -453,9 +447,10 @@ impl Shared {
             let lane_of = |number: usize| lanes.get(number).and_then(Option::as_deref);
             let Some(ticket) = slow.queue.first(|number| lane_of(number).is_none_or(Lane::has_room)) else { break };
             // One that is just trying, and will not have it, may stand in the way: it comes here itself then.
-            let Some(among) = self.enter(lane_of(ticket.lane())) else { break };
+            if !self.enter(lane_of(ticket.lane())) {
+                break;
+            }
             let Some(waiter) = slow.queue.remove(ticket) else { break };
-            waiter.among.store(among, Relaxed);
             self.waiting.fetch_sub(1, SeqCst);
             waiter.state.store(GRANTED, SeqCst);
             woken.push(waiter);
@@ -477,8 +472,7 @@ impl Shared {
             waiter.state.store(DISPLACED, SeqCst);
             displaced = Some(waiter);
         }
-        let waiter =
-            Arc::new(Waiter { state: AtomicU8::new(WAITS), among: AtomicU32::new(0), waker: AtomicWaker::new() });
+        let waiter = Arc::new(Waiter { state: AtomicU8::new(WAITS), waker: AtomicWaker::new() });
         let ticket = slow.queue.push(lane, criticality, waiter.clone());
         self.waiting.fetch_add(1, SeqCst);
         Ok((ticket, waiter, displaced))
@@ -558,7 +552,7 @@ impl Turn {
 
     /// What it was given.
     fn place(&self, waited: Duration) -> Place {
-        Place { version: self.version, among: self.waiter.among.load(Relaxed), waited }
+        Place { version: self.version, waited }
     }
 
     /// Leaves the queue; `false`: it stands there no more.
