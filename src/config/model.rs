@@ -5,10 +5,12 @@
 mod budget;
 mod concurrency;
 mod platform;
+mod token;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
+pub use token::IdToken;
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -643,6 +645,8 @@ pub enum CredentialKind {
         /// Sent beside it, in `HEADER-previous`, while functions are moved from one secret to the next.
         previous: Option<SecretRef>,
     },
+    /// A token that Google signs.
+    GcpIdToken(Box<IdToken>),
 }
 
 impl CredentialKind {
@@ -653,6 +657,7 @@ impl CredentialKind {
             Self::Acs3 { .. } => "acs3",
             Self::Tc3 { .. } => "tc3",
             Self::Header { .. } => "header",
+            Self::GcpIdToken(_) => "gcp_id_token",
         }
     }
 }

@@ -15,6 +15,7 @@ mod handles;
 mod jwks;
 mod process;
 mod text;
+mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +30,7 @@ use arc_swap::ArcSwap;
 
 pub use budget::BudgetCounts;
 pub use jwks::JwksCounts;
+pub use tokens::TokenCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
@@ -88,6 +90,7 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    tokens: Mutex<Vec<Arc<TokenCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
@@ -110,6 +113,7 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            tokens: Mutex::default(),
             places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
@@ -141,6 +145,11 @@ impl Metrics {
     /// Shows these certificates instead of those before.
     pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
         *lock(&self.certificates) = certificates;
+    }
+
+    /// Shows these tokens instead of those before.
+    pub fn set_tokens(&self, tokens: Vec<Arc<TokenCounts>>) {
+        *lock(&self.tokens) = tokens;
     }
 
     /// Shows these budgets instead of those before.
@@ -187,6 +196,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        tokens::render(&lock(&self.tokens), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");

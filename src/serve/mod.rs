@@ -24,6 +24,7 @@ pub mod requests;
 mod service;
 mod signers;
 mod tls;
+mod tokens;
 pub mod watch;
 mod workers;
 

@@ -33,6 +33,7 @@ use super::{
     memory, notify, requests,
     signers::signers,
     tls::{self, AllTls},
+    tokens::Tokens,
     watch::WatchSet,
     workers::{Roots, Running, Workers},
 };
@@ -82,6 +83,7 @@ pub struct Service {
     admin: AdminServing,
     tls: AllTls,
     key_sets: KeySets,
+    tokens: Tokens,
     acme: acme::Manager,
     roots: Roots,
     /// What a failed load wants watched as well.
@@ -96,6 +98,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: Vec<Box<[Arc<Target>]>>,
+    tokens: Tokens,
     signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
@@ -124,10 +127,12 @@ impl Service {
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         let mut budgets = Budgets::open(&config.server.state_dir);
         budgets.adopt(&snapshot, Timestamp::now());
+        let tokens = Tokens::default().of(&loaded, &resolver).map_err(|e| anyhow!(e))?;
+        tokens.first().await;
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
-            signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            signers: signers(&loaded, &tokens).map_err(|e| anyhow!(e))?,
             places: concurrency::places(config, None, live::now()),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
@@ -163,6 +168,7 @@ impl Service {
             admin,
             tls: AllTls::default(),
             key_sets,
+            tokens,
             acme,
             roots,
             also_watched: Vec::new(),
@@ -258,6 +264,8 @@ impl Service {
         notify::reloading();
         let receipt = match self.prepare(&loaded) {
             Ok(prepared) => {
+                // Calls without one would be refused.
+                prepared.tokens.first().await;
                 warn_of(&loaded);
                 let mut changes = self.apply(loaded, prepared);
                 if same_text {
@@ -335,7 +343,8 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
-        let signers = signers(loaded)?;
+        let tokens = self.tokens.of(loaded, &self.resolver)?;
+        let signers = signers(loaded, &tokens)?;
         let acme = self.acme.prepare(loaded)?;
         let tls = tls::prepare(loaded, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
@@ -354,12 +363,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, signers, tls, acme, plan, sink, admin })
+        Ok(Prepared { targets, tokens, signers, tls, acme, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
+        let Prepared { targets, tokens, signers, tls, acme, plan, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -376,6 +385,7 @@ impl Service {
         let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         self.key_sets = key_sets;
+        self.tokens = tokens;
         self.budgets.adopt(&snapshot, Timestamp::now());
         let listeners = keys.table.clone();
         let next = Live {
@@ -460,6 +470,7 @@ impl Service {
         changing.certificates = tls::served(&self.tls);
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
+        self.board.metrics.set_tokens(self.tokens.counts());
         self.warn_of_ends();
     }
 

@@ -7,16 +7,17 @@ use std::{
 };
 
 /// A room, and the other rooms that it may use. `lib.rs` says the same in words.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("decide", &["config"]),
     ("platform", &["config"]),
+    ("credential", &["config", "decide", "platform"]),
     ("upstream", &["config", "decide", "platform"]),
     ("observe", &["config", "decide", "platform", "upstream"]),
     ("ingress", &["config", "decide", "platform", "upstream", "observe"]),
     ("admin", &["config", "decide", "platform", "upstream", "observe"]),
-    ("serve", &["config", "decide", "platform", "upstream", "observe", "ingress", "admin"]),
-    ("cli", &["config", "decide", "platform", "upstream", "observe", "ingress", "admin", "serve"]),
+    ("serve", &["config", "decide", "platform", "credential", "upstream", "observe", "ingress", "admin"]),
+    ("cli", &["config", "decide", "platform", "credential", "upstream", "observe", "ingress", "admin", "serve"]),
 ];
 
 /// Words that only some rooms may write, and why.

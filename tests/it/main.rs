@@ -77,6 +77,8 @@ mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
 #[cfg(test)]
+mod shows_google_tokens;
+#[cfg(test)]
 mod shows_itself_in_a_demo;
 #[cfg(test)]
 mod shows_pages_for_errors;

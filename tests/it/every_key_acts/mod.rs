@@ -10,6 +10,7 @@ mod concurrency;
 mod credential;
 mod function;
 mod handling;
+mod id_token;
 mod leaf;
 mod limit;
 mod listener;
@@ -47,6 +48,7 @@ fn proofs() -> Vec<Proof> {
         cache::proofs(),
         caller::proofs(),
         credential::proofs(),
+        id_token::proofs(),
         function::proofs(),
         budget::proofs(),
         release::proofs(),
