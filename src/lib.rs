@@ -6,6 +6,7 @@
 //! - [`config`]: TOML text → [`config::Config`]. Every mistake is found here, none later.
 //! - [`decide`]: facts of a request → a verdict. Pure; the clock is an argument.
 //! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
+//! - [`credential`]: tokens that are fetched: what is asked, what an answer must be, when to ask again. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
 //! - [`release`]: what versions did and what has happened to them → verdicts, and weights in force.
@@ -17,6 +18,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod credential;
 pub mod decide;
 pub mod ingress;
 pub mod observe;

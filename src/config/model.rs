@@ -8,6 +8,7 @@ mod guard;
 mod health;
 mod platform;
 mod retries;
+mod token;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
@@ -15,6 +16,7 @@ pub use guard::{Guard, GuardAction};
 pub use health::Health;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
+pub use token::IdToken;
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -662,6 +664,8 @@ pub enum CredentialKind {
         /// Sent beside it, in `HEADER-previous`, while functions are moved from one secret to the next.
         previous: Option<SecretRef>,
     },
+    /// A token that Google signs.
+    GcpIdToken(Box<IdToken>),
 }
 
 impl CredentialKind {
@@ -672,6 +676,7 @@ impl CredentialKind {
             Self::Acs3 { .. } => "acs3",
             Self::Tc3 { .. } => "tc3",
             Self::Header { .. } => "header",
+            Self::GcpIdToken(_) => "gcp_id_token",
         }
     }
 }

@@ -481,7 +481,7 @@ table! {
 
 table! {
     struct Credential {
-        /// `sigv4` (AWS), `acs3` (Alibaba Cloud), `tc3` (Tencent Cloud) or `header` (a shared secret).
+        /// `sigv4` (AWS), `acs3` (Alibaba Cloud), `tc3` (Tencent Cloud), `gcp_id_token` (Google Cloud) or `header` (a shared secret).
         kind: CredentialWord [required],
         /// The access key's id.
         access_key_id: SecretRef,
@@ -499,12 +499,20 @@ table! {
         sign_body: bool,
         /// The largest body that is kept for its signature. Default `6MiB`.
         sign_body_max: Size,
-        /// Of `header`: the field that carries the secret.
+        /// Of `header`: the field that carries the secret. Of `gcp_id_token`: `authorization` (the default) or `x-serverless-authorization`.
         header: SecretField,
         /// Of `header`: the secret.
         secret: SecretRef,
         /// Of `header`: the secret before that, sent in the field `HEADER-previous` while both are in use.
         previous: SecretRef,
+        /// Of `gcp_id_token`: the service account's key, as JSON. Default: the machine's metadata server vouches.
+        service_account: SecretRef,
+        /// Of `gcp_id_token`: for whom the token is. Default: the version's URL, without a path.
+        audience: Text,
+        /// Of `gcp_id_token`: who is asked for it. Default: Google.
+        token_url: Endpoint,
+        /// Of `gcp_id_token`: PEM bundle that alone is trusted for `token_url`. Default: the system's roots.
+        ca: FilePath,
     }
 }
 

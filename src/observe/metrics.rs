@@ -19,6 +19,7 @@ mod jwks;
 mod process;
 mod retries;
 mod text;
+mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,7 @@ pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
 pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
+pub use tokens::TokenCounts;
 
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
@@ -95,6 +97,7 @@ pub struct Metrics {
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
     guards: Mutex<guards::Guards>,
+    tokens: Mutex<Vec<Arc<TokenCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
@@ -118,6 +121,7 @@ impl Metrics {
             jwks: Mutex::default(),
             budgets: Mutex::default(),
             guards: Mutex::default(),
+            tokens: Mutex::default(),
             places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
@@ -149,6 +153,11 @@ impl Metrics {
     /// Shows these certificates instead of those before.
     pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
         *lock(&self.certificates) = certificates;
+    }
+
+    /// Shows these tokens instead of those before.
+    pub fn set_tokens(&self, tokens: Vec<Arc<TokenCounts>>) {
+        *lock(&self.tokens) = tokens;
     }
 
     /// Shows these budgets instead of those before.
@@ -210,6 +219,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        tokens::render(&lock(&self.tokens), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
         lock(&self.guards).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);

@@ -35,7 +35,8 @@ use crate::{
     observe::metrics::JwksCounts,
     upstream::Resolver,
 };
-use fetch::{Fetched, Trust};
+use fetch::Fetched;
+pub use fetch::Trust;
 
 /// `max-age` counts as at least this, and as at most that.
 const LEAST: Duration = Duration::from_secs(60);

@@ -17,6 +17,7 @@ mod identity;
 pub mod jwks;
 mod listener;
 mod listeners;
+mod made;
 mod memory;
 pub mod notify;
 mod outliers;
@@ -27,6 +28,7 @@ pub mod requests;
 mod service;
 mod signers;
 mod tls;
+mod tokens;
 pub mod watch;
 mod workers;
 

@@ -3,7 +3,6 @@
 mod judge;
 
 use std::{
-    collections::HashMap,
     future::Future,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -15,7 +14,6 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
@@ -33,11 +31,13 @@ use super::{
     jwks::{KeySets, Known},
     listener::Total,
     listeners::{Listeners, Plan},
+    made::{cores, hosts, max_connections, max_requests, roots_for, targets},
     memory, notify,
     releases::Releases,
     requests,
     signers::signers,
     tls::{self, AllTls},
+    tokens::Tokens,
     watch::WatchSet,
     workers::{Roots, Running, Workers},
 };
@@ -54,7 +54,7 @@ use crate::{
         live::{self, Live},
     },
     observe::{AccessLog, Metrics, Sink},
-    upstream::{Resolver, Target, concurrency},
+    upstream::{Resolver, concurrency},
 };
 
 /// The admin server.
@@ -90,6 +90,7 @@ pub struct Service {
     admin: AdminServing,
     tls: AllTls,
     key_sets: KeySets,
+    tokens: Tokens,
     acme: acme::Manager,
     roots: Roots,
     /// What a failed load wants watched as well.
@@ -108,6 +109,7 @@ pub struct Service {
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
     targets: live::Targets,
+    tokens: Tokens,
     signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
@@ -141,10 +143,12 @@ impl Service {
         budgets.adopt(&snapshot, Timestamp::now());
         let mut guards = Guards::default();
         guards.follow(None, config, count, now);
+        let tokens = Tokens::default().of(&loaded, &resolver).map_err(|e| anyhow!(e))?;
+        tokens.first().await;
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
-            signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            signers: signers(&loaded, &tokens).map_err(|e| anyhow!(e))?,
             caches: caches(config, &handles, None),
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
@@ -183,6 +187,7 @@ impl Service {
             admin,
             tls: AllTls::default(),
             key_sets,
+            tokens,
             acme,
             roots,
             also_watched: Vec::new(),
@@ -295,6 +300,8 @@ impl Service {
         let author = announced.as_ref().unwrap_or(author);
         let receipt = match self.prepare(&loaded) {
             Ok(prepared) => {
+                // Calls without one would be refused.
+                prepared.tokens.first().await;
                 warn_of(&loaded);
                 let mut changes = self.apply(loaded, prepared);
                 if same_text {
@@ -377,7 +384,8 @@ impl Service {
         let config = &loaded.config;
         let old = self.board.live.load_full();
         let targets = targets(loaded, Some(&old), &self.resolver)?;
-        let signers = signers(loaded)?;
+        let tokens = self.tokens.of(loaded, &self.resolver)?;
+        let signers = signers(loaded, &tokens)?;
         let acme = self.acme.prepare(loaded)?;
         let tls = tls::prepare(loaded, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
@@ -396,12 +404,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, signers, tls, acme, plan, sink, admin })
+        Ok(Prepared { targets, tokens, signers, tls, acme, plan, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
+        let Prepared { targets, tokens, signers, tls, acme, plan, sink, admin } = prepared;
         let mut changes = changes(&self.loaded.config, &loaded.config);
         changes.extend(self.releases.follow(&loaded.config));
         let mut config = loaded.config.clone();
@@ -422,6 +430,7 @@ impl Service {
         let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         self.key_sets = key_sets;
+        self.tokens = tokens;
         self.budgets.adopt(&snapshot, Timestamp::now());
         let listeners = keys.table.clone();
         self.guards.follow(Some(&old.snapshot.config), &config, workers, now);
@@ -512,6 +521,7 @@ impl Service {
         changing.releases = self.releases.told(&live.snapshot.config);
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
+        self.board.metrics.set_tokens(self.tokens.counts());
         self.warn_of_ends();
     }
 
@@ -637,61 +647,4 @@ fn warn_of(loaded: &Loaded) {
     if !loaded.warnings.is_empty() {
         tracing::warn!("config\n{}", loaded.warnings);
     }
-}
-
-/// The targets of every version; what is known of an endpoint goes on.
-fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<live::Targets, String> {
-    let mut known: HashMap<(&str, &str), &Arc<Target>> = HashMap::new();
-    if let Some(old) = old {
-        for (function, targets) in old.snapshot.config.functions.iter().zip(&*old.targets) {
-            known.extend(function.versions.iter().map(|v| (&*function.name, &*v.name)).zip(targets));
-        }
-    }
-    let functions = loaded.config.functions.iter();
-    functions
-        .map(|function| {
-            let versions = function.versions.iter().map(|version| {
-                let previous = known.get(&(&*function.name, &*version.name)).map(|t| &***t);
-                let ca = version.ca.as_deref().and_then(|path| loaded.material.authority(path)).map(Arc::from);
-                Target::carried(previous, version, function, ca, resolver)
-                    .map(Arc::new)
-                    .map_err(|e| format!("function {}: version {}: ca: {e}", function.name, version.name))
-            });
-            versions.collect()
-        })
-        .collect()
-}
-
-/// What each version is sent as Host: prepared, since every request needs it.
-fn hosts(config: &Config) -> Arc<[Box<[HeaderValue]>]> {
-    let host = |v: &config::model::Version| {
-        let host = v.host.as_deref().unwrap_or(&v.url.authority);
-        // The config takes no other hosts than such as can be sent.
-        HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
-    };
-    config.functions.iter().map(|f| f.versions.iter().map(host).collect()).collect()
-}
-
-fn roots_for(config: &Config) -> Roots {
-    let needs = config.functions.iter().flat_map(|f| &f.versions).any(|v| v.url.tls && v.ca.is_none());
-    if needs { Roots::System } else { Roots::None }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Of each worker.
-fn max_requests(config: &Config, workers: usize) -> usize {
-    config.server.max_requests.map_or_else(|| max_connections(config), |max| max.get() as usize).div_ceil(workers)
-}
-
-/// (file limit − 1,024) / 2: each connection may need one to its function, and others need files too.
-fn max_connections(config: &Config) -> usize {
-    if let Some(max) = config.server.max_connections {
-        return max.get() as usize;
-    }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let files = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20);
-    (files.saturating_sub(1024) / 2).max(64)
 }

@@ -2,21 +2,42 @@
 
 use std::sync::Arc;
 
-use crate::{config::Loaded, ingress::live::Signers, platform::sign::Signer};
+use super::tokens::Tokens;
+use crate::{
+    config::{
+        Loaded,
+        model::{CredentialKind, Version},
+    },
+    ingress::live::Signers,
+    platform::sign::Signer,
+};
 
 /// By function, then version. A secret that changed makes a new signer, for it is a load of its own.
 ///
 /// # Errors
 ///
 /// Where a credential cannot be used. A version that names one never goes without.
-pub fn signers(loaded: &Loaded) -> Result<Signers, String> {
+pub fn signers(loaded: &Loaded, tokens: &Tokens) -> Result<Signers, String> {
     let made = loaded.config.credentials.iter().map(|credential| {
+        if matches!(credential.kind, CredentialKind::GcpIdToken(_)) {
+            // One for each audience, below.
+            return Ok(None);
+        }
         let signer = Signer::new(credential, &loaded.material);
-        signer.map(Arc::new).map_err(|e| format!("credential {}: {e}", credential.name))
+        signer.map(|signer| Some(Arc::new(signer))).map_err(|e| format!("credential {}: {e}", credential.name))
     });
     let made = made.collect::<Result<Vec<_>, _>>()?;
-    let functions = loaded.config.functions.iter();
-    Ok(functions
-        .map(|f| f.versions.iter().map(|v| v.credential.map(|id| made[id.index()].clone())).collect())
-        .collect())
+    let of = |version: &Version| {
+        let Some(id) = version.credential else { return Ok(None) };
+        let credential = &loaded.config.credentials[id.index()];
+        match (&credential.kind, &made[id.index()]) {
+            (CredentialKind::GcpIdToken(token), _) => {
+                let slot = tokens.slot(loaded, version);
+                let slot = slot.ok_or_else(|| format!("credential {}: its token has no place", credential.name))?;
+                Ok(Some(Arc::new(Signer::bearer(credential, token.header.clone(), slot))))
+            }
+            (_, signer) => Ok(signer.clone()),
+        }
+    };
+    loaded.config.functions.iter().map(|f| f.versions.iter().map(of).collect()).collect()
 }

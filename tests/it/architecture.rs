@@ -7,17 +7,21 @@ use std::{
 };
 
 /// A room, and the other rooms that it may use. `lib.rs` says the same in words.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("config", &[]),
     ("decide", &["config"]),
     ("platform", &["config"]),
+    ("credential", &["config", "decide", "platform"]),
     ("upstream", &["config", "decide", "platform"]),
     ("observe", &["config", "decide", "platform", "upstream"]),
     ("release", &["config", "decide", "observe"]),
     ("ingress", &["config", "decide", "platform", "upstream", "release", "observe"]),
     ("admin", &["config", "decide", "platform", "upstream", "release", "observe"]),
-    ("serve", &["config", "decide", "platform", "upstream", "release", "observe", "ingress", "admin"]),
-    ("cli", &["config", "decide", "platform", "upstream", "release", "observe", "ingress", "admin", "serve"]),
+    ("serve", &["config", "decide", "platform", "credential", "upstream", "release", "observe", "ingress", "admin"]),
+    (
+        "cli",
+        &["config", "decide", "platform", "credential", "upstream", "release", "observe", "ingress", "admin", "serve"],
+    ),
 ];
 
 /// Words that only some rooms may write, and why.

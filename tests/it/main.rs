@@ -74,10 +74,7 @@ mod refuses_bad_requests;
 mod releases_versions_gradually;
 #[cfg(test)]
 mod reloads_without_dropping_requests;
-mod replays_past_releases;
-mod rests_what_fails;
 #[cfg(test)]
-mod rides_a_peak;
 mod replays_past_releases;
 #[cfg(test)]
 mod rests_what_fails;
@@ -87,6 +84,7 @@ mod rides_a_peak;
 mod routes_by_host_and_path;
 #[cfg(test)]
 mod says_why_it_does_not_start;
+#[cfg(test)]
 mod sends_back_bad_canaries;
 #[cfg(test)]
 mod shares_answers;
@@ -94,6 +92,8 @@ mod shares_answers;
 mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
+#[cfg(test)]
+mod shows_google_tokens;
 #[cfg(test)]
 mod shows_itself_in_a_demo;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::{
         Loaded, changes,
         model::{Config, Credential, EndpointHost, Function, HostPattern, UpstreamHttp, Version},
     },
-    platform::sign::Signer,
+    platform::sign::{Signer, Unsignable},
     upstream::{Candidates, Resolver},
 };
 
@@ -209,9 +209,10 @@ impl Visit {
             Some(Ok(signer)) => Some(signer),
             Some(Err(why)) => {
                 let finding = Finding::new("signature", Level::Warning, format!("not tried: {why}"));
-                told.findings.push(finding.help(
-                    "secrets of the service are read as the service: run doctor as its user, with its environment",
-                ));
+                told.findings.push(finding.help(match why {
+                    Unsignable::Fetched => "`gatepost_token_fetches_total` and the service's log tell how that goes",
+                    _ => "secrets of the service are read as the service: run doctor as its user, with its environment",
+                }));
                 None
             }
         };

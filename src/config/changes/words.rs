@@ -345,7 +345,7 @@ pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
     let Credential { name: _, kind, sign_body_max } = credential;
     let word = kind.as_str();
     let (mut keys, mut region, mut service, mut uin, mut sign_body) = (None, None, None, None, None);
-    let (mut header, mut own, mut previous) = (None, None, None);
+    let (mut header, mut own, mut previous, mut token) = (None, None, None, None::<&IdToken>);
     match kind {
         CredentialKind::SigV4 { keys: k, region: r, service: s, sign_body: b } => {
             (keys, region, service, sign_body) = (Some(k), Some(r), Some(s), Some(b));
@@ -357,6 +357,7 @@ pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
         CredentialKind::Header { header: h, secret: s, previous: p } => {
             (header, own, previous) = (Some(h), Some(s), p.as_ref());
         }
+        CredentialKind::GcpIdToken(t) => (header, token) = (Some(&t.header), Some(&**t)),
     }
     vec![
         Leaf::one("kind", word),
@@ -371,6 +372,10 @@ pub(super) fn credential_leaves(credential: &Credential) -> Vec<Leaf> {
         Leaf::option("header", "none", header),
         Leaf::option("secret", "none", own.map(secret)),
         Leaf::option("previous", "none", previous.map(secret)),
+        Leaf::option("service_account", "none", token.and_then(|t| t.service_account.as_ref()).map(secret)),
+        Leaf::option("audience", "the url", token.and_then(|t| t.audience.as_ref()).map(quoted)),
+        Leaf::option("token_url", "Google's", token.and_then(|t| t.token_url.as_ref()).map(url)),
+        Leaf::option("ca", "the system's", token.and_then(|t| t.ca.as_ref()).map(|path| path.display())),
     ]
 }
 

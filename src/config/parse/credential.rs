@@ -1,8 +1,10 @@
 //! `[credential.NAME]`: which keys go with which kind.
 
+use http::header::AUTHORIZATION;
+
 use super::Scope;
 use crate::config::{
-    model::{AccessKey, Credential, CredentialId, CredentialKind, Name},
+    model::{AccessKey, Credential, CredentialId, CredentialKind, IdToken, Name},
     raw,
     report::Problem,
     secret::SecretRef,
@@ -18,7 +20,8 @@ impl Scope<'_> {
         use CredentialWord as K;
         let kind = raw.kind.as_ref()?;
         let word = kind.value;
-        let keyed = word != K::Header;
+        let keyed = !matches!(word, K::Header | K::GcpIdToken);
+        let is_token = word == K::GcpIdToken;
         let given = [
             ("access_key_id", raw.access_key_id.as_ref().map(|at| at.span), keyed),
             ("access_key_secret", raw.access_key_secret.as_ref().map(|at| at.span), keyed),
@@ -29,8 +32,12 @@ impl Scope<'_> {
             ("sign_body", raw.sign_body.as_ref().map(|at| at.span), keyed),
             ("sign_body_max", raw.sign_body_max.as_ref().map(|at| at.span), keyed),
             ("header", raw.header.as_ref().map(|at| at.span), !keyed),
-            ("secret", raw.secret.as_ref().map(|at| at.span), !keyed),
-            ("previous", raw.previous.as_ref().map(|at| at.span), !keyed),
+            ("secret", raw.secret.as_ref().map(|at| at.span), word == K::Header),
+            ("previous", raw.previous.as_ref().map(|at| at.span), word == K::Header),
+            ("service_account", raw.service_account.as_ref().map(|at| at.span), is_token),
+            ("audience", raw.audience.as_ref().map(|at| at.span), is_token),
+            ("token_url", raw.token_url.as_ref().map(|at| at.span), is_token),
+            ("ca", raw.ca.as_ref().map(|at| at.span), is_token),
         ];
         for (key, at, fits) in given {
             if let (Some(at), false) = (at, fits) {
@@ -73,6 +80,7 @@ impl Scope<'_> {
                 };
                 CredentialKind::Tc3 { keys: keys?, service: service?, uin, sign_body: sign_body.unwrap_or(true) }
             }
+            K::GcpIdToken => CredentialKind::GcpIdToken(Box::new(self.id_token(raw)?)),
             K::Header => {
                 let header = match &raw.header {
                     Some(at) => Some(at.value.0.clone()),
@@ -88,6 +96,42 @@ impl Scope<'_> {
         };
         let sign_body_max = raw.sign_body_max.as_ref().map(|at| usize::try_from(at.value.0).unwrap_or(usize::MAX));
         Some(Credential { name: name.clone(), kind, sign_body_max: sign_body_max.unwrap_or(SIGN_BODY_MAX) })
+    }
+
+    fn id_token(&mut self, raw: &raw::Credential) -> Option<IdToken> {
+        const SERVERLESS: &str = "x-serverless-authorization";
+        let before = self.report.len();
+        let header = raw.header.as_ref().map(|at| (at.value.0.clone(), at.span));
+        if let Some((name, span)) = header.as_ref().filter(|(name, _)| *name != AUTHORIZATION && name != SERVERLESS) {
+            self.report.push(
+                Problem::at(format!("`{name}` is no field in which Google looks for a token"), *span)
+                    .label(format!("expected `authorization` or `{SERVERLESS}`")),
+            );
+        }
+        let url = raw.token_url.as_ref();
+        if let Some(url) = url.filter(|url| !url.value.tls && raw.service_account.is_some()) {
+            self.report.push(
+                Problem::at("a service account's tokens are fetched over https only", url.span)
+                    .label("whoever listens could call the function"),
+            );
+        }
+        if let Some(ca) = raw.ca.as_ref().filter(|_| url.is_none_or(|url| !url.value.tls)) {
+            self.report
+                .push(Problem::at("`ca` says nothing without an https `token_url`", ca.span).label("not needed here"));
+        }
+        let ca = raw.ca.as_ref().map(|at| {
+            let path = self.path(at);
+            self.pointers.anchors.push(At { value: path.clone(), span: at.span });
+            path
+        });
+        let service_account = raw.service_account.as_ref().map(|at| self.followed(at));
+        (self.report.len() == before).then(|| IdToken {
+            service_account,
+            audience: raw.audience.as_ref().map(|at| at.value.0.clone()),
+            token_url: url.map(|at| at.value.clone()),
+            ca,
+            header: header.map_or(AUTHORIZATION, |(name, _)| name),
+        })
     }
 
     /// The credential that a function or version names.

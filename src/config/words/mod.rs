@@ -160,7 +160,8 @@ choices! {
     }
     TlsProfile, "`intermediate` or `modern`": { "intermediate" => Self::Intermediate, "modern" => Self::Modern }
     ClientAuthNeed, "`required` or `optional`": { "required" => Self::Required, "optional" => Self::Optional }
-    CredentialWord, "`sigv4`, `acs3`, `tc3` or `header`": {
+    CredentialWord, "`sigv4`, `acs3`, `tc3`, `gcp_id_token` or `header`": {
+        "gcp_id_token" => Self::GcpIdToken,
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
@@ -180,6 +181,7 @@ pub(super) enum CredentialWord {
     SigV4,
     Acs3,
     Tc3,
+    GcpIdToken,
     Header,
 }
 

@@ -38,17 +38,17 @@ pub(super) struct Fetched {
 }
 
 /// Whom to trust; made when it is needed first, since the system's roots take a while.
-pub(super) struct Trust {
+pub struct Trust {
     ca: Option<Vec<CertificateDer<'static>>>,
     made: Option<TlsConnector>,
 }
 
 impl Trust {
-    pub(super) fn new(ca: Option<Vec<CertificateDer<'static>>>) -> Self {
+    pub fn new(ca: Option<Vec<CertificateDer<'static>>>) -> Self {
         Self { ca, made: None }
     }
 
-    async fn connector(&mut self) -> Result<TlsConnector, String> {
+    pub(in crate::serve) async fn connector(&mut self) -> Result<TlsConnector, String> {
         if let Some(made) = &self.made {
             return Ok(made.clone());
         }

@@ -95,7 +95,7 @@ async fn kind_of_header(leaf: Leaf) {
 }
 
 /// The leaf's secret from two places of its kind, which hold these two; and what it is written in.
-fn places(
+pub(super) fn places(
     leaf: &Leaf,
     values: [&'static str; 2],
 ) -> ([String; 2], impl Fn(crate::harness::gateway::Build) -> crate::harness::gateway::Build + use<>) {

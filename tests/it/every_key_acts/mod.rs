@@ -12,6 +12,7 @@ mod function;
 mod guard;
 mod handling;
 mod health;
+mod id_token;
 mod leaf;
 mod limit;
 mod listener;
@@ -51,6 +52,7 @@ fn proofs() -> Vec<Proof> {
         cache::proofs(),
         caller::proofs(),
         credential::proofs(),
+        id_token::proofs(),
         function::proofs(),
         budget::proofs(),
         guard::proofs(),

@@ -85,6 +85,33 @@ impl Signer {
         if self.algorithm == "ES384" { 48 } else { 32 }
     }
 
+    /// The private key, in PEM (PKCS #8).
+    pub(crate) fn pem(&self) -> String {
+        fs::read_to_string(self.key()).unwrap()
+    }
+
+    /// The claims of an `RS256` token that this key has signed.
+    pub(crate) fn claims(&self, token: &str) -> Result<Value, String> {
+        let (signed, signature) = token.rsplit_once('.').ok_or("no token")?;
+        let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string());
+        let dir = TempDir::with_prefix("check-").unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let [public, text, sig] = ["public", "text", "sig"].map(path);
+        openssl(&["pkey", "-in", self.key().to_str().unwrap(), "-pubout", "-out", &public]);
+        fs::write(&text, signed).unwrap();
+        fs::write(&sig, decoded(signature)?).unwrap();
+        let check = ["dgst", "-sha256", "-verify", &public, "-signature", &sig, &text];
+        if !Command::new("openssl").args(check).output().unwrap().status.success() {
+            return Err("another signature".to_owned());
+        }
+        let (header, claims) = signed.split_once('.').ok_or("no token")?;
+        let header: Value = serde_json::from_slice(&decoded(header)?).map_err(|error| error.to_string())?;
+        if header["alg"] != "RS256" || header["kid"] != self.id {
+            return Err(format!("a header that is not so: {header}"));
+        }
+        serde_json::from_slice(&decoded(claims)?).map_err(|error| error.to_string())
+    }
+
     /// A token with these claims, and a header that says the truth.
     pub(crate) fn token(&self, claims: &Value) -> String {
         self.sign(&json!({ "alg": self.algorithm, "kid": self.id, "typ": "JWT" }), claims)
@@ -92,7 +119,9 @@ impl Signer {
 
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
-        let (text, signature) = (self.dir.path().join("text"), self.dir.path().join("signature"));
+        // Several may sign at a time.
+        let dir = TempDir::with_prefix("sign-").unwrap();
+        let (text, signature) = (dir.path().join("text"), dir.path().join("signature"));
         fs::write(&text, &signed).unwrap();
         let (key, text, out) = (self.key(), text.to_str().unwrap().to_owned(), signature.to_str().unwrap().to_owned());
         let key = key.to_str().unwrap();

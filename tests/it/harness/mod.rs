@@ -8,6 +8,7 @@ pub(crate) mod edge;
 pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod google;
 pub(crate) mod h2;
 pub(crate) mod jwt;
 pub(crate) mod load;
