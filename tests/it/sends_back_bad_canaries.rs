@@ -85,8 +85,10 @@ async fn a_canary_that_fails_loses_its_callers_and_everybody_hears_why() {
     fails(&release.v42, 500);
     release.is_sent_back().await;
     assert_eq!(release.callers(100).await, 0, "nobody reaches v42 any more");
-    let line = release.gateway.all_told(release.callers.get()).await.pop().unwrap();
-    assert_eq!((&line["version"], &line["weights_from"]), (&"v41".into(), &"latch".into()), "{line}");
+    // Two workers write: the last line need not be the last request's.
+    let lines = release.gateway.all_told(release.callers.get()).await;
+    let latched: Vec<_> = lines.iter().filter(|line| line["weights_from"] == "latch").collect();
+    assert!(latched.len() >= 100 && latched.iter().all(|line| line["version"] == "v41"), "{}", latched.len());
     let told = release.gateway.says(&["function orders: v42 is sent back and latched by guard: v42 fails"]).await;
     assert!(told.contains("ERROR"), "{told}");
     let history = std::fs::read_to_string(release.gateway.state_dir().join("history.jsonl")).unwrap();
