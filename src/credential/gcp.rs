@@ -133,6 +133,10 @@ pub fn read(body: &[u8], bare: bool, audience: &str, now: u64) -> Result<Fetched
         false => serde_json::from_str::<Answer>(text).map_err(|_| "the answer is no JSON with an id_token")?.id_token,
     };
     let no_token = "what came is no token (RFC 7519)";
+    // RFC 7515 §7.1: nothing else stands in one.
+    if !token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return Err(no_token);
+    }
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(no_token);
