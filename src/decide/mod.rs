@@ -9,6 +9,7 @@ pub mod cors;
 pub mod facts;
 pub mod fill;
 pub mod host;
+pub mod http1;
 pub mod limit;
 pub mod path;
 pub mod route;
