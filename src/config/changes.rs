@@ -3,6 +3,7 @@
 //! Every table is turned into its leaves (`key`, `value`), and the leaves are compared. The structs of the model are
 //! taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod egress;
 mod words;
 
 pub use words::{duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url};
@@ -55,7 +56,7 @@ pub enum Applied {
 /// Empty when the two mean the same, for instance because only comments changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     // Taken apart so that a new table does not compile until it is compared here.
-    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials } = new;
+    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials, egress } = new;
     let mut out = Changes(Vec::new());
     out.leaves("server.", server_leaves(&old.server), server_leaves(server));
     out.leaves("admin.", admin_leaves(&old.admin), admin_leaves(admin));
@@ -81,6 +82,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     out.tables("credential", &old.credentials, credentials, |out, subject, o, n| {
         out.leaves(subject, credential_leaves(o), credential_leaves(n));
     });
+    out.egress((old, &old.egress), (new, egress));
     out.0
 }
 

@@ -10,6 +10,7 @@ pub mod changes;
 pub mod model;
 pub mod preset;
 pub mod secret;
+pub mod special;
 
 pub mod jwks;
 
@@ -19,6 +20,7 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_egress;
 mod raw_handling;
 mod raw_platform;
 mod read;

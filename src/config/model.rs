@@ -14,6 +14,12 @@ use ipnet::IpNet;
 use super::secret::SecretRef;
 
 mod client;
+mod egress;
+
+pub use egress::{
+    Destination, DestinationHost, Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, MixedAnswers, OnRevoke,
+    Resolver, Source, TlsName,
+};
 
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
@@ -41,6 +47,8 @@ pub struct Config {
     pub limits: Vec<SharedLimit>,
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
+    /// The way out.
+    pub egress: Egress,
 }
 
 macro_rules! ids {
@@ -70,6 +78,12 @@ ids! {
     SharedLimitId,
     /// Index into [`Config::credentials`].
     CredentialId,
+    /// Index into [`Egress::listeners`].
+    EgressListenerId,
+    /// Index into [`Egress::sources`].
+    EgressSourceId,
+    /// Index into [`Egress::rules`].
+    EgressRuleId,
     /// Index into [`Function::versions`].
     VersionId,
 }

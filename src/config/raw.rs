@@ -11,6 +11,7 @@ use super::{
         Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
         PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_egress::Egress,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
@@ -38,6 +39,7 @@ pub(super) struct File {
     pub(super) routes: Tables<Route>,
     pub(super) limits: Tables<Limit>,
     pub(super) credentials: Tables<Credential>,
+    pub(super) egress: Egress,
 }
 
 /// Tables of one kind by name, each with the place of its name.

@@ -133,6 +133,7 @@ fn base() -> Config {
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
         credentials: vec![],
+        egress: Default::default(),
         limits: vec![
             SharedLimit {
                 name: "partners".into(),

@@ -3,9 +3,11 @@
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
 mod client;
+mod egress;
 mod platform;
 
 pub(super) use client::client_leaves;
+pub(super) use egress::{egress_leaves, egress_listener_leaves, egress_rule_leaves, egress_source_leaves};
 pub use platform::{function_keys, platform, rule};
 
 use std::{borrow::Cow, fmt, time::Duration};

@@ -4,6 +4,7 @@ mod client;
 mod compression;
 mod cors;
 mod credential;
+mod egress;
 mod function;
 mod handling;
 mod listener;
@@ -136,7 +137,20 @@ impl<'s> Scope<'s> {
         for problem in super::overlap::find(&sound) {
             self.report.push(problem);
         }
-        Some(Config { server: server?, admin, log: log?, listeners, clients, functions, routes, limits, credentials })
+        let dns = server.as_ref().map(|server| &server.dns[..]).unwrap_or_default();
+        let egress = self.egress(dns);
+        Some(Config {
+            server: server?,
+            admin,
+            log: log?,
+            listeners,
+            clients,
+            functions,
+            routes,
+            limits,
+            credentials,
+            egress: egress?,
+        })
     }
 
     /// Resolves every table of a kind. The ids that others hold count all tables: with one missing there is an

@@ -13,8 +13,22 @@ use crate::config::{
 };
 
 const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-pub(super) const TOP: [&str; 11] =
-    ["include", "server", "admin", "log", "networks", "listener", "client", "function", "route", "limit", "credential"];
+pub(super) const TOP: [&str; 12] = [
+    "include",
+    "server",
+    "admin",
+    "log",
+    "networks",
+    "listener",
+    "client",
+    "function",
+    "route",
+    "limit",
+    "credential",
+    "egress",
+];
+/// Those that are one table, and no family of named ones.
+const SINGLE: [&str; 6] = ["include", "server", "admin", "log", "networks", "egress"];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -141,7 +155,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         self.any_listener |= top == "listener";
         reader.trail.push(top.to_owned());
         let Some(table) = value.get_ref().as_table() else {
-            if MAIN_ONLY.contains(&top) || top == "networks" {
+            if SINGLE.contains(&top) {
                 reader.expected("a table", value);
             } else {
                 reader.expected(&format!("a table: write `[{top}.NAME]`"), value);
@@ -149,7 +163,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             reader.trail.pop();
             return;
         };
-        if MAIN_ONLY.contains(&top) || top == "networks" {
+        if SINGLE.contains(&top) {
             let part = Part { file: reader.file, key: span, table };
             add(self.single.entry(top).or_default(), part, value, reader);
         } else {
@@ -187,6 +201,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             routes: self.all("route", reader),
             limits: self.all("limit", reader),
             credentials: self.all("credential", reader),
+            egress: self.one("egress", reader),
         }
     }
 

@@ -3,6 +3,7 @@
 mod caller;
 mod coding;
 mod cors;
+mod egress;
 mod handling;
 mod http_words;
 mod net;
@@ -13,6 +14,7 @@ mod time;
 
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
+pub(super) use egress::{Bandwidth, SourceAddress, ToWord};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{
     Condition, CookieIs, HeaderCondition, HeaderIs, RegexText, SecretField, StickyBy, header_name,

@@ -125,6 +125,7 @@ fn config(routes: Vec<Route>) -> Config {
         routes,
         limits: Vec::new(),
         credentials: Vec::new(),
+        egress: Default::default(),
     }
 }
 

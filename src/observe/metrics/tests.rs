@@ -114,6 +114,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],
         credentials: Vec::new(),
+        egress: Default::default(),
     }
 }
 
