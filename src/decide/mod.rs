@@ -6,6 +6,7 @@ pub mod client;
 pub mod coding;
 pub mod cookie;
 pub mod cors;
+pub mod egress;
 pub mod facts;
 pub mod fill;
 pub mod host;

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
-    client, cors, fill, host,
+    client, cors, egress, fill, host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
     route::{AllowedMethods, Found, Router},
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub limits: Vec<Box<[Arc<Limiter>]>>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
     shared: Vec<Arc<Limiter>>,
+    /// The way out.
+    pub egress: egress::Policy,
 }
 
 /// Arranges `config`. What still means the same goes on from `previous`: the counts of limits, the place in dealing.
@@ -79,7 +81,8 @@ pub fn compile(
 
     let router = Router::new(&config);
     let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &p.callers), now);
-    Snapshot { generation, hash, router, callers, splits, limits, shared, config }
+    let egress = egress::Policy::new(&config, previous.map(|p| &p.egress), now);
+    Snapshot { generation, hash, router, callers, splits, limits, shared, egress, config }
 }
 
 /// A route's own limits in `snapshot`, with what they count by.
