@@ -89,7 +89,9 @@ mod tests {
         let refusal = Refusal::new(Reason::UpstreamTimeout, "no answer within 5s");
         let text = String::from_utf8(bytes(&refusal, Some("Ask \"#platform\""), "ab", true, false)).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 504 Gateway Timeout\r\nX-Request-Id: ab\r\nX-Gatepost-Reason: upstream_timeout\r\n"));
+        assert!(head.starts_with(
+            "HTTP/1.1 504 Gateway Timeout\r\nX-Request-Id: ab\r\nX-Gatepost-Reason: upstream_timeout\r\n"
+        ));
         assert!(head.ends_with("Connection: close"));
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["detail"], "no answer within 5s. Ask \"#platform\"");

@@ -19,4 +19,4 @@ mod way;
 pub use conn::Conn;
 pub use live::{Live, enter};
 pub use relay::Side;
-pub use serve::{Caller, Stream, serve};
+pub use serve::{Caller, Stream, serve, sweep};

@@ -44,7 +44,7 @@ pub enum Ended {
     /// Both sides said so.
     Well,
     /// One broke off.
-    Broken(io::Error),
+    Broken,
     By(End),
 }
 
@@ -86,7 +86,7 @@ pub async fn relay<C: Side + ?Sized, U: Side + ?Sized>(
         let one = there.poll(cx, client, upstream, &moved.sent, &bounds, Direction::Up);
         let two = back.poll(cx, upstream, client, &moved.received, &bounds, Direction::Down);
         match (one, two) {
-            (Poll::Ready(Err(e)), _) | (_, Poll::Ready(Err(e))) => return Poll::Ready(Ended::Broken(e)),
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(Ended::Broken),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Well),
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -27,8 +27,7 @@ use super::{
 use crate::{
     config::model::{ListenerTimeouts, Name},
     decide::{
-        ClientCertificate, Reason,
-        egress as policy,
+        ClientCertificate, Reason, egress as policy,
         http1::head::{self, BadHead, Head, HeadLimits, Look, To},
     },
     observe::clock::now,
@@ -177,11 +176,11 @@ async fn refuse_head(caller: Caller, inbox: &[u8], bad: BadHead) {
     record.kind = if method == "CONNECT" { "connect" } else { "forward" };
     record.target = Some(target.into_bytes().into());
     let refusal = Refusal::new(bad.reason, bad.detail);
-    say(caller.stream, &caller.conn, &mut record, &refusal, false).await;
+    say(caller.stream, &mut record, &refusal, false).await;
 }
 
 /// Says a refusal, and closes.
-async fn say(mut stream: Stream, conn: &Arc<Conn>, record: &mut Record, refusal: &Refusal, is_head: bool) {
+async fn say(mut stream: Stream, record: &mut Record, refusal: &Refusal, is_head: bool) {
     record.refused(refusal.reason);
     let message = record.live.snapshot.config.egress.deny_message.as_deref();
     let bytes = answer::bytes(refusal, message, record.id.as_str(), true, is_head);
@@ -226,7 +225,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     record.kind = if is_connect { "connect" } else { "forward" };
     let Some(headers) = fields(&bytes, &head) else {
         let refusal = Refusal::new(Reason::BadRequest, "the header cannot be read");
-        say(caller.stream, &caller.conn, &mut record, &refusal, method == b"HEAD").await;
+        say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
         return (Next::End, None);
     };
     if !is_connect {
@@ -238,7 +237,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     let to = match way::admit(&mut record, to, &headers, caller.certificate.as_deref(), caller.ip) {
         Ok(to) => to,
         Err(refusal) => {
-            say(caller.stream, &caller.conn, &mut record, &refusal, false).await;
+            say(caller.stream, &mut record, &refusal, false).await;
             return (Next::End, None);
         }
     };
@@ -247,7 +246,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         Ok(Some(tunnel)) => (Next::Tunnel(Box::new(tunnel)), None),
         Ok(None) => (Next::End, None),
         Err((refusal, stream, mut record)) => {
-            say(stream, &caller.conn, &mut record, &refusal, false).await;
+            say(stream, &mut record, &refusal, false).await;
             (Next::End, None)
         }
     }
@@ -256,7 +255,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
 async fn forward_refused(caller: Caller, mut record: Box<Record>, method: &[u8]) -> (Next, Option<Caller>) {
     record.method = Some(method.into());
     let refusal = Refusal::new(Reason::MethodNotAllowed, "only CONNECT is served");
-    say(caller.stream, &caller.conn, &mut record, &refusal, method == b"HEAD").await;
+    say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
     (Next::End, None)
 }
 

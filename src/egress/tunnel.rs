@@ -151,7 +151,7 @@ impl Tunnel {
         };
         record.ended = match ended {
             Ended::Well => None,
-            Ended::Broken(_) => Some("reset"),
+            Ended::Broken => Some("reset"),
             Ended::By(end) => Some(end.as_str()),
         };
     }
@@ -160,7 +160,6 @@ impl Tunnel {
 /// What a tunnel stands on, to be asked again after a reload, by the words of the config.
 struct Standing {
     client: Option<Name>,
-    rule: Option<Name>,
     to: Authority<'static>,
     address: Option<std::net::SocketAddr>,
 }
@@ -170,7 +169,6 @@ impl Standing {
         let config = &record.live.snapshot.config;
         Self {
             client: record.client.map(|id| config.clients[id.index()].name.clone()),
-            rule: record.rule.map(|id| config.egress.rules[id.index()].name.clone()),
             to: to.clone(),
             address: record.address,
         }

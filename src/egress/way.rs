@@ -1,6 +1,7 @@
 //! From a request's target to a connection: who asks → rule → bounds → addresses → source → dial. What `decide::egress` decides is done here.
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -81,7 +82,8 @@ pub fn admit(
     record.rule = Some(rule);
     let mode = snapshot.config.egress.rules[rule.index()].mode;
     let entered = snapshot.egress.enter(rule, mode, client, ip, now());
-    let (ticket, over) = entered.map_err(|over| Refusal { retry_after: Some(over.retry_after), ..Refusal::new(over.reason, "") })?;
+    let (ticket, over) =
+        entered.map_err(|over| Refusal { retry_after: Some(over.retry_after), ..Refusal::new(over.reason, "") })?;
     record.enter(ticket);
     if mode == EgressMode::Report {
         record.would_refuse = Some(over.map_or(Reason::DestinationNotAllowed, |over| over.reason));
@@ -112,13 +114,13 @@ pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Cour
     let live = record.live.clone();
     let egress = &live.snapshot.config.egress;
     let rule = record.rule.map(|id| &egress.rules[id.index()]);
-    let judge = Judge::of(rule, &live.own, &is_local);
+    let judge = || Judge::of(rule, &live.own, &is_local);
     let refused = |address: IpAddr, why: &dyn std::fmt::Display| {
         Refusal::new(Reason::AddressNotAllowed, format!("{address} is {why}"))
     };
     let addresses = match &to.host {
         Host::Address(ip) => {
-            judge.one(*ip, to.port).map_err(|why| refused(*ip, &why))?;
+            judge().one(*ip, to.port).map_err(|why| refused(*ip, &why))?;
             vec![*ip]
         }
         Host::Name(name) => {
@@ -126,7 +128,7 @@ pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Cour
             let answer = lookup::addresses(name, &egress.resolver.servers, egress.resolver.timeout).await;
             record.dns = Some(began.elapsed());
             let answers = answer.map_err(|why| Refusal::new(Reason::NameNotResolved, format!("{name}: {why}")))?;
-            judge.all(&answers, to.port).map_err(|r| refused(r.address, &r.why))?
+            judge().all(&answers, to.port).map_err(|r| refused(r.address, &r.why))?
         }
     };
     if addresses.is_empty() {
@@ -147,7 +149,8 @@ pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, 
     let most = timeouts.connect;
     let client = record.client.map_or("", |id| &config.clients[id.index()].name);
     let began = Instant::now();
-    let mut refusal = Refusal::new(Reason::UpstreamUnreachable, "the source has no address of the destination's family");
+    let mut refusal =
+        Refusal::new(Reason::UpstreamUnreachable, "the source has no address of the destination's family");
     let source = source(config, record.rule.map(|id| &config.egress.rules[id.index()]));
     for ip in &course.addresses {
         let from = match source {
@@ -176,9 +179,14 @@ pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, 
 fn told(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: &DialError) -> Refusal {
     left(record, from, Some(error));
     match error {
-        DialError::SourceAbsent(_) => {
-            Refusal::new(Reason::SourceUnavailable, "this machine does not have the source's address now")
-        }
+        // The address is the source's own matter.
+        DialError::SourceAbsent(error) => Refusal::new(
+            Reason::SourceUnavailable,
+            match error.kind() {
+                ErrorKind::AddrNotAvailable => "this machine does not have the source's address now".to_owned(),
+                _ => format!("the source's address cannot be used: {error}"),
+            },
+        ),
         DialError::PortsExhausted => {
             Refusal::new(Reason::SourceUnavailable, "the source has no port left towards this destination")
         }

@@ -116,7 +116,15 @@ pub struct Shared {
 impl Shared {
     pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
         let ending = watch::Sender::new(false);
-        Self { way, name, key, settings: ArcSwap::from(settings), open: AtomicUsize::new(0), per_ip: Arc::default(), ending }
+        Self {
+            way,
+            name,
+            key,
+            settings: ArcSwap::from(settings),
+            open: AtomicUsize::new(0),
+            per_ip: Arc::default(),
+            ending,
+        }
     }
 
     /// Lets its connections end: idle ones now, others after their request.

@@ -87,7 +87,14 @@ impl Listeners {
             Some(worker) => Accepting { handle: worker.clone(), _stop: None },
             None => Accepting::start()?,
         };
-        Ok(Self { way: Way::In, serving: HashMap::new(), names: Vec::new(), accepting: Arc::new(accepting), workers, total })
+        Ok(Self {
+            way: Way::In,
+            serving: HashMap::new(),
+            names: Vec::new(),
+            accepting: Arc::new(accepting),
+            workers,
+            total,
+        })
     }
 
     /// Those of the other way: they share the thread that accepts, and the total.
@@ -106,8 +113,8 @@ impl Listeners {
     }
 
     /// Where each listens.
-    pub fn bound(&self) -> impl Iterator<Item = (&Name, &ListenAddress)> {
-        self.serving.iter().map(|(name, serving)| (name, &serving.bound))
+    pub fn bound(&self) -> impl Iterator<Item = (Name, ListenAddress)> {
+        self.serving.iter().map(|(name, serving)| (self.way.label(name), serving.bound.clone()))
     }
 
     pub fn bound_of(&self, name: &Name) -> Option<&ListenAddress> {
@@ -160,13 +167,11 @@ impl Listeners {
 
     /// Gives new keys to what is new. The table must be in force before [`apply`](Self::apply).
     pub fn keys(&mut self, listeners: &[Listener], plan: &Plan) -> Keys {
-        let of = listeners.iter().zip(&plan.0).map(|(listener, step)| {
-            match (step, self.serving.get(&listener.name)) {
-                (Step::Keep, Some(serving)) => serving.open.present().key,
-                _ => {
-                    self.names.push(listener.name.clone());
-                    ListenerKey(u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX))
-                }
+        let of = listeners.iter().zip(&plan.0).map(|(listener, step)| match (step, self.serving.get(&listener.name)) {
+            (Step::Keep, Some(serving)) => serving.open.present().key,
+            _ => {
+                self.names.push(listener.name.clone());
+                ListenerKey(u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX))
             }
         });
         let of = of.collect();

@@ -59,7 +59,6 @@ enum Field<'r> {
 /// Appends the line of `entry`, its newline included.
 pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressEntry<'_>) {
     let word = |word: &'static str| Field::Word(word.as_bytes());
-    let text = |text: &'_ str| -> Field<'_> { Field::Word(text.as_bytes()) };
     let fields = [
         ("kind", Some(word(e.kind))),
         ("request_id", Some(Field::Word(e.request_id.as_bytes()))),
@@ -75,8 +74,8 @@ pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressE
         ("source_address", e.source_address.map(Field::Ip)),
         ("rule", e.rule.map(|r| Field::Word(r.as_bytes()))),
         ("mode", e.would_refuse.map(|_| word("report"))),
-        ("would_refuse", e.would_refuse.map(|r| text(r.as_str()))),
-        ("reason", e.reason.map(|r| text(r.as_str()))),
+        ("would_refuse", e.would_refuse.map(|r| word(r.as_str()))),
+        ("reason", e.reason.map(|r| word(r.as_str()))),
         ("status", e.status.map(|s| Field::Number(s.into()))),
         ("ended", e.ended.map(word)),
         ("bytes_in", Some(Field::Number(e.bytes_in))),
@@ -198,8 +197,13 @@ mod tests {
     #[test]
     fn whatever_is_sent_is_one_line_of_json() {
         let v6: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
-        let hostile =
-            EgressEntry { target: Some(b"a\"\n\xff b=c"), client: None, address: Some(v6), method: Some(b"GET"), ..entry() };
+        let hostile = EgressEntry {
+            target: Some(b"a\"\n\xff b=c"),
+            client: None,
+            address: Some(v6),
+            method: Some(b"GET"),
+            ..entry()
+        };
         let json = written(LogFormat::Json, &hostile);
         let read: serde_json::Value = serde_json::from_str(json.trim_end()).unwrap();
         assert_eq!(read["target"], "a\"\n\u{fffd} b=c");

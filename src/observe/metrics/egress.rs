@@ -52,12 +52,7 @@ struct Cells {
 impl Default for Cells {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
-        Self {
-            results: std::array::from_fn(|_| zero()),
-            would_refuse: zero(),
-            bytes_in: zero(),
-            bytes_out: zero(),
-        }
+        Self { results: std::array::from_fn(|_| zero()), would_refuse: zero(), bytes_in: zero(), bytes_out: zero() }
     }
 }
 
