@@ -9,7 +9,10 @@
 mod answer;
 pub mod conn;
 mod dial;
+mod forward;
 pub mod live;
+mod pass;
+mod pool;
 mod record;
 mod relay;
 mod serve;

@@ -44,6 +44,23 @@ impl RequestId {
     }
 }
 
+/// A connection that holds a port of a source's address.
+#[derive(Debug)]
+pub struct Left(Arc<SourceCounts>);
+
+impl Left {
+    pub fn from(counts: Arc<SourceCounts>) -> Self {
+        counts.open.fetch_add(1, Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
 pub struct Record {
     pub live: Arc<Live>,
     worker: usize,
@@ -70,7 +87,7 @@ pub struct Record {
     /// Its place under the rule's limits.
     pub ticket: Option<Ticket>,
     under_way: Option<Arc<EgressCounts>>,
-    left_from: Option<Arc<SourceCounts>>,
+    pub left_from: Option<Left>,
 }
 
 impl Record {
@@ -118,21 +135,10 @@ impl Record {
             self.under_way = Some(counts.clone());
         }
     }
-
-    /// It left from this address, and holds one of its ports.
-    pub fn leaves_from(&mut self, counts: Arc<SourceCounts>) {
-        counts.open.fetch_add(1, Relaxed);
-        if let Some(before) = self.left_from.replace(counts) {
-            before.open.fetch_sub(1, Relaxed);
-        }
-    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(counts) = &self.left_from {
-            counts.open.fetch_sub(1, Relaxed);
-        }
         if let Some(counts) = &self.under_way {
             counts.leave();
         }

@@ -18,7 +18,8 @@ use tokio::{
 use super::{
     answer::{self, Refusal},
     conn::{Conn, End},
-    live,
+    forward::{self, After, Asked},
+    live, pool,
     record::Record,
     relay::Side,
     tunnel::{self, Tunnel},
@@ -184,8 +185,19 @@ async fn say(mut stream: Stream, record: &mut Record, refusal: &Refusal, is_head
     record.refused(refusal.reason);
     let message = record.live.snapshot.config.egress.deny_message.as_deref();
     let bytes = answer::bytes(refusal, message, record.id.as_str(), true, is_head);
+    let told = async {
+        if stream.write_all(&bytes).await.is_ok() {
+            goodbye(&mut stream).await;
+        }
+    };
+    // The bounds of the connection may be what ended it.
+    let _ = tokio::time::timeout(LINGER, told).await;
+}
+
+/// Ends a connection so that what was written arrives.
+async fn goodbye(stream: &mut Stream) {
     let linger = async {
-        if stream.write_all(&bytes).await.is_err() || stream.shutdown().await.is_err() {
+        if stream.shutdown().await.is_err() {
             return;
         }
         // RFC 9112 §9.6: closed at once, what the client still sends would reset the connection, and take the answer with it.
@@ -198,7 +210,6 @@ async fn say(mut stream: Stream, record: &mut Record, refusal: &Refusal, is_head
             }
         }
     };
-    // The bounds of the connection may be what ended it.
     let _ = tokio::time::timeout(LINGER, linger).await;
 }
 
@@ -229,7 +240,8 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         return (Next::End, None);
     };
     if !is_connect {
-        return forward_refused(caller, record, method).await;
+        record.method = Some(method.into());
+        return Box::pin(forwarded(caller, record, &bytes, head, &headers, inbox)).await;
     }
     let to = || {
         policy::connect(target).map(policy::Authority::into_owned).map_err(|p| Refusal::new(p.reason(), p.to_string()))
@@ -252,14 +264,51 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     }
 }
 
-async fn forward_refused(caller: Caller, mut record: Box<Record>, method: &[u8]) -> (Next, Option<Caller>) {
-    record.method = Some(method.into());
-    let refusal = Refusal::new(Reason::MethodNotAllowed, "only CONNECT is served");
-    say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
-    (Next::End, None)
+async fn forwarded(
+    mut caller: Caller,
+    mut record: Box<Record>,
+    bytes: &[u8],
+    head: Head,
+    headers: &HeaderMap,
+    inbox: &mut BytesMut,
+) -> (Next, Option<Caller>) {
+    let (method, target) = (&bytes[head.method.clone()], &bytes[head.target.clone()]);
+    let mut absolute = None;
+    let to = || {
+        if let Some(refusal) = forward::unfit(method, headers) {
+            return Err(refusal);
+        }
+        let found = policy::absolute(target).map_err(|p| Refusal::new(p.reason(), p.to_string()))?;
+        let to = found.authority.clone().into_owned();
+        absolute = Some(found);
+        Ok(to)
+    };
+    let admitted = way::admit(&mut record, to, headers, caller.certificate.as_deref(), caller.ip);
+    let after = match (admitted, &absolute) {
+        (Ok(to), Some(absolute)) => {
+            let asked = Asked { method, headers, to, absolute, head };
+            forward::forward(&mut caller, &mut record, &asked, inbox).await
+        }
+        (Ok(_), None) => After::Close,
+        (Err(refusal), _) => After::Refuse(refusal),
+    };
+    match after {
+        After::Keep => (Next::Request, Some(caller)),
+        After::Close => {
+            drop(record);
+            goodbye(&mut caller.stream).await;
+            (Next::End, None)
+        }
+        After::Refuse(refusal) => {
+            say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
+            (Next::End, None)
+        }
+    }
 }
 
 /// Whether the generation is another one than at the last sweep.
 pub fn sweep() {
-    super::conn::sweep(now(), live::is_new());
+    let is_new = live::is_new();
+    super::conn::sweep(now(), is_new);
+    pool::sweep(if is_new { live::current().map(|(_, live)| live.snapshot.generation) } else { None });
 }

@@ -14,7 +14,7 @@ use super::{
     answer::Refusal,
     dial::{DialError, dial},
     live,
-    record::Record,
+    record::{Left, Record},
 };
 use crate::{
     config::model::{Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
@@ -207,7 +207,7 @@ fn left(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: Opti
         Some(DialError::Unreachable(_)) => {}
         None => {
             counts.up.store(true, Relaxed);
-            record.leaves_from(Arc::clone(counts));
+            record.left_from = Some(Left::from(Arc::clone(counts)));
         }
     }
 }

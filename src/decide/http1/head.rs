@@ -114,7 +114,7 @@ pub fn look(buffer: &[u8], searched: usize, limits: &HeadLimits) -> Look {
 
 /// The offset behind the first empty line that ends something. Lines that end in a bare LF count here, so that a
 /// head that uses them is refused at once and not waited for.
-fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
+pub(super) fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
     let mut at = searched;
     loop {
         at += memchr(b'\n', &buffer[at..])? + 1;
@@ -326,7 +326,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
 }
 
 /// Name and trimmed value of a field line (RFC 9112 §5).
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     let colon = memchr(b':', line).ok_or(BadHead::new("a header line has no colon"))?;
     let name = &line[..colon];
     // This refuses folded lines and white space before the colon too (RFC 9112 §5.1, §5.2).
@@ -350,7 +350,7 @@ fn trim_blanks(mut value: &[u8]) -> &[u8] {
     value
 }
 
-fn content_length(value: &[u8]) -> Result<u64, BadHead> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, BadHead> {
     let bad = BadHead::new("Content-Length is not one decimal number");
     // 19 digits always fit.
     if value.is_empty() || value.len() > 19 {
