@@ -128,6 +128,7 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
         }
     };
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
+    let mut sources = tokio::time::interval(LOOK_AT_SOURCES);
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     loop {
@@ -141,6 +142,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = ends.tick() => {
                 service.warn_of_ends();
+                continue;
+            }
+            _ = sources.tick() => {
+                service.look_at_sources();
                 continue;
             }
             _ = beat.tick() => {
@@ -188,6 +193,9 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the addresses to leave from are there.
+const LOOK_AT_SOURCES: Duration = Duration::from_secs(5);
 
 /// How often certificates that end soon are told of.
 const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);

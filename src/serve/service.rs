@@ -475,6 +475,11 @@ impl Service {
         self.warn_of_ends();
     }
 
+    /// Looks whether the addresses to leave from are there.
+    pub fn look_at_sources(&self) {
+        self.way_out.look_at_sources();
+    }
+
     fn served(&self) -> Vec<Served> {
         let mut served = tls::served(&self.tls, Way::In);
         served.extend(tls::served(&self.way_out.tls, Way::Out));

@@ -27,6 +27,8 @@ mod every_key_acts;
 #[cfg(test)]
 mod explains_what_happens;
 #[cfg(test)]
+mod forwards_requests;
+#[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
 mod harness;
@@ -44,6 +46,8 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
+mod opens_tunnels;
 #[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) mod jwt;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod reply;
 pub(crate) mod signed;
 pub(crate) mod tls;
