@@ -282,8 +282,7 @@ except ImportError:
     print("plain /p secure /s 403")
 else:
     session = requests.Session()
-    session.verify = "{ca}"
-    print(session.get("{plain}").text, session.post("{secure}", data=b"x").text, session.get("http://other.test/").status_code)
+    print(session.get("{plain}").text, session.post("{secure}", data=b"x", verify="{ca}").text, session.get("http://other.test/").status_code)
 "#,
         proxy = it.proxy,
         ca = it.ca.display(),
