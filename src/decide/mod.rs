@@ -10,6 +10,7 @@ pub mod egress;
 pub mod facts;
 pub mod fill;
 pub mod host;
+pub mod http1;
 pub mod limit;
 pub mod path;
 pub mod route;

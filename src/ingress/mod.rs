@@ -3,12 +3,10 @@
 mod answer;
 mod body_coding;
 pub mod challenge;
-pub mod chunk;
 pub mod conn;
 mod ctx;
 pub mod forward;
 pub mod frames;
-pub mod head;
 pub mod io;
 pub mod live;
 mod on_platform;
@@ -24,6 +22,7 @@ pub mod stream;
 mod tell;
 pub mod wire;
 
+pub use crate::decide::http1::{chunk, head};
 pub use ctx::Ctx;
 pub use proxy::{Ingress, Proxy};
 pub use tell::{refuse_head, refuse_stream};

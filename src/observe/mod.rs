@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod dice;
 pub mod format;
 pub mod metrics;
 pub mod shedding;

@@ -13,9 +13,19 @@ use crate::decide::Reason;
 /// The longest registered one has 17 letters.
 const LONGEST_METHOD: usize = 64;
 
+/// To whom a request goes, and so what its target may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// A server: a path, or a URL whose host is Host's.
+    Server,
+    /// A forward proxy: an authority after CONNECT (RFC 9112 §3.2.3), else an http URL (§3.2.2), which counts where Host says otherwise.
+    Proxy,
+}
+
 /// Bounds of a head, in bytes and lines.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
+    pub to: To,
     /// The whole head, its empty line included.
     pub bytes: usize,
     pub fields: usize,
@@ -25,7 +35,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { bytes: 32 * 1024, fields: 100, target: 8 * 1024 }
+        Self { to: To::Server, bytes: 32 * 1024, fields: 100, target: 8 * 1024 }
     }
 }
 
@@ -46,6 +56,9 @@ pub struct Head {
     pub end: usize,
     /// Where it begins: empty lines before a request are skipped (RFC 9112 §2.2).
     pub start: usize,
+    pub method: Range<usize>,
+    pub target: Range<usize>,
+    pub is_1_0: bool,
     pub framing: Framing,
     /// The target of an absolute-form request up to its path, to be cut out: `http://host:80`. The rest may be empty.
     pub absolute: Option<Range<usize>>,
@@ -203,12 +216,17 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     if chunked && request.is_1_0 {
         return Err(BadHead::new("Transfer-Encoding in an HTTP/1.0 request")); // RFC 9112 §6.1
     }
-    if let Some(authority) = &request.authority {
+    if let (To::Server, Some(authority)) = (limits.to, &request.authority) {
         let authority = &line[authority.clone()];
         // RFC 9112 §3.2.2: Host is to be the same, and the target would win: refuse what could be read two ways.
         if hosts == 1 && !authority.eq_ignore_ascii_case(host) {
             return Err(BadHead::new("the target's host and Host differ"));
         }
+    }
+    if request.method.end == CONNECT.len() && &line[request.method.clone()] == CONNECT && (chunked || length > Some(0))
+    {
+        // RFC 9110 §9.3.6: a body has no meaning there; what follows belongs to the tunnel.
+        return Err(BadHead::new("CONNECT with a body"));
     }
     let framing = match (chunked, length) {
         (true, _) => Framing::Chunked,
@@ -218,6 +236,9 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     Ok(Some(Head {
         start,
         end: at,
+        method: request.method.start + start..request.method.end + start,
+        target: request.target.start + start..request.target.end + start,
+        is_1_0: request.is_1_0,
         framing,
         absolute: request.absolute.map(|r| r.start + start..r.end + start),
         authority: request.authority.filter(|_| hosts == 0).map(|r| r.start + start..r.end + start),
@@ -240,9 +261,13 @@ fn next_line<'h>(head: &'h [u8], at: &mut usize) -> Result<&'h [u8], BadHead> {
     Ok(&rest[..lf - 1])
 }
 
+const CONNECT: &[u8] = b"CONNECT";
+
 struct RequestLine {
     is_1_0: bool,
-    /// Within the line, as is the other.
+    /// Within the line, as are the others.
+    method: Range<usize>,
+    target: Range<usize>,
     absolute: Option<Range<usize>>,
     authority: Option<Range<usize>>,
 }
@@ -268,11 +293,21 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
     if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
         return Err(BadHead::new("the request target has a character that must be percent-encoded"));
     }
-    let plain = |absolute, authority| Ok(RequestLine { is_1_0, absolute, authority });
-    if method == b"CONNECT" {
-        return Err(BadHead { reason: Reason::MethodNotAllowed, detail: "CONNECT is not served here" });
+    let from = method_end + 1;
+    let plain = |absolute, authority| {
+        Ok(RequestLine { is_1_0, method: 0..method_end, target: from..from + target_end, absolute, authority })
+    };
+    if method == CONNECT {
+        return match limits.to {
+            To::Server => Err(BadHead { reason: Reason::MethodNotAllowed, detail: "CONNECT is not served here" }),
+            // What it is, the parser of authorities says.
+            To::Proxy => plain(None, Some(from..from + target_end)),
+        };
     }
     match target {
+        [b'/', ..] | b"*" if limits.to == To::Proxy => {
+            Err(BadHead::new("this is a forward proxy: the target must be an http URL, or an authority after CONNECT"))
+        }
         [b'/', ..] => plain(None, None),
         b"*" if method == b"OPTIONS" => plain(None, None),
         _ => {
@@ -280,14 +315,19 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
             let scheme = [&b"http://"[..], b"https://"]
                 .into_iter()
                 .find(|s| target.len() > s.len() && target[..s.len()].eq_ignore_ascii_case(s))
-                .ok_or(BadHead::new("the request target must begin with a slash"))?;
+                .ok_or(BadHead::new(match limits.to {
+                    To::Server => "the request target must begin with a slash",
+                    To::Proxy => "the target must be an http URL, or an authority after CONNECT",
+                }))?;
+            if limits.to == To::Proxy && scheme.len() > b"http://".len() {
+                return Err(BadHead::new("https goes by CONNECT: nothing here makes TLS of a plain request"));
+            }
             let rest = &target[scheme.len()..];
             let authority_end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
             let authority = &rest[..authority_end];
             if authority.is_empty() || authority.contains(&b'@') {
                 return Err(BadHead::new("the request target's host is empty or has user information"));
             }
-            let from = method_end + 1;
             let end = from + scheme.len() + authority_end;
             plain(Some(from..end), Some(from + scheme.len()..end))
         }
@@ -496,6 +536,39 @@ mod tests {
             assert_eq!(bad(bytes).reason, Reason::BadRequest, "{}", bytes.escape_ascii());
         }
         assert_eq!(bad(b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n").reason, Reason::MethodNotAllowed);
+    }
+
+    #[test]
+    fn a_proxy_takes_authorities_and_http_urls_alone() {
+        let see = |bytes: &[u8]| look(bytes, 0, &HeadLimits { to: To::Proxy, ..HeadLimits::default() });
+        let good = |bytes: &[u8]| match see(bytes) {
+            Look::Head(head) => (
+                String::from_utf8_lossy(&bytes[head.method]).into_owned(),
+                String::from_utf8_lossy(&bytes[head.target]).into_owned(),
+                head.absolute.map(|r| String::from_utf8_lossy(&bytes[r]).into_owned()),
+            ),
+            other => panic!("{other:?} for {}", bytes.escape_ascii()),
+        };
+        let (method, target, _) = good(b"\r\nCONNECT x.test:443 HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!((&*method, &*target), ("CONNECT", "x.test:443"));
+        good(b"CONNECT x.test:443 HTTP/1.0\r\n\r\n");
+        let (_, target, absolute) = good(b"GET http://x.test/a HTTP/1.1\r\nHost: evil.test\r\n\r\n");
+        assert_eq!((&*target, absolute.as_deref()), ("http://x.test/a", Some("http://x.test")));
+        for bytes in [
+            &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+            b"GET //x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET http://u@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert!(matches!(see(bytes), Look::Bad(b) if b.reason == Reason::BadRequest), "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]
