@@ -9,6 +9,7 @@
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
+//! - [`egress`]: HTTP out: the forward proxy that functions call others through.
 //! - [`admin`]: health, metrics and calls for the operator.
 //! - [`serve`]: the composition root: sockets, TLS, reload, drain.
 //! - [`cli`]: one file per command.
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod egress;
 pub mod ingress;
 pub mod observe;
 pub mod platform;

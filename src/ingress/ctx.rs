@@ -230,7 +230,7 @@ mod tests {
         let handles = metrics.resolve(&config);
         metrics.install(handles.clone(), 1);
         let live = Live {
-            snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()).into(),
             targets: Vec::new(),
             hosts: Vec::new(),
             signers: Vec::new(),

@@ -29,7 +29,8 @@ pub type Signers = Vec<Box<[Option<Arc<Signer>>]>>;
 /// One generation, ready to serve.
 #[derive(Debug)]
 pub struct Live {
-    pub snapshot: Snapshot,
+    /// The way out reads the same one.
+    pub snapshot: Arc<Snapshot>,
     /// By function, then version.
     pub targets: Vec<Box<[Arc<Target>]>>,
     /// What each version is sent as Host.

@@ -18,7 +18,13 @@ use std::{
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{clock::Stamp, format, format::Entry, sink::Sink, writer::Writer};
+use super::{
+    clock::Stamp,
+    format,
+    format::{Entry, egress::EgressEntry},
+    sink::Sink,
+    writer::Writer,
+};
 use crate::{
     config::model::{AccessSink, Log},
     decide::Class,
@@ -203,6 +209,17 @@ impl LogPort {
         }
         self.line.clear();
         format::line(&mut self.line, log.format, log.query, &mut self.stamp, entry);
+        self.push();
+    }
+
+    /// Writes the line of a tunnel, or of a request that went out: each one. Never waits.
+    pub fn write_egress(&mut self, log: &Log, entry: &EgressEntry<'_>) {
+        self.line.clear();
+        format::egress::line(&mut self.line, log.format, &mut self.stamp, entry);
+        self.push();
+    }
+
+    fn push(&mut self) {
         if self.ring.push_entire_slice(&self.line).is_err() {
             self.counts.drop_lines(1);
         }

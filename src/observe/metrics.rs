@@ -9,6 +9,7 @@
 
 mod auth;
 mod cells;
+mod egress;
 mod handles;
 mod jwks;
 mod process;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 
 pub use jwks::JwksCounts;
 
+pub use egress::{EgressCounts, EgressHandles, SourceCounts};
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
 

@@ -9,6 +9,7 @@ pub mod bind;
 mod board;
 mod certificate;
 mod connection;
+mod egress;
 pub mod generations;
 mod h2;
 mod identity;
@@ -24,6 +25,7 @@ mod service;
 mod signers;
 mod tls;
 pub mod watch;
+mod way_out;
 mod workers;
 
 use std::{path::PathBuf, time::Duration};

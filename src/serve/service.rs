@@ -24,14 +24,16 @@ use super::{
     acme::{self, Wanted},
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
+    certificate::Served,
     generations::{Author, Generations, StateError},
     jwks::{KeySets, Known},
-    listener::Total,
+    listener::{Total, Way},
     listeners::{Listeners, Plan},
     memory, notify, requests,
     signers::signers,
     tls::{self, AllTls},
     watch::WatchSet,
+    way_out::{self, PlannedWayOut, WayOut},
     workers::{Roots, Running, Workers},
 };
 use crate::{
@@ -79,6 +81,7 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    way_out: WayOut,
     key_sets: KeySets,
     acme: acme::Manager,
     roots: Roots,
@@ -97,6 +100,7 @@ struct Prepared {
     tls: AllTls,
     acme: Wanted,
     plan: Plan,
+    way_out: PlannedWayOut,
     sink: Option<Sink>,
     admin: Option<AdminSocket>,
 }
@@ -128,8 +132,9 @@ impl Service {
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
             challenges: Arc::default(),
-            snapshot,
+            snapshot: Arc::new(snapshot),
         };
+        let egress = Arc::new(ArcSwap::from_pointee(way_out::live(&first.snapshot, &handles)));
         let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
         let shedding = metrics.shedding.clone();
@@ -137,13 +142,14 @@ impl Service {
         memory::look_now(&shedding, config.server.max_memory);
         tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
-        let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
+        let (workers, running) = Workers::start(count, &live, &egress, &log).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
         let total = Arc::new(Total::new(max_connections(config), shedding));
         let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
+        let way_out = WayOut::new(&listeners, egress);
 
         let mut service = Self {
             path,
@@ -156,6 +162,7 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            way_out,
             key_sets,
             acme,
             roots,
@@ -167,11 +174,16 @@ impl Service {
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
         let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
-        service.tls = tls::prepare(&service.loaded, &acme, &service.tls).map_err(|e| anyhow!(e))?;
-        let config = &service.loaded.config;
-        let plan = service.listeners.plan(config, &service.tls, None).map_err(|e| anyhow!(e))?;
-        let keys = service.listeners.keys(config, &plan);
-        service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
+        service.tls = tls::prepare(&service.loaded, Way::In, &acme, &service.tls).map_err(|e| anyhow!(e))?;
+        let listeners = &service.loaded.config.listeners;
+        let plan = service.listeners.plan(listeners, &service.tls, &[]).map_err(|e| anyhow!(e))?;
+        let way_out = service.way_out.prepare(&service.loaded, &acme, &[]).map_err(|e| anyhow!(e))?;
+        let keys = service.listeners.keys(listeners, &plan);
+        let live = service.board.live.load_full();
+        service
+            .listeners
+            .apply(listeners, plan, &keys, &service.tls, |id| live.handles.listener(ListenerId(id as u32)));
+        service.way_out.apply(way_out, &live, &service.listeners, &service.admin.bound);
         // Now that somebody answers their challenges.
         service.acme.apply(acme);
         service.record(&[], &Author { by: Some("start".to_owned()), reason: None });
@@ -185,7 +197,7 @@ impl Service {
     pub fn ready(&self) -> Ready {
         Ready {
             generation: self.board.live.load().snapshot.generation,
-            listeners: self.listeners.bound().map(|(name, at)| (name.clone(), at.clone())).collect(),
+            listeners: self.listeners.bound().chain(self.way_out.listeners.bound()).collect(),
             admin: self.admin.bound.clone(),
         }
     }
@@ -330,14 +342,20 @@ impl Service {
         let targets = targets(loaded, Some(&old), &self.resolver)?;
         let signers = signers(loaded)?;
         let acme = self.acme.prepare(loaded)?;
-        let tls = tls::prepare(loaded, &acme, &self.tls)?;
+        let tls = tls::prepare(loaded, Way::In, &acme, &self.tls)?;
         let sink = if config.log.access == self.loaded.config.log.access {
             None
         } else {
             Some(AccessLog::prepare(&config.log).map_err(|e| format!("log.access: {e}"))?)
         };
         let admin_moves = config.admin.address != self.admin.address;
-        let plan = self.listeners.plan(config, &tls, admin_moves.then(|| self.admin.held.as_fd()))?;
+        let admin_leaves = admin_moves.then(|| self.admin.held.as_fd());
+        let mut others = self.way_out.listeners.leaving(&config.egress.listeners);
+        others.extend(admin_leaves);
+        let plan = self.listeners.plan(&config.listeners, &tls, &others)?;
+        let mut others = self.listeners.leaving(&config.listeners);
+        others.extend(admin_leaves);
+        let way_out = self.way_out.prepare(loaded, &acme, &others)?;
         let admin =
             if admin_moves { Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()))?) } else { None };
         let roots = roots_for(config);
@@ -347,12 +365,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, signers, tls, acme, plan, sink, admin })
+        Ok(Prepared { targets, signers, tls, acme, plan, way_out, sink, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, signers, tls, acme, plan, sink, admin } = prepared;
+        let Prepared { targets, signers, tls, acme, plan, way_out, sink, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -363,7 +381,7 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
-        let keys = self.listeners.keys(&config, &plan);
+        let keys = self.listeners.keys(&config.listeners, &plan);
         let mut snapshot: Snapshot =
             compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
         let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
@@ -371,7 +389,7 @@ impl Service {
         self.key_sets = key_sets;
         let listeners = keys.table.clone();
         let next = Live {
-            snapshot,
+            snapshot: Arc::new(snapshot),
             targets,
             hosts: hosts(&config),
             signers,
@@ -388,7 +406,8 @@ impl Service {
             // Before the first request that is to have a line.
             self.log.switch(sink);
         }
-        self.board.live.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.board.live.store(next.clone());
         self.board.metrics.install(handles.clone(), generation);
 
         self.listeners.total().set_max(max_connections(&config));
@@ -404,7 +423,8 @@ impl Service {
                 file.remove();
             }
         }
-        self.listeners.apply(&config, plan, &keys, &tls, &handles);
+        self.listeners.apply(&config.listeners, plan, &keys, &tls, |id| handles.listener(ListenerId(id as u32)));
+        self.way_out.apply(way_out, &next, &self.listeners, &self.admin.bound);
         self.tls = tls;
         self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
@@ -446,18 +466,25 @@ impl Service {
                 Some((l.name.clone(), bound.clone(), !l.tls.is_empty(), counts))
             })
             .collect();
+        listeners.extend(self.way_out.shown(&live));
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         changing.listeners = listeners;
-        changing.certificates = tls::served(&self.tls);
+        changing.certificates = self.served();
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
         self.warn_of_ends();
     }
 
+    fn served(&self) -> Vec<Served> {
+        let mut served = tls::served(&self.tls, Way::In);
+        served.extend(tls::served(&self.way_out.tls, Way::Out));
+        served
+    }
+
     /// Tells of certificates that end soon: while nobody has renewed them, again and again.
     pub fn warn_of_ends(&self) {
         let now = Timestamp::now().as_second();
-        for served in tls::served(&self.tls) {
+        for served in self.served() {
             if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
                 let (listener, name) = (&served.listener, served.name());
                 tracing::warn!(%listener, name, "the certificate {end}");
@@ -473,9 +500,11 @@ impl Service {
         tracing::info!(connections = total.open(), drain_ms = drain.as_millis(), "draining");
         let all_done = async {
             self.listeners.close_all().await;
+            self.way_out.listeners.close_all().await;
             loop {
                 // A request that began just now may have left its connection idle.
                 self.workers.drain(None);
+                self.workers.drain_egress(None);
                 if total.open() == 0 {
                     return;
                 }

@@ -13,6 +13,7 @@ use super::{
     Class,
     auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
+    egress::EgressHandles,
     text::{Kind, Text},
 };
 use crate::{
@@ -74,6 +75,7 @@ pub struct Handles {
     functions: Vec<FunctionHandles>,
     listeners: Vec<(Name, Arc<ListenerCounts>)>,
     auth: Arc<AuthFailures>,
+    pub egress: Arc<EgressHandles>,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Handles {
             functions: Vec::new(),
             listeners: Vec::new(),
             auth: Arc::new(AuthFailures::new(shards)),
+            egress: Arc::default(),
         }
     }
 
@@ -173,6 +176,7 @@ impl Handles {
             functions: functions.collect(),
             listeners: listeners.collect(),
             auth: Arc::clone(&old.auth),
+            egress: Arc::new(EgressHandles::resolve(config, &old.egress, shards)),
         }
     }
 
@@ -241,6 +245,7 @@ impl Handles {
         self.render_versions(out);
         self.render_listeners(out);
         self.auth.render(out);
+        self.egress.render(out);
     }
 
     /// Every series of requests that was touched, with its labels.
@@ -344,12 +349,12 @@ impl Handles {
     fn render_listeners(&self, out: &mut Text) {
         let name = "gatepost_connections";
         out.family(name, Kind::Gauge, "Open connections.");
-        for (listener, counts) in &self.listeners {
+        for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
             out.sample(name, &[("listener", listener)], counts.open());
         }
         let name = "gatepost_connections_total";
         out.family(name, Kind::Counter, "Connections, by what became of them at the door.");
-        for (listener, counts) in &self.listeners {
+        for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
             for result in ConnectionResult::ALL {
                 let labels = [("listener", &**listener), ("result", result.as_str())];
                 out.sample(name, &labels, counts.of(result));
