@@ -5,6 +5,7 @@
 mod check;
 mod completions;
 mod demo;
+mod egress;
 mod explain;
 mod failure;
 mod functions;
@@ -52,6 +53,8 @@ enum Command {
     History(history::Options),
     /// What is known of function platforms, each fact with its source, and what the config's functions have in force.
     Functions(functions::Options),
+    /// The way out: explain a refusal, list the addresses to whitelist, learn rules from the log.
+    Egress(egress::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
@@ -95,6 +98,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Check(options) => check::run(&options, term),
         Command::Explain(options) => explain::run(&options, term),
         Command::Functions(options) => functions::run(&options, term),
+        Command::Egress(options) => egress::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),
