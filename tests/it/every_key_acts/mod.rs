@@ -5,6 +5,8 @@
 
 mod caller;
 mod credential;
+mod egress;
+mod egress_listener;
 mod function;
 mod handling;
 mod leaf;
@@ -50,6 +52,8 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        egress::proofs(),
+        egress_listener::proofs(),
     ]
     .concat()
 }
