@@ -109,6 +109,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         ca: None,
         host: None,
         credential: None,
+        max_concurrency: None,
     };
     Function {
         name: "orders".into(),
@@ -122,6 +123,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
+        concurrency: None,
     }
 }
 

@@ -5,6 +5,7 @@
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod egress;
 mod explain;
 mod failure;
@@ -55,6 +56,8 @@ enum Command {
     Functions(functions::Options),
     /// The way out: explain a refusal, list the addresses to whitelist, learn rules from the log.
     Egress(egress::Options),
+    /// Does every version answer as it should, from here, and only through the gate? Calls them, safely.
+    Doctor(doctor::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
@@ -99,6 +102,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Explain(options) => explain::run(&options, term),
         Command::Functions(options) => functions::run(&options, term),
         Command::Egress(options) => egress::run(&options, term),
+        Command::Doctor(options) => doctor::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),

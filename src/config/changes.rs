@@ -6,7 +6,9 @@
 mod egress;
 mod words;
 
-pub use words::{duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url};
+pub use words::{
+    concurrency, duration, function_keys, handling, limit_key, platform, rate, rule, size, sticky_key, url,
+};
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -20,6 +20,8 @@ mod material;
 mod overlap;
 mod parse;
 mod raw;
+mod raw_cache;
+mod raw_concurrency;
 mod raw_egress;
 mod raw_handling;
 mod raw_platform;

@@ -2,8 +2,10 @@
 //!
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
+mod concurrency;
 mod platform;
 
+pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
@@ -13,6 +15,7 @@ use ipnet::IpNet;
 
 use super::secret::SecretRef;
 
+mod cache;
 mod client;
 mod egress;
 
@@ -21,6 +24,7 @@ pub use egress::{
     Resolver, Source, TlsName,
 };
 
+pub use cache::Fallback;
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
 
@@ -114,6 +118,8 @@ pub struct Server {
     pub error_pages: Vec<ErrorPage>,
     /// Of a request, where a route says nothing else. Default 1 GiB.
     pub max_body: BodyBound,
+    /// Gateposts on a request's way, this one included. Default 10.
+    pub max_hops: u32,
 }
 
 /// `[admin]`
@@ -311,6 +317,8 @@ pub struct Function {
     pub http: UpstreamHttp,
     pub pool: Pool,
     pub platform: Platform,
+    /// `None`: as many calls as there are requests.
+    pub concurrency: Option<Concurrency>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.
@@ -324,6 +332,8 @@ pub struct Version {
     pub host: Option<String>,
     /// What its calls are signed with (the version's own, or the function's); `None`: they are not.
     pub credential: Option<CredentialId>,
+    /// Calls of it at a time; `None`: as many as the function may have.
+    pub max_concurrency: Option<NonZeroU32>,
 }
 
 /// The URL of a version, taken apart.
@@ -476,6 +486,8 @@ pub struct Route {
     pub encoded_slash: EncodedSlash,
     /// Whether the function is told the caller's verified certificate (RFC 9440).
     pub forward_client_cert: bool,
+    /// Who goes first where requests wait for the function.
+    pub criticality: Criticality,
     /// Shared by all that ask for nothing special.
     pub handling: Arc<Handling>,
 }

@@ -8,9 +8,11 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, EncodedSlash, Endpoint, HostPattern, LimitKey, ListenAddress, LogFormat,
-        PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
+    raw_cache::Fallback,
+    raw_concurrency::{Concurrency, VersionConcurrency},
     raw_egress::Egress,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_platform::{PlatformRequestId, Removed, Rule},
@@ -73,6 +75,8 @@ table! {
         auth_failures: AuthFailures,
         /// The largest body of a request, or `none`. Default `1GiB`.
         max_body: BodyBound,
+        /// How many gateposts a request may pass, this one included; one more is answered with 508. Default `10`.
+        max_hops: Whole<1, 1000>,
         /// Whether callers of every route are told to come back later.
         maintenance: Box<Maintenance>,
     }
@@ -298,6 +302,8 @@ table! {
         drop_attachment: Vec<At<HostPattern>>,
         /// The `[credential]` that its calls are signed with. Default: they are not.
         credential: Text,
+        /// How many calls there may be at a time, and who waits. Default: any number.
+        concurrency: Concurrency,
     }
 }
 
@@ -311,6 +317,8 @@ table! {
         host: Text,
         /// The `[credential]` for calls of this version. Default: the function's.
         credential: Text,
+        /// How many calls of this version there may be at a time. Default: as many as the function may have.
+        concurrency: VersionConcurrency,
     }
 }
 
@@ -420,12 +428,16 @@ table! {
         max_body: BodyBound,
         /// Pages for errors, by status or class (`404`, `5xx`). Default: the server's.
         error_pages: Map<ErrorPage>,
+        /// What callers get where the call came to nothing.
+        fallback: Box<Fallback>,
         /// Whether callers are told to come back later.
         maintenance: Box<Maintenance>,
         /// What to do with `%2F` in a path: `refuse` (the default) or `keep`.
         encoded_slash: EncodedSlash,
         /// Whether the function is told the caller's verified certificate, as `Client-Cert`. Default `false`.
         forward_client_cert: bool,
+        /// Who goes first where requests wait for the function: `critical`, `normal` (the default) or `bulk`.
+        criticality: Criticality,
     }
 }
 

@@ -148,6 +148,11 @@ fn every_key_arrives() {
     assert!(function.preserve_host);
     assert_eq!(function.http, UpstreamHttp::Http2);
     assert_eq!((function.pool.idle, function.pool.age), (seconds(0), Some(seconds(420))));
+    let peaks = function.concurrency.unwrap();
+    assert_eq!((peaks.max.map(u32::from), peaks.queue, peaks.wait.as_millis()), (Some(300), 7, 800));
+    let (growth, adaptive) = (peaks.growth.unwrap(), peaks.adaptive.unwrap());
+    assert_eq!((growth.rate.count.get(), growth.rate.period, growth.burst.get()), (500, seconds(60), 500));
+    assert_eq!((adaptive.min.get(), adaptive.decrease, adaptive.increase.count.get()), (3, 5, 2));
     let on = &function.platform;
     let rules: Vec<_> = on.classify.iter().map(super::changes::rule).collect();
     assert_eq!(rules[0], "410,5xx x-app: gone is client_error, answered with 404");

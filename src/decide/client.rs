@@ -271,6 +271,7 @@ mod tests {
             handling: Default::default(),
             encoded_slash: EncodedSlash::default(),
             forward_client_cert: false,
+            criticality: crate::config::model::Criticality::default(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod cors;
 pub mod egress;
 pub mod facts;
 pub mod fill;
+pub mod hops;
 pub mod host;
 pub mod http1;
 pub mod limit;

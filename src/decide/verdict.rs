@@ -30,10 +30,13 @@ pub enum Reason {
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
+    LoopDetected,
+    /// The function said so itself, and a `fallback` stands in.
+    FunctionFailed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
@@ -59,6 +62,8 @@ impl Reason {
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
+        Self::LoopDetected,
+        Self::FunctionFailed,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -88,6 +93,8 @@ impl Reason {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::LoopDetected => "loop_detected",
+            Self::FunctionFailed => "function_failed",
         }
     }
 
@@ -108,13 +115,15 @@ impl Reason {
             Self::UriTooLong => 414,
             Self::RateLimited | Self::TunnelsExhausted => 429,
             Self::HeadersTooLarge => 431,
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved => 502,
+            Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
             Self::Overloaded
             | Self::NoVersion
             | Self::SourceUnavailable
             | Self::CredentialUnavailable
             | Self::Maintenance => 503,
             Self::UpstreamTimeout => 504,
+            // RFC 5842 §7.2.
+            Self::LoopDetected => 508,
         }
     }
 
@@ -146,6 +155,42 @@ impl Reason {
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
+            Self::LoopDetected => "The request goes in a circle",
+            Self::FunctionFailed => "The function failed",
+        }
+    }
+
+    /// Whether it tells of what is behind the gate, so that a route's `fallback` stands in for it; and not of the caller, or of
+    /// what the operator meant.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::UpstreamUnreachable
+            | Self::UpstreamReset
+            | Self::NameNotResolved
+            | Self::Overloaded
+            | Self::NoVersion
+            | Self::CredentialUnavailable
+            | Self::UpstreamTimeout
+            | Self::FunctionFailed => true,
+            Self::BadRequest
+            | Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::ForbiddenAddress
+            | Self::ForbiddenClient
+            | Self::DestinationNotAllowed
+            | Self::AddressNotAllowed
+            | Self::ServerNameMismatch
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge
+            | Self::RequestTimeout
+            | Self::RateLimited
+            | Self::TunnelsExhausted
+            | Self::SourceUnavailable
+            | Self::LoopDetected
+            | Self::Maintenance => false,
         }
     }
 }

@@ -112,6 +112,8 @@ pub struct Conn {
     ip_value: OnceLock<HeaderValue>,
     /// What the caller proved in the TLS handshake.
     certificate: OnceLock<Box<Certificate>>,
+    /// The present request waits for its function's turn: what its caller sends is not read on.
+    pub is_held: AtomicBool,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
     /// An h2 connection, past its TLS.
@@ -250,6 +252,7 @@ impl Conn {
             of,
             ip_value: OnceLock::new(),
             certificate: OnceLock::new(),
+            is_held: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
         });

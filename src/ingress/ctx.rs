@@ -8,11 +8,13 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Uri};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use super::{
     body_coding::{Coder, Wish},
     conn::Conn,
+    left,
     live::{self, Live},
     reply::Answer,
     sign,
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     config::model::{ClientId, FunctionId, RouteId, VersionId},
     decide::{Class, Now, PickedBy, Reason, WeightsFrom, split::StickyId},
-    upstream::Candidates,
+    upstream::{Candidates, concurrency::Place},
 };
 
 /// A request's context.
@@ -52,6 +54,10 @@ pub struct Ctx {
     pub(super) refusal: Option<(Reason, Cow<'static, str>)>,
     pub(super) candidates: Option<Candidates>,
     pub(super) address: Option<SocketAddr>,
+    /// Of the connection to it, in pingora's pools.
+    pub(super) group_key: u64,
+    /// A request that nobody made: it gives a connection of this peer back ([`left`]).
+    pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
     pub(super) is_upgrade: bool,
@@ -73,6 +79,10 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
+    /// Where the function has only so many.
+    pub(super) place: Option<Place>,
+    /// How long it was waited for.
+    pub(super) queued: Duration,
     pub(super) attempts: u32,
     pub(super) attempt_started: Now,
     pub(super) connect: Option<Duration>,
@@ -120,6 +130,8 @@ impl Ctx {
             refusal: None,
             candidates: None,
             address: None,
+            group_key: 0,
+            gives_back: left::next(),
             wants_fresh: false,
             is_upgrade: false,
             body: None,
@@ -132,6 +144,8 @@ impl Ctx {
             origin: None,
             body_left: None,
             is_whole: false,
+            place: None,
+            queued: Duration::ZERO,
             attempts: 0,
             attempt_started: Now(0),
             connect: None,
@@ -161,12 +175,20 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
+            if let (Some(live), Some(picked), Some(address), Some(_)) =
+                (&self.live, self.picked, self.address, self.sent_at)
+            {
+                left::leave(live.target(picked.function, picked.version), address, self.group_key);
+            }
         }
         if self.is_counted {
             live::request_ends();
         }
         if let (Some(live), Some(picked)) = (&self.live, &self.picked) {
             live.handles.leave(self.worker, picked.function, picked.version);
+            if let Some((place, places)) = self.place.take().zip(live.places(picked.function)) {
+                places.give_back(place, live::now());
+            }
         }
         if let Some(conn) = self.conn.as_ref().filter(|_| self.is_h2) {
             conn.stream_ends();
@@ -234,6 +256,7 @@ mod tests {
             targets: Vec::new(),
             hosts: Vec::new(),
             signers: Vec::new(),
+            places: Vec::new(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

@@ -6,7 +6,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::reply::X_REQUEST_ID;
 use crate::{
     config::model::{Endpoint, EndpointHost, NamePatterns, Platform, Route},
-    decide::fill,
+    decide::{Reason, fill, hops, snapshot::Refusal},
     platform::headers::is_hidden,
 };
 
@@ -75,6 +75,8 @@ pub struct Caller<'r> {
     pub request_id: &'r HeaderValue,
     /// What it proved by TLS, where the route tells its function.
     pub certificate: Option<&'r HeaderValue>,
+    /// How many gateposts it may pass.
+    pub max_hops: u32,
 }
 
 /// What is in a request that needs a closer look, found in one pass over its names.
@@ -90,6 +92,7 @@ struct Seen {
     /// A name that some would read as another one.
     ambiguous: bool,
     hops: bool,
+    gateposts: bool,
 }
 
 impl Seen {
@@ -102,6 +105,7 @@ impl Seen {
                 "via" => seen.via = true,
                 "x-forwarded-proto" => seen.proto = true,
                 "max-forwards" => seen.hops = true,
+                "x-gatepost-hop" => seen.gateposts = true,
                 name => {
                     seen.ambiguous |= is_ambiguous(name);
                     seen.spoofed |= SPOOFED.contains(&name);
@@ -122,24 +126,34 @@ impl Seen {
 ///
 /// # Errors
 ///
-/// What is wrong with the request's Connection field, or its target, for the caller.
+/// What is wrong with the request's Connection field, its count of gateposts, or its target, for the caller.
 pub fn edit(
     request: &mut RequestHeader,
     caller: Caller<'_>,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
     strip: &NamePatterns,
-) -> Result<(), &'static str> {
+) -> Result<(), Refusal> {
     let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = Parts::from(std::mem::replace(request, nothing));
-    let done = edit_parts(&mut parts, caller, own_host, target, strip);
+    let seen = Seen::of(&parts.headers, strip);
+    let here = match seen.gateposts {
+        true => hops::here(&parts.headers, caller.max_hops).map(HeaderValue::from),
+        false => Ok(HeaderValue::from_static("1")),
+    };
+    let done = here.and_then(|here| {
+        let done = edit_parts(&mut parts, &seen, caller, here, own_host, target, strip);
+        done.map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })
+    });
     *request = RequestHeader::from(parts);
     done
 }
 
 fn edit_parts(
     parts: &mut Parts,
+    seen: &Seen,
     caller: Caller<'_>,
+    here: HeaderValue,
     own_host: Option<&HeaderValue>,
     target: Option<&str>,
     strip: &NamePatterns,
@@ -156,7 +170,6 @@ fn edit_parts(
         None => {}
     }
     let headers = &mut parts.headers;
-    let seen = Seen::of(headers, strip);
     if seen.hop_by_hop {
         strip_hop_by_hop(headers, caller.version, caller.is_websocket)?;
     }
@@ -172,8 +185,8 @@ fn edit_parts(
     if seen.stripped {
         strip_names(headers, strip);
     }
-    // Six come: the map grows once, not twice.
-    headers.reserve(6);
+    // Seven come: the map grows once, not twice.
+    headers.reserve(7);
     headers.insert(X_FORWARDED_FOR, caller.ip);
     let believed =
         seen.proto && caller.is_trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|p| p == "https" || p == "http");
@@ -185,6 +198,7 @@ fn edit_parts(
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(X_REQUEST_ID, caller.request_id.clone());
+    headers.insert(hops::X_GATEPOST_HOP, here);
     if let Some(certificate) = caller.certificate {
         headers.insert(CLIENT_CERT, certificate.clone());
     }

@@ -512,6 +512,9 @@ impl AsyncRead for Io {
         if this.conn.tunnel.load(Relaxed) {
             this.gate = Gate::Open;
         }
+        if this.conn.is_held.load(Relaxed) {
+            return this.poll_end(cx);
+        }
         match this.gate {
             Gate::Between => return this.poll_end(cx),
             Gate::Broken(what) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what))),

@@ -12,10 +12,10 @@ use http::HeaderValue;
 use super::{challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
-    decide::{Snapshot, auth::TokenCache},
+    decide::{Now, Snapshot, auth::TokenCache},
     observe::{LogPort, dice, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
-    upstream::Target,
+    upstream::{Target, concurrency::Places},
 };
 
 pub use crate::observe::{
@@ -36,6 +36,8 @@ pub struct Live {
     /// What each version is sent as Host.
     pub hosts: Vec<Box<[HeaderValue]>>,
     pub signers: Signers,
+    /// By function; `None`: it has any number.
+    pub places: Vec<Option<Places>>,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
@@ -57,6 +59,10 @@ impl Live {
 
     pub fn signer(&self, function: FunctionId, version: VersionId) -> Option<&Arc<Signer>> {
         self.signers[function.index()][version.index()].as_ref()
+    }
+
+    pub fn places(&self, function: FunctionId) -> Option<&Places> {
+        self.places.get(function.index())?.as_ref()
     }
 
     /// A listener that was removed keeps the connections that it has until they end: only routes for all listeners serve them.
@@ -93,6 +99,13 @@ pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, seed: u64) {
 /// The generation in force, for one request.
 pub fn current() -> Option<(usize, Arc<Live>)> {
     WORKER.with_borrow_mut(|w| w.as_mut().map(|w| (w.number, w.live.load().clone())))
+}
+
+/// Gives those who wait what time alone has granted them. To be called every [`SWEEP`](super::conn::SWEEP).
+pub fn go_on(now: Now) {
+    if let Some((_, live)) = current() {
+        live.places.iter().flatten().for_each(|places| places.go_on(now));
+    }
 }
 
 /// Counts a request that begins, if there may be so many; each that is counted wants a [`request_ends`].

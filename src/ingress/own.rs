@@ -13,6 +13,7 @@ use super::{
     answer,
     body_coding::{self, Coder},
     ctx::Ctx,
+    fallback,
     proxy::Ingress,
     reply::{self, Answer, X_REQUEST_ID},
 };
@@ -83,6 +84,7 @@ impl Ingress {
         if let Some(live) = &ctx.live {
             let route = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]);
             answer::put_page(&mut answer, &live.snapshot.config, route, session.req_header())?;
+            fallback::in_place_of(&mut answer, refusal.reason, route, session.req_header())?;
         }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
@@ -137,9 +139,14 @@ impl Ingress {
         let config = &live.snapshot.config;
         let route = &config.routes[route.index()];
         let status = head.status.as_u16();
-        if status >= 400
-            && let Some(page) = answer::intercept(head, config, route, session.req_header())?
-        {
+        let mut page = fallback::for_answer(ctx, head, route, session.req_header())?;
+        if let Some(page) = &mut page {
+            ctx.refusal = Some((Reason::FunctionFailed, "".into()));
+            Self::dress(session, ctx, &mut page.header)?;
+        } else if status >= 400 {
+            page = answer::intercept(head, config, route, session.req_header())?;
+        }
+        if let Some(page) = page {
             if !answer::has_short_body(head, &session.req_header().method) {
                 ctx.page = Some(Box::new(page));
                 // The rest of the answer is not wanted, nor known to come or to end: `fail_to_proxy` sends the page.

@@ -23,6 +23,7 @@ use super::{
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, sign,
     tell::tell,
+    turn,
 };
 use crate::{
     decide::{
@@ -97,7 +98,7 @@ impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
     fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
         let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
-            return Err(Reason::Overloaded.into());
+            return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
         ctx.worker = worker;
@@ -264,6 +265,7 @@ impl Ingress {
             is_websocket: ctx.is_upgrade,
             request_id: &ctx.request_id,
             certificate: conn.certificate().filter(|_| tells).map(Certificate::header),
+            max_hops: config.server.max_hops,
         };
         // What was read here says nothing to the function, and is not its to know.
         for name in ctx.route.and_then(|route| live.snapshot.callers.gate(route)).map_or(&[][..], Gate::taken) {
@@ -272,8 +274,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)
-            .map_err(|what| Refusal { detail: what.into(), ..Reason::BadRequest.into() })?;
+        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
@@ -293,7 +294,9 @@ impl Ingress {
         if !response.status.is_informational() {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
+            let status = response.status.as_u16();
             ctx.outcome = on_platform::judge(response, platform)?;
+            turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
         forward::edit_response(response, platform, from).map_err(|what| {
@@ -356,7 +359,14 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        turn::pass(session, ctx).await
+    }
+
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Some(peer) = ctx.gives_back.take() {
+            return Ok(peer);
+        }
         let live = ctx.live()?.clone();
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
@@ -407,6 +417,7 @@ impl ProxyHttp for Ingress {
         } else if let Some(age) = function.pool.age {
             peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
         }
+        ctx.group_key = peer.group_key;
         Ok(peer)
     }
 
@@ -450,7 +461,7 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Ok(());
+            return Error::e_explain(ErrorType::InternalError, "given back");
         };
         let now = live::now();
         ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
@@ -624,6 +635,10 @@ impl ProxyHttp for Ingress {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if ctx.asked.is_none() {
+            // Nobody made this request, and nobody waits for an answer.
+            return nothing;
+        }
         if let Some(page) = ctx.page.take() {
             // pingora keeps no connection after an error.
             session.set_keepalive(None);

@@ -143,6 +143,7 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
 fn grpc_status(reason: Reason) -> &'static str {
     match reason {
         Reason::BadRequest | Reason::UriTooLong | Reason::HeadersTooLarge => "3", // INVALID_ARGUMENT
+        Reason::LoopDetected => "9",                                              // FAILED_PRECONDITION
         Reason::RequestTimeout | Reason::UpstreamTimeout => "4",                  // DEADLINE_EXCEEDED
         Reason::ForbiddenAddress
         | Reason::ForbiddenClient
@@ -157,6 +158,7 @@ fn grpc_status(reason: Reason) -> &'static str {
         | Reason::NameNotResolved
         | Reason::Overloaded
         | Reason::NoVersion
+        | Reason::FunctionFailed
         | Reason::SourceUnavailable
         | Reason::CredentialUnavailable
         | Reason::Maintenance => "14", // UNAVAILABLE

@@ -102,8 +102,7 @@ fn write(
         bytes_in,
         bytes_out,
         total,
-        // Nobody queues yet.
-        queue: ctx.picked.map(|_| Duration::ZERO),
+        queue: ctx.picked.map(|_| ctx.queued),
         connect: ctx.connect,
         upstream: ctx.upstream,
         attempts: ctx.attempts,
@@ -121,6 +120,9 @@ fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {
             Reason::UpstreamUnreachable | Reason::NameNotResolved => Class::Unreachable,
             Reason::UpstreamReset => Class::Function,
             Reason::NoVersion => Class::Config,
+            Reason::FunctionFailed => {
+                ctx.outcome.unwrap_or_else(|| ctx.upstream_status.map_or(Class::Function, by_status))
+            }
             _ => Class::Refused,
         };
     }

@@ -9,6 +9,7 @@
 
 mod auth;
 mod cells;
+mod concurrency;
 mod egress;
 mod handles;
 mod jwks;
@@ -36,7 +37,11 @@ use super::{
     access::{Counts, lock},
     shedding::Shedding,
 };
-use crate::{config::Config, decide::Class};
+use crate::{
+    config::{Config, model::Name},
+    decide::Class,
+    upstream::concurrency::Numbers,
+};
 use text::{Kind, Text};
 
 /// How a load of the config ended: `result` of `gatepost_config_reloads_total`.
@@ -82,6 +87,7 @@ pub struct Metrics {
     access_log: OnceLock<Arc<Counts>>,
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
+    places: Mutex<Vec<(Name, Numbers)>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -102,6 +108,7 @@ impl Metrics {
             access_log: OnceLock::new(),
             certificates: Mutex::default(),
             jwks: Mutex::default(),
+            places: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -139,6 +146,11 @@ impl Metrics {
         *lock(&self.jwks) = jwks;
     }
 
+    /// Shows these numbers of functions with `concurrency` instead of those before.
+    pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
+        *lock(&self.places) = places;
+    }
+
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
         lock(&self.jwks).clone()
     }
@@ -168,6 +180,7 @@ impl Metrics {
         self.render_acme(&mut out);
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
+        concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let shedding = u8::from(self.shedding.is_on());

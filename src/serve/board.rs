@@ -17,7 +17,7 @@ use crate::{
         changes::Change,
         model::{ListenAddress, Name, RouteId},
     },
-    ingress::live::Live,
+    ingress::live::{self, Live},
     observe::{
         Metrics,
         metrics::{CertificateExpiry, ListenerCounts},
@@ -98,6 +98,9 @@ impl Backend for Board {
                 live.handles.limit(id, position).show(limiter.would_refuse(), limiter.overflowed());
             }
         }
+        let now = live::now();
+        let places = live.places.iter().flatten();
+        self.metrics.set_places(places.map(|places| (places.name().clone(), places.numbers(now))).collect());
         let expiry = |served: &Served| {
             let (listener, name) = (served.listener.to_string(), served.name());
             served.not_after().map(|not_after| CertificateExpiry { listener, name, not_after })

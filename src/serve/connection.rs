@@ -29,6 +29,7 @@ use crate::ingress::{
     conn::{Conn, Ended, Info, ListenerKey, Phase},
     head::{BadHead, HeadLimits},
     io::{Io, Next, Transport},
+    left,
     proxy_protocol::{self, ProxyHeader},
     refuse_head, refuse_stream,
     wire::{Socket, Wire},
@@ -196,6 +197,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
                         // Never seen, for the gate is the stricter of the two; but if so, it is told.
                         refuse_stream(&conn);
                     }
+                    Box::pin(left::give_back(proxy, shutdown)).await;
                     return linger(&conn).await;
                 };
                 match reused.consume().0.into_any().downcast::<Io>() {

@@ -23,7 +23,7 @@ use crate::ingress::{
     Proxy,
     conn::{self, Conn, Ended, Phase},
     io::Io,
-    refuse_stream,
+    left, refuse_stream,
     stream::H2Stream,
 };
 
@@ -216,4 +216,6 @@ async fn request(stream: Box<H2Stream>, shared: Arc<Shared>) {
         if ended == Some(Ended::Stuck) || cuts > 2 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    drop(under_way);
+    Box::pin(left::give_back(&shared.proxy, &shared.shutdown)).await;
 }

@@ -46,7 +46,7 @@ use crate::{
     decide::{Snapshot, compile},
     ingress::live::{self, Live},
     observe::{AccessLog, Metrics, Sink},
-    upstream::{Resolver, Target},
+    upstream::{Resolver, Target, concurrency},
 };
 
 /// The admin server.
@@ -127,6 +127,7 @@ impl Service {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
+            places: concurrency::places(config, None, live::now()),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
@@ -393,6 +394,7 @@ impl Service {
             targets,
             hosts: hosts(&config),
             signers,
+            places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()),
             handles: handles.clone(),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),

@@ -119,6 +119,7 @@ impl Workers {
                             _ = tick.tick() => {
                                 conn::sweep(live::now());
                                 egress::sweep();
+                                live::go_on(live::now());
                             }
                         }
                     }

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 mod classify;
+pub mod concurrency;
 mod peer;
 pub mod resolve;
 pub mod target;

@@ -512,6 +512,24 @@ async fn a_function_that_takes_no_more_of_a_body_is_let_go() {
     }
 }
 
+/// pingora keeps an h2 connection among those in use until a request of it comes to its own end: one that was dropped never does.
+#[tokio::test]
+async fn a_dropped_request_leaves_no_connection_behind() {
+    let function = origin().h2c().reply(Reply::text("too late").after(&gate())).start().await;
+    let more = "http = \"2\"\npool = { idle = \"1s\" }\ntimeouts = { first_byte = \"1s\" }";
+    let (gateway, function) = in_front(function, more).await;
+    let mut caller = gateway.connect().await;
+    caller.write(get("/").bytes()).await;
+    // pingora does not look at a caller that has closed its side: this request has to be dropped.
+    caller.wire.half_close().await.unwrap();
+    caller.until_closed().await;
+    let lines = gateway.all_told(1).await;
+    assert_eq!(lines[0]["class"], "timeout", "{}", lines[0]);
+    assert_eq!(function.connections(), 1);
+    eventually("the connection is closed", async || when(function.open() == 0)).await;
+    assert_eq!((function.connections(), function.requests()), (1, 1), "nothing else was sent");
+}
+
 // Stale connections.
 
 #[tokio::test]

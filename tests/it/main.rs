@@ -19,9 +19,13 @@ mod compresses_answers;
 #[cfg(test)]
 mod docs_tell_the_truth;
 #[cfg(test)]
+mod doctor_examines;
+#[cfg(test)]
 mod drains_on_stop;
 #[cfg(test)]
 mod ends_every_request_once;
+#[cfg(test)]
+mod ends_loops;
 #[cfg(test)]
 mod every_key_acts;
 #[cfg(test)]
@@ -55,6 +59,8 @@ mod parsers_keep_their_word;
 #[cfg(test)]
 mod passes_on_only_what_is_meant;
 #[cfg(test)]
+mod queues_for_a_place;
+#[cfg(test)]
 mod reaches_functions;
 #[cfg(test)]
 mod refuses_a_broken_config;
@@ -82,6 +88,8 @@ mod signs_calls_to_functions;
 mod speaks_tls_as_told;
 #[cfg(test)]
 mod splits_traffic_between_versions;
+#[cfg(test)]
+mod stands_in_for_failures;
 #[cfg(test)]
 mod streams_large_bodies;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod edits;
 mod on_platform;
+mod queue;
 mod told;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -27,7 +28,7 @@ use crate::{
     decide::{
         Facts, Now, PickedBy, Reason,
         auth::{self, Asking, Callers, Denied, Gate, KeyRing, Kind, Secrets},
-        client, content_length, cookie, cors, fill, host, limit, path,
+        client, content_length, cookie, cors, fill, hops, host, limit, path,
         route::{Fate, Found, Router},
         split::{PickFacts, Split},
     },
@@ -235,7 +236,13 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     };
     let rest = destination(options, route, &told.path);
     release(&mut told, config, function, &pick, &rest);
+    if headers.contains_key(hops::X_GATEPOST_HOP)
+        && let Err(refusal) = hops::here(&headers, config.server.max_hops)
+    {
+        told.refuse(refusal.reason, refusal.detail.into_owned());
+    }
     on_platform::explain(&mut told, function, &headers, &rest);
+    queue::explain(&mut told, function, route);
     Ok(told)
 }
 

@@ -178,3 +178,16 @@ fn a_credential_says_which_client_it_is_or_why_it_is_none() {
         assert!(text.contains(why), "`{why}` is not in\n{text}");
     }
 }
+
+#[test]
+fn it_says_where_a_request_would_wait() {
+    let config =
+        CONFIG.replace("[function.orders]\n", "[function.orders]\nconcurrency = { max = 300, wait = \"800ms\" }\n");
+    assert_ne!(config, CONFIG);
+    let args = ["GET", "http://api.example.com/orders/7"];
+    let text = explained_of(&config, &args);
+    assert!(text.contains("calls     at most 300 at a time, 1000 wait up to 800ms\n"), "{text}");
+    assert!(text.contains("waits as normal\n"), "{text}");
+    let text = explained(&args);
+    assert!(!text.contains("waits as"), "{text}");
+}

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::on_platform::PlatformTold;
+use super::{on_platform::PlatformTold, queue::QueueTold};
 use crate::{
     cli::{
         failure::Outcome,
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) function: Option<String>,
     /// What its platform makes of the request.
     pub(super) platform: Option<PlatformTold>,
+    /// Where it may have to wait.
+    pub(super) queue: Option<QueueTold>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -78,6 +80,7 @@ impl Default for Told {
             answered: None,
             function: None,
             platform: None,
+            queue: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -192,6 +195,9 @@ impl Told {
             platform.print(term)?;
         }
         self.print_release(term)?;
+        if let Some(queue) = &self.queue {
+            queue.print(term)?;
+        }
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));
             row(term, "answer", format_args!("{answer}: {detail}"))?;

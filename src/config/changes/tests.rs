@@ -44,7 +44,14 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
 }
 
 fn a_version(name: &str) -> Version {
-    Version { name: name.into(), url: endpoint(&format!("{name}.example")), ca: None, host: None, credential: None }
+    Version {
+        name: name.into(),
+        url: endpoint(&format!("{name}.example")),
+        ca: None,
+        host: None,
+        credential: None,
+        max_concurrency: None,
+    }
 }
 
 fn base() -> Config {
@@ -91,6 +98,7 @@ fn base() -> Config {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
+        concurrency: Some(Concurrency::default()),
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -110,6 +118,7 @@ fn base() -> Config {
         handling: Arc::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
+        criticality: Criticality::default(),
     };
     Config {
         server: Server {
@@ -124,6 +133,7 @@ fn base() -> Config {
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
@@ -149,6 +159,10 @@ fn told(change: impl Fn(&mut Config)) -> Vec<String> {
     let mut new = base();
     change(&mut new);
     changes(&base(), &new).iter().map(ToString::to_string).collect()
+}
+
+fn peaks(config: &mut Config) -> &mut Concurrency {
+    config.functions[0].concurrency.get_or_insert_default()
 }
 
 fn header(name: &'static str) -> HeaderName {
@@ -184,6 +198,7 @@ fn every_leaf_shows_on_one_line() {
             c.server.dns = vec!["10.0.0.2:53".parse::<SocketAddr>().unwrap()];
         }),
         ("server.drain 30s → 60s", |c| c.server.drain = secs(60)),
+        ("server.max_hops 10 → 2", |c| c.server.max_hops = 2),
         ("admin.address 127.0.0.1:9901 → unix:/run/a", |c| {
             c.admin.address = ListenAddress::Unix("/run/a".into());
         }),
@@ -338,6 +353,17 @@ fn every_leaf_shows_on_one_line() {
         ("function orders: pool.age any → 5m", |c| {
             c.functions[0].pool.age = Some(secs(300));
         }),
+        ("function orders: concurrency.max any → 300", |c| peaks(c).max = Some(n(300))),
+        ("function orders: concurrency.queue 1000 → 0", |c| peaks(c).queue = 0),
+        ("function orders: concurrency.wait 1s → 800ms", |c| peaks(c).wait = Duration::from_millis(800)),
+        ("function orders: concurrency.growth at once → 300 at once, then 500/min", |c| {
+            let rate = Rate { count: n(500), period: secs(60) };
+            peaks(c).growth = Some(Growth { rate, burst: n(300) });
+        }),
+        ("function orders: concurrency.adaptive off → at least 10, -5 % when throttled, +3/s", |c| {
+            let increase = Rate { count: n(3), period: secs(1) };
+            peaks(c).adaptive = Some(Adaptive { min: n(10), decrease: 5, increase });
+        }),
         ("function orders: platform generic → tencent-scf", |c| {
             c.functions[0].platform.name = PlatformName::TencentScf;
         }),
@@ -485,6 +511,7 @@ fn every_leaf_shows_on_one_line() {
         ("route orders: encoded_slash refuse → keep", |c| {
             c.routes[0].encoded_slash = EncodedSlash::Keep;
         }),
+        ("route orders: criticality normal → bulk", |c| c.routes[0].criticality = Criticality::Bulk),
         ("route orders: forward_client_cert false → true", |c| c.routes[0].forward_client_cert = true),
         (
             "route orders: limits 100/s burst 50 per client_ip, use partners → 200/s burst 50 per client_ip, use partners; counts are kept",

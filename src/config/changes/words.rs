@@ -2,11 +2,14 @@
 //!
 //! The structs are taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod cache;
 mod client;
+mod concurrency;
 mod egress;
 mod platform;
 
 pub(super) use client::client_leaves;
+pub use concurrency::concurrency;
 pub(super) use egress::{egress_leaves, egress_listener_leaves, egress_rule_leaves, egress_source_leaves};
 pub use platform::{function_keys, platform, rule};
 
@@ -92,6 +95,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         auth_failures,
         maintenance,
         max_body,
+        max_hops,
         error_pages,
     } = server;
     // What it counts by is fixed.
@@ -109,6 +113,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         Leaf::one("auth_failures.burst", burst),
         Leaf::option("maintenance", "off", maintenance.as_ref().map(maintenance_words)),
         Leaf::one("max_body", body_bound(*max_body)),
+        Leaf::one("max_hops", max_hops),
         Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
     ]
 }
@@ -223,6 +228,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         http,
         pool: Pool { idle: pool_idle, age },
         platform: on,
+        concurrency,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -250,6 +256,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         Leaf::one("pool.idle", duration(*pool_idle)),
         Leaf::option("pool.age", "any", age.map(duration)),
     ];
+    leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
     leaves
 }
@@ -291,13 +298,14 @@ fn override_words(config: &Config, function: &Function, one: &Override) -> Strin
 }
 
 pub(super) fn version_leaves(config: &Config, version: &Version) -> Vec<Leaf> {
-    let Version { name: _, url: endpoint, ca, host, credential } = version;
+    let Version { name: _, url: endpoint, ca, host, credential, max_concurrency } = version;
     let credential = credential.map(|id| name_at(&config.credentials, id.index()));
     vec![
         Leaf::one("url", url(endpoint)),
         Leaf::option("ca", "the system's", ca.as_ref().map(|path| path.display())),
         Leaf::option("host", "the url's", host.as_ref().map(quoted)),
         Leaf::option("credential", "none", credential),
+        Leaf::option("concurrency.max", "the function's", *max_concurrency),
     ]
 }
 
@@ -369,6 +377,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         encoded_slash,
         handling,
         forward_client_cert,
+        criticality,
     } = route;
     let listeners =
         listeners.as_ref().map(|ids| ids.iter().map(|id| name_at(&config.listeners, id.index()).to_owned()));
@@ -400,6 +409,7 @@ pub(super) fn route_leaves(config: &Config, route: &Route) -> Vec<Leaf> {
         Leaf::list("deny", "nobody", deny.as_slice()),
         Leaf::one("encoded_slash", encoded_slash),
         Leaf::one("forward_client_cert", forward_client_cert),
+        Leaf::one("criticality", criticality.as_str()),
     ];
     leaves.extend(serves_leaves(config, serves));
     leaves.extend(handling_leaves(handling));

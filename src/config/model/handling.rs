@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Config, FunctionId, Networks, Route};
+use super::{Config, Fallback, FunctionId, Networks, Route};
 
 /// What answers a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,6 +240,7 @@ pub struct Handling {
     pub compression: Option<Compression>,
     /// The most exact first.
     pub error_pages: Vec<ErrorPage>,
+    pub fallback: Option<Fallback>,
 }
 
 impl Handling {
@@ -272,12 +273,15 @@ impl Config {
             if let Serves::Respond(Respond { content: Some(content), .. }) = &mut route.serves {
                 fill(content);
             }
-            let has_content =
-                |h: &Handling| !h.error_pages.is_empty() || h.maintenance.as_ref().is_some_and(|m| m.content.is_some());
+            let has_content = |h: &Handling| {
+                let in_maintenance = h.maintenance.as_ref().is_some_and(|m| m.content.is_some());
+                !h.error_pages.is_empty() || h.fallback.is_some() || in_maintenance
+            };
             if has_content(&route.handling) {
                 let handling = Arc::make_mut(&mut route.handling);
                 handling.error_pages.iter_mut().for_each(|page| fill(&mut page.content));
                 handling.maintenance.iter_mut().filter_map(|m| m.content.as_mut()).for_each(&mut fill);
+                handling.fallback.iter_mut().for_each(|fallback| fill(&mut fallback.content));
             }
         }
     }

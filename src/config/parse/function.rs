@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Scope, dangling, patience, tables::bad_name};
+use super::{Scope, concurrency::version_max, dangling, patience, tables::bad_name};
 use crate::config::{
     model::{
         ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
@@ -49,6 +49,7 @@ impl Scope<'_> {
             ("pool.age", pool.is_some_and(|p| p.age.is_some())),
         ];
         platform.own.extend(times.into_iter().filter(|(_, is_own)| *is_own).map(|(key, _)| key));
+        let concurrency = self.concurrency(raw);
         Some(Function {
             name: name.clone(),
             versions: versions?,
@@ -74,6 +75,7 @@ impl Scope<'_> {
                 age: pool.and_then(|p| p.age.as_ref()).map(|at| at.value.0).or(preset.pool_age),
             },
             platform,
+            concurrency,
         })
     }
 
@@ -133,6 +135,7 @@ impl Scope<'_> {
                 ca: ca.map(|ca| self.authority(ca)),
                 host: host.flatten(),
                 credential: own.or(credential).flatten(),
+                max_concurrency: version_max(raw.concurrency.as_ref()),
             });
         }
         let any_tls = versions.iter().any(|version| version.url.tls);

@@ -53,6 +53,7 @@ fn untouchable(name: &str, way: Way) -> Option<&'static str> {
             Way::Request,
         ) => "it is gatepost's word on who called",
         ("x-request-id", _) => "it is what answers and log lines are found by",
+        ("x-gatepost-hop", Way::Request) => "it counts the gateposts on a request's way",
         ("x-gatepost-reason", _) => "it is gatepost's own word",
         _ => return None,
     })
@@ -110,7 +111,9 @@ impl Scope<'_> {
             ("rewrite", raw.rewrite.as_ref().map(|at| at.span)),
             ("compression", raw.compression.as_ref().filter(|at| at.value.0.is_some()).map(|at| at.span)),
             ("max_body", raw.max_body.as_ref().map(|at| at.span)),
+            ("fallback", raw.fallback.as_ref().map(|at| at.span)),
             ("request_headers", raw.request_headers.as_ref().map(|at| at.span)),
+            ("criticality", raw.criticality.as_ref().map(|at| at.span)),
             ("forward_client_cert", raw.forward_client_cert.as_ref().map(|at| at.span)),
         ];
         if raw.redirect.is_none() && raw.respond.is_none() {
@@ -400,11 +403,11 @@ impl Scope<'_> {
     }
 }
 
-fn status(at: Option<&At<raw_handling::Status>>, default: StatusCode) -> Option<StatusCode> {
+pub(super) fn status(at: Option<&At<raw_handling::Status>>, default: StatusCode) -> Option<StatusCode> {
     at.map_or(Some(default), |at| StatusCode::from_u16(u16::try_from(at.value.0).ok()?).ok())
 }
 
-fn has_no_body(status: StatusCode) -> bool {
+pub(super) fn has_no_body(status: StatusCode) -> bool {
     matches!(status.as_u16(), 204 | 205 | 304)
 }
 

@@ -1,7 +1,9 @@
 //! Texts → raw tables → [`Config`], with every problem of every file gathered on the way.
 
+mod cache;
 mod client;
 mod compression;
+mod concurrency;
 mod cors;
 mod credential;
 mod egress;
@@ -184,6 +186,7 @@ impl<'s> Scope<'s> {
             maintenance: self.maintenance(raw.maintenance.as_ref())?,
             error_pages: self.error_pages(raw.error_pages.as_ref())?,
             max_body: raw.max_body.as_ref().map_or(BodyBound::DEFAULT, |at| at.value),
+            max_hops: raw.max_hops.as_ref().and_then(|at| u32::try_from(at.value.0).ok()).unwrap_or(10),
         })
     }
 

@@ -38,6 +38,7 @@ impl Scope<'_> {
         let response_headers = self.response_edits(raw);
         let compression = self.compression(raw);
         let error_pages = self.error_pages(raw.error_pages.as_ref());
+        let fallback = self.fallback(raw.fallback.as_ref());
         let cors = self.cors(raw);
         let maintenance = self.maintenance(raw.maintenance.as_ref());
         self.client_cert_is_there(raw);
@@ -70,9 +71,11 @@ impl Scope<'_> {
                 cors: cors?,
                 compression: compression?,
                 error_pages: error_pages?,
+                fallback: fallback?,
             }
             .shared(),
             forward_client_cert: raw.forward_client_cert.as_ref().is_some_and(|at| at.value),
+            criticality: raw.criticality.as_ref().map(|at| at.value).unwrap_or_default(),
         })
     }
 

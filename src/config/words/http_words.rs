@@ -223,7 +223,8 @@ impl Word for SecretField {
     fn parse(text: &str) -> Result<Self, Complaint> {
         let name = header_name(text)?;
         const OWN: [&str; 5] = ["content-length", "content-type", "cookie", "expect", "x-request-id"];
-        if OWN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
+        let ours = ["x-forwarded-", "x-gatepost-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+        if OWN.contains(&name.as_str()) || ours {
             return Err(Complaint::new(format!("`{name}` says something else already")));
         }
         // `NAME-previous` must be a name as well.

@@ -31,7 +31,10 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Class, ClientAuthNeed, Coding, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile, UpstreamHttp},
+    model::{
+        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile,
+        UpstreamHttp,
+    },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
     report::Problem,
@@ -153,6 +156,9 @@ choices! {
         "sigv4" => Self::SigV4, "acs3" => Self::Acs3, "tc3" => Self::Tc3, "header" => Self::Header,
     }
     Coding, "`zstd`, `br` or `gzip`": { "zstd" => Self::Zstd, "br" => Self::Br, "gzip" => Self::Gzip }
+    Criticality, "`critical`, `normal` or `bulk`": {
+        "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
+    }
     EncodedSlash, "`refuse` or `keep`": { "refuse" => Self::Refuse, "keep" => Self::Keep }
 }
 
@@ -227,6 +233,7 @@ words!(
     Mark,
     TlsProfile,
     ClientAuthNeed,
+    Criticality,
     EncodedSlash,
     Mode,
     SecretRef,

@@ -60,13 +60,14 @@ impl Word for NamePattern {
 }
 
 /// What gatepost itself tells a function or a caller, and what says where a body ends.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "content-length",
     "host",
     "transfer-encoding",
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
+    "x-gatepost-hop",
     "x-gatepost-reason",
     "x-request-id",
     "via",

@@ -36,6 +36,7 @@ fn route(name: &str) -> Route {
         handling: Default::default(),
         encoded_slash: EncodedSlash::Refuse,
         forward_client_cert: false,
+        criticality: crate::config::model::Criticality::default(),
     }
 }
 
@@ -115,6 +116,7 @@ fn config(routes: Vec<Route>) -> Config {
             auth_failures: crate::config::model::Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },

@@ -29,6 +29,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
                 ca: None,
                 host: None,
                 credential: None,
+                max_concurrency: None,
             })
             .collect(),
         weights: versions.iter().map(|(_, w)| Share(*w)).collect(),
@@ -40,6 +41,7 @@ fn function(versions: &[(&str, u16)]) -> Function {
         http: UpstreamHttp::Auto,
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
+        concurrency: None,
     }
 }
 

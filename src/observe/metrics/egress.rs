@@ -173,9 +173,6 @@ impl EgressHandles {
     }
 
     pub(super) fn render(&self, out: &mut Text) {
-        if self.listeners.is_empty() {
-            return;
-        }
         let name = "gatepost_egress_connections_total";
         out.family(name, Kind::Counter, "Tunnels and forwarded requests that are over, by how they ended.");
         for (client, rule, counts) in &self.series {

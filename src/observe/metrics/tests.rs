@@ -35,6 +35,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             auth_failures: Limit::AUTH_FAILURES,
             maintenance: None,
             max_body: BodyBound::DEFAULT,
+            max_hops: 10,
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
@@ -71,6 +72,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                         ca: None,
                         host: None,
                         credential: None,
+                        max_concurrency: None,
                     })
                     .collect(),
                 weights: versions.iter().map(|(_, share)| Share(*share)).collect(),
@@ -88,6 +90,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 http: UpstreamHttp::Auto,
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
+                concurrency: None,
             })
             .collect(),
         routes: routes
@@ -110,6 +113,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 handling: Default::default(),
                 encoded_slash: EncodedSlash::Refuse,
                 forward_client_cert: false,
+                criticality: Criticality::default(),
             })
             .collect(),
         limits: vec![SharedLimit { name: "partners".into(), limit }],

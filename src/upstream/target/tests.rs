@@ -17,7 +17,14 @@ pub(in crate::upstream) fn url(tls: bool, host: &str, port: u16) -> Endpoint {
 }
 
 pub(in crate::upstream) fn version(tls: bool, host: &str, port: u16) -> Version {
-    Version { name: "v1".into(), url: url(tls, host, port), ca: None, host: None, credential: None }
+    Version {
+        name: "v1".into(),
+        url: url(tls, host, port),
+        ca: None,
+        host: None,
+        credential: None,
+        max_concurrency: None,
+    }
 }
 
 pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
@@ -39,6 +46,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         http,
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
+        concurrency: None,
     }
 }
 

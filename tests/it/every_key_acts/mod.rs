@@ -3,7 +3,9 @@
 //! The leaves are read from the schema. A leaf without a proof fails by its name, and so does a proof whose leaf is gone. That
 //! two configs differ in the leaf alone is checked as well: see [`Leaf::pair`].
 
+mod cache;
 mod caller;
+mod concurrency;
 mod credential;
 mod egress;
 mod egress_listener;
@@ -43,12 +45,14 @@ fn proofs() -> Vec<Proof> {
     [
         server::proofs(),
         listener::proofs(),
+        cache::proofs(),
         caller::proofs(),
         credential::proofs(),
         function::proofs(),
         release::proofs(),
         platform::proofs(),
         timeouts::proofs(),
+        concurrency::proofs(),
         route::proofs(),
         handling::proofs(),
         limit::proofs(),

@@ -18,6 +18,7 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("server.max_connections", max_connections),
         ("server.max_requests", max_requests),
         ("server.max_memory", max_memory),
+        ("server.max_hops", max_hops),
         ("server.dns", dns),
         ("server.drain", drain),
         ("admin.address", admin_address),
@@ -110,6 +111,15 @@ async fn max_connections(leaf: Leaf) {
         assert_eq!(first.send("/").await.status, 200);
         assert_eq!(gateway.get("/").await.status, status);
     }
+}
+
+async fn max_hops(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = format!("[server]\nLEAF\n{}", one_function(&function.url(), ""));
+    let [one, other] = leaf.pair(&config, "max_hops = 2", "max_hops = 3").start().await;
+    one.send(get("/").header("x-gatepost-hop", "2")).await.is_problem(508, "loop_detected");
+    assert_eq!(other.send(get("/").header("x-gatepost-hop", "2")).await.status, 200);
+    assert_eq!(function.last().header("x-gatepost-hop"), Some("3"));
 }
 
 async fn max_requests(leaf: Leaf) {

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Leaf, duration, name_at, nets_words};
+use super::{Leaf, cache::fallback_words, duration, name_at, nets_words};
 use crate::config::{model::*, source::hex};
 
 pub(super) fn serves_leaves(config: &Config, serves: &Serves) -> Vec<Leaf> {
@@ -30,6 +30,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         cors,
         compression,
         error_pages,
+        fallback,
     } = handling;
     let (strip, add, rewrite) = match path {
         None => (None, None, None),
@@ -47,6 +48,7 @@ pub(super) fn handling_leaves(handling: &Handling) -> Vec<Leaf> {
         Leaf::option("max_body", "the server's", max_body.map(body_bound)),
         Leaf::option("cors", "none", cors.as_ref().map(cors_words)),
         Leaf::list("error_pages", "none", error_pages.iter().map(page_words)),
+        Leaf::option("fallback", "none", fallback.as_ref().map(fallback_words)),
         Leaf::option("compression", "off", compression.as_ref().map(compression_words)),
     ]
 }

@@ -1,0 +1,176 @@
+//! What doctor found, as text and as JSON.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde::Serialize;
+
+use super::{
+    dial::Shown,
+    judge::{self, Finding, Level},
+    machine::{self, Interface},
+};
+use crate::{
+    cli::{
+        failure::Outcome,
+        term::{Ink, Terminal},
+    },
+    config::{
+        Loaded,
+        model::{ListenAddress, TlsCertificate},
+    },
+};
+
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    pub(super) problems: usize,
+    pub(super) warnings: usize,
+    interfaces: Vec<Interface>,
+    listeners: Vec<ListenerTold>,
+    versions: Vec<VersionTold>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerTold {
+    listener: String,
+    address: String,
+    /// The addresses of this machine that it is reached by.
+    at: Vec<IpAddr>,
+    findings: Vec<Finding>,
+}
+
+/// One version of a function.
+#[derive(Debug, Serialize)]
+pub(super) struct VersionTold {
+    pub(super) function: String,
+    pub(super) platform: &'static str,
+    pub(super) version: String,
+    pub(super) url: String,
+    /// The Host that is sent.
+    pub(super) host: String,
+    pub(super) credential: Option<String>,
+    /// Each request, without what signs it.
+    pub(super) sent: Vec<String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Told {
+    pub(super) fn new(loaded: &Loaded, versions: Vec<VersionTold>) -> Self {
+        let (interfaces, unknown) = match machine::interfaces() {
+            Ok(interfaces) => (interfaces, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        let mut listeners = listeners(loaded, &interfaces, unknown.is_none());
+        if let (Some(why), Some(first)) = (unknown, listeners.first_mut()) {
+            let text = format!("this machine's addresses cannot be listed: {why}");
+            first.findings.push(Finding::new("address", Level::Warning, text));
+        }
+        let all = || listeners.iter().flat_map(|l| &l.findings).chain(versions.iter().flat_map(|v| &v.findings));
+        let count = |level| all().filter(|finding| finding.level == level).count();
+        Self { problems: count(Level::Problem), warnings: count(Level::Warning), interfaces, listeners, versions }
+    }
+
+    pub(super) fn print(&self, term: &mut Terminal) -> Outcome {
+        term.line(term.ink(Ink::Bold, "this machine"))?;
+        for Interface { name, addresses } in &self.interfaces {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            term.line(format_args!("  {name}  {}", addresses.join(", ")))?;
+        }
+        for listener in &self.listeners {
+            term.line(format_args!(
+                "{} {}",
+                term.ink(Ink::Bold, format_args!("listener {}", listener.listener)),
+                listener.address
+            ))?;
+            let at: Vec<_> = listener.at.iter().map(ToString::to_string).collect();
+            if !at.is_empty() {
+                term.line(format_args!("  reached by {}", at.join(", ")))?;
+            }
+            print_findings(&listener.findings, term)?;
+        }
+        let mut last = "";
+        for version in &self.versions {
+            if version.function != last {
+                let platform = match version.platform {
+                    "generic" => String::new(),
+                    platform => format!(" on {platform}"),
+                };
+                term.line(format_args!(
+                    "{}{platform}",
+                    term.ink(Ink::Bold, format_args!("function {}", version.function))
+                ))?;
+                last = &version.function;
+            }
+            let signed = version.credential.as_ref().map_or_else(String::new, |name| format!(", credential {name}"));
+            let host =
+                if version.url.contains(&version.host) { String::new() } else { format!(", Host {}", version.host) };
+            term.line(format_args!("  {}  {}{host}{signed}", term.ink(Ink::Bold, &version.version), version.url))?;
+            print_findings(&version.findings, term)?;
+            for sent in &version.sent {
+                term.line(format_args!("    {}", term.ink(Ink::Dim, format_args!("sent      {sent}"))))?;
+            }
+        }
+        let count = |number: usize, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+        let (ink, words) = match (self.problems, self.warnings) {
+            (0, 0) => (Ink::Green, "all well".to_owned()),
+            (0, warnings) => (Ink::Yellow, count(warnings, "warning")),
+            (problems, 0) => (Ink::Red, count(problems, "problem")),
+            (problems, warnings) => {
+                (Ink::Red, format!("{}, {}", count(problems, "problem"), count(warnings, "warning")))
+            }
+        };
+        term.line(term.ink(ink, words))?;
+        Ok(())
+    }
+}
+
+fn print_findings(findings: &[Finding], term: &mut Terminal) -> Outcome {
+    for Finding { check, level, text, help } in findings {
+        let ink = match level {
+            Level::Ok => Ink::Green,
+            Level::Note => Ink::Cyan,
+            Level::Warning => Ink::Yellow,
+            Level::Problem => Ink::Red,
+        };
+        term.line(format_args!("    {:<8}  {check}: {text}", term.ink(ink, level.as_str())))?;
+        if let Some(help) = help {
+            term.line(format_args!("              {help}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<ListenerTold> {
+    let own: BTreeSet<IpAddr> = interfaces.iter().flat_map(|one| one.addresses.iter().copied()).collect();
+    let now = jiff::Timestamp::now().as_second();
+    let all = loaded.config.listeners.iter().map(|listener| {
+        let mut findings = Vec::new();
+        let mut at = Vec::new();
+        if let ListenAddress::Tcp(address) = &listener.address {
+            let ip = address.ip();
+            at = match ip.is_unspecified() {
+                // An IPv6 socket takes IPv4 as well only where the system says so: it is not promised here.
+                true => own.iter().copied().filter(|own| own.is_ipv4() == ip.is_ipv4() && !own.is_loopback()).collect(),
+                false => own.contains(&ip).then_some(ip).into_iter().collect(),
+            };
+            if known && !ip.is_unspecified() && !own.contains(&ip) {
+                let finding = Finding::new("address", Level::Problem, format!("this machine has no address {ip}"));
+                findings
+                    .push(finding.help("a floating address that the other machine holds now, or a slip in the config"));
+            }
+        }
+        let files = listener.tls.iter().filter_map(|one| match one {
+            TlsCertificate::Files(files) => Some(files),
+            TlsCertificate::Acme(_) => None,
+        });
+        let shown = files.filter_map(|files| loaded.material.key(files)?.cert.first().and_then(|der| Shown::read(der)));
+        findings.extend(shown.map(|shown| {
+            let mut finding = judge::certificate(&shown, now);
+            if finding.level > Level::Ok {
+                finding.help = Some("put a new one in its place: it is taken up by itself".to_owned());
+            }
+            finding
+        }));
+        ListenerTold { listener: listener.name.to_string(), address: listener.address.to_string(), at, findings }
+    });
+    all.collect()
+}
