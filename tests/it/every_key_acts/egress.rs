@@ -17,12 +17,14 @@ use crate::harness::{
     Gateway,
     dns::Dns,
     eventually,
+    gateway::log_lines,
     proxy::{Destination, echo, echo_on_443, mirror},
     when,
 };
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
+        ("log.egress", log_egress),
         ("egress.mode = enforce", mode),
         ("egress.mode = report", mode),
         ("egress.deny_message", deny_message),
@@ -102,6 +104,33 @@ async fn mode(leaf: Leaf) {
     assert_eq!(says(&enforce, "127.0.0.9:2").await, is(403, "destination_not_allowed"));
     assert_eq!(says(&report, "127.0.0.9:2").await, is(403, "address_not_allowed"));
     assert_eq!(report.log_line().await["would_refuse"], "destination_not_allowed");
+}
+
+/// In a place of their own, or among the others; what is there already stays.
+async fn log_egress(leaf: Leaf) {
+    let (_far, to) = far().await;
+    let config = format!("[log]\nLEAF\n{}", out("", &format!("{to:?}"), FN));
+    let words = ["egress = \"@DIR@/one.log\"", "egress = \"@DIR@/other.log\""];
+    let [one, other] = leaf.pair(&config, words[0], words[1]).start().await;
+    let lines = |gateway: &Gateway, name: &str| log_lines(&gateway.dir().join(name)).len();
+    for (gateway, here, there) in [(&one, "one.log", "other.log"), (&other, "other.log", "one.log")] {
+        assert_eq!(says(gateway, "127.0.0.9:1").await.0, 403);
+        assert_eq!(gateway.get("/").await.status, 404);
+        eventually("the line", async || when(lines(gateway, here) == 1)).await;
+        assert_eq!((gateway.log(1).await.len(), lines(gateway, there)), (1, 0));
+    }
+    // A tunnel that began before the place was changed is told in the new one.
+    let held = one.opened(&to).await;
+    one.swap("egress = ", "# egress = ").await;
+    drop(held);
+    eventually("the tunnel's line", async || when(lines(&one, "access.log") == 2)).await;
+    one.swap("# egress = ", "egress = ").await;
+    one.swap(&format!("egress = \"{}/one.log\"", one.dir().display()), "egress = \"off\"").await;
+    assert_eq!(says(&one, "127.0.0.9:1").await.0, 403);
+    one.swap("egress = \"off\"", "").await;
+    assert_eq!(says(&one, "127.0.0.9:1").await.0, 403);
+    eventually("the next line", async || when(lines(&one, "access.log") == 3)).await;
+    assert_eq!(lines(&one, "one.log"), 1);
 }
 
 async fn deny_message(leaf: Leaf) {
