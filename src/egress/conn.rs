@@ -26,7 +26,7 @@ pub enum End {
     Idle,
     /// It is older than a tunnel may be.
     Total,
-    /// Its listener is gone, or the process stops: idle ones end.
+    /// Its listener is gone, or the process stops: it ends once no request is under way.
     Drain,
     /// The process stops now.
     Cut,
@@ -70,8 +70,6 @@ pub struct Conn {
     last: AtomicU64,
     total_at: AtomicU64,
     ended: AtomicU8,
-    /// Between two requests: a drain ends it.
-    is_idle: AtomicU8,
     waker: AtomicWaker,
     allowed: std::sync::OnceLock<Box<dyn Allowed>>,
 }
@@ -124,11 +122,6 @@ impl Conn {
         self.last.store(COARSE.get(), Relaxed);
     }
 
-    /// Whether it waits for a request: then it ends when its listener does.
-    pub fn set_idle(&self, is_idle: bool) {
-        self.is_idle.store(u8::from(is_idle), Relaxed);
-    }
-
     /// Who says, after a reload, whether it may go on.
     pub fn set_allowed(&self, allowed: Box<dyn Allowed>) {
         // Once: a connection becomes a tunnel once.
@@ -139,25 +132,41 @@ impl Conn {
         End::of(self.ended.load(Relaxed))
     }
 
+    /// The first reason stands; but a drain is no end to what is under way.
     pub fn end(&self, end: End) {
-        if self.ended.compare_exchange(0, end as u8, Relaxed, Relaxed).is_ok() {
+        let may = |now: u8| (now == 0 || now == End::Drain as u8).then_some(end as u8);
+        if self.ended.fetch_update(Relaxed, Relaxed, may).is_ok() {
             self.waker.wake();
         }
+    }
+
+    /// No further request is to be read.
+    pub fn is_draining(&self) -> bool {
+        self.ended().is_some()
     }
 
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    /// Runs `future` for as long as the connection may go on.
+    /// Runs `future` for as long as the connection may go on; a drain lets it.
     pub async fn within<F: Future>(&self, future: F) -> Result<F::Output, End> {
+        self.run(future, |end| end != End::Drain).await
+    }
+
+    /// Runs `future` while no request is under way.
+    pub async fn while_idle<F: Future>(&self, future: F) -> Result<F::Output, End> {
+        self.run(future, |_| true).await
+    }
+
+    async fn run<F: Future>(&self, future: F, counts: impl Fn(End) -> bool) -> Result<F::Output, End> {
         let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(done) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             self.register(cx.waker());
-            self.ended().map_or(Poll::Pending, |end| Poll::Ready(Err(end)))
+            self.ended().filter(|end| counts(*end)).map_or(Poll::Pending, |end| Poll::Ready(Err(end)))
         })
         .await
     }
@@ -197,10 +206,10 @@ pub fn sweep(now: Now, reloaded: bool) {
     });
 }
 
-/// Ends those of this worker that wait for a request: of one listener, or all.
+/// Lets those of this worker end: of one listener, or all. Who waits for a request ends now, others after theirs.
 pub fn drain(listener: Option<u32>) {
     each(|conn| {
-        if listener.is_none_or(|listener| listener == conn.listener) && conn.is_idle.load(Relaxed) == 1 {
+        if listener.is_none_or(|listener| listener == conn.listener) {
             conn.end(End::Drain);
         }
     });
@@ -250,13 +259,13 @@ mod tests {
         sweep(Now(6 * S), false);
         let ends = [&late, &in_time, &idle, &old].map(|c| c.ended());
         assert_eq!(ends, [Some(End::Late), None, Some(End::Idle), Some(End::Total)]);
-        drain(Some(0));
-        assert_eq!(in_time.ended(), None);
-        in_time.set_idle(true);
         drain(Some(1));
         assert_eq!(in_time.ended(), None);
         drain(None);
         assert_eq!(in_time.ended(), Some(End::Drain));
+        // What is under way may still be cut.
+        in_time.end(End::Cut);
+        assert_eq!((in_time.ended(), late.ended()), (Some(End::Cut), Some(End::Late)));
         drop((late, in_time, idle, old));
         sweep(Now(7 * S), false);
         assert!(!cut());

@@ -305,7 +305,7 @@ impl Exchange {
         }
         conn.no_step();
         self.is_answered = true;
-        self.keeps &= found.ends != Ends::WithConnection && self.request.is_done();
+        self.keeps &= found.ends != Ends::WithConnection && self.request.is_done() && !conn.is_draining();
         self.reusable &= !found.closes;
         let head = answer_head(bytes, found, !self.keeps);
         let pass = match found.ends {

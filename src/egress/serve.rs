@@ -122,13 +122,11 @@ async fn requests(mut caller: Caller) -> Option<Box<Tunnel>> {
             }
         };
         caller.conn.no_step();
-        caller.conn.set_idle(false);
         match request(caller, &mut inbox, head).await {
             (Next::Request, Some(back)) => caller = back,
             (Next::Tunnel(tunnel), _) => return Some(tunnel),
             _ => return None,
         }
-        caller.conn.set_idle(true);
         caller.conn.step(now(), caller.timeouts.idle);
     }
 }
@@ -151,12 +149,13 @@ async fn read_head(caller: &mut Caller, inbox: &mut BytesMut) -> Got {
             }
             if !has_begun {
                 has_begun = true;
-                caller.conn.set_idle(false);
                 caller.conn.step(now(), caller.timeouts.header);
             }
         }
         inbox.reserve(1024);
-        match caller.conn.within(caller.stream.read_buf(inbox)).await {
+        let read = caller.stream.read_buf(inbox);
+        let read = if has_begun { caller.conn.within(read).await } else { caller.conn.while_idle(read).await };
+        match read {
             Ok(Ok(1..)) => {}
             Ok(_) => return Got::Nothing,
             Err(End::Late) if has_begun => {

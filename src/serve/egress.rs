@@ -34,7 +34,6 @@ pub struct Accepted {
 pub async fn serve(accepted: Accepted) {
     let Accepted { socket, peer, listener, settings, ending, mut counted } = accepted;
     let conn = Conn::new(listener.key.0, now());
-    conn.set_idle(true);
     if ending {
         conn.end(egress::conn::End::Drain);
     }

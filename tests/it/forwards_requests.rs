@@ -191,10 +191,14 @@ async fn a_removed_listener_closes_and_a_new_one_opens() {
     let gate = gateway(config(far.port(), "")).start().await;
     let to = format!("127.0.0.1:{}", far.port());
     let mut stays = gate.opened(&to).await;
+    let mut kept = gate.client("127.0.0.1").await;
+    let forward = format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(kept.ask(&forward).await.body, "127.0.0.1");
     let before = gate.address("egress.out");
     gate.swap("[egress.listener.out]", "[egress.listener.second]").await;
     gate.says(&["no longer listening", "egress.out"]).await;
     assert!(tokio::net::TcpStream::connect(before).await.is_err());
+    assert_eq!(kept.rest().await, "", "it waits for a request, and ends");
     assert_eq!(stays.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.body, "127.0.0.1");
     let mut client = Client(tokio::net::TcpStream::connect(gate.address("egress.second")).await.unwrap());
     assert_eq!(client.ask(&format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n")).await.status, 200);
