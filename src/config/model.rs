@@ -135,6 +135,8 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     pub access: AccessSink,
+    /// Of the way out; `None`: where `access` goes.
+    pub egress: Option<AccessSink>,
     pub format: LogFormat,
     /// Share (0 to 1) of successes (class `ok`) that get a line; everything else always does.
     pub sample_ok: f64,

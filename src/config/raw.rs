@@ -104,6 +104,8 @@ table! {
     struct Log {
         /// The access log: a path, `stdout` (the default) or `off`.
         access: Access,
+        /// The lines of the way out, each of them: a path, `stdout` or `off`. Default: where `access` goes.
+        egress: Access,
         /// Its format: `json` (the default) or `text`.
         format: LogFormat,
         /// Share of successes that are logged; everything else always is. Default `1.0`.

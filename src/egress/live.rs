@@ -5,6 +5,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use arc_swap::{ArcSwap, Cache};
 
 use crate::{
+    config::model::{AccessSink, Log},
     decide::{Snapshot, auth::TokenCache, egress::Own},
     observe::{LogPort, metrics::EgressHandles},
 };
@@ -21,7 +22,10 @@ pub struct Live {
 struct Worker {
     number: usize,
     live: Cache<Arc<ArcSwap<Live>>, Arc<Live>>,
+    /// Among the lines of requests.
     log: LogPort,
+    /// Where the way out has a log of its own.
+    own_log: LogPort,
     swept: u64,
 }
 
@@ -36,8 +40,8 @@ pub fn tokens() -> Option<Rc<RefCell<TokenCache>>> {
 }
 
 /// Makes this thread a worker. Its dice are thrown already.
-pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort) {
-    WORKER.set(Some(Worker { number, live: Cache::new(live), log, swept: 0 }));
+pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, own_log: LogPort) {
+    WORKER.set(Some(Worker { number, live: Cache::new(live), log, own_log, swept: 0 }));
 }
 
 /// The generation in force, and this worker's number.
@@ -55,11 +59,18 @@ pub fn is_new() -> bool {
     })
 }
 
-/// Writes to the log.
-pub fn log(write: impl FnOnce(&mut LogPort)) {
+/// Writes to the log: the way out's own, or that of requests, as the config in force has it. A tunnel may have begun by another config, whose
+/// log nobody writes any more.
+pub fn log(write: impl FnOnce(&mut LogPort, &Log)) {
     WORKER.with_borrow_mut(|w| {
-        if let Some(worker) = w {
-            write(&mut worker.log);
+        let Some(worker) = w else { return };
+        let live = worker.live.load().clone();
+        let log = &live.snapshot.config.log;
+        match &log.egress {
+            Some(AccessSink::Off) => {}
+            Some(_) => write(&mut worker.own_log, log),
+            None if log.access == AccessSink::Off => {}
+            None => write(&mut worker.log, log),
         }
     });
 }

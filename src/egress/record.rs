@@ -175,6 +175,6 @@ impl Drop for Record {
             dns: self.dns,
             connect: self.connect,
         };
-        live::log(|port| port.write_egress(&config.log, &entry));
+        live::log(|port, log| port.write_egress(log, &entry));
     }
 }

@@ -16,6 +16,7 @@ mod identity;
 pub mod jwks;
 mod listener;
 mod listeners;
+mod logs;
 mod memory;
 pub mod notify;
 mod per_ip;

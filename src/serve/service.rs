@@ -29,6 +29,7 @@ use super::{
     jwks::{KeySets, Known},
     listener::{Total, Way},
     listeners::{Listeners, Plan},
+    logs::{Logs, Opened},
     memory, notify, requests,
     signers::signers,
     tls::{self, AllTls},
@@ -41,11 +42,11 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Applied, Change, changes},
-        model::{AccessSink, ListenAddress, ListenerId},
+        model::{ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile},
     ingress::live::{self, Live},
-    observe::{AccessLog, Metrics, Sink},
+    observe::Metrics,
     upstream::{Resolver, Target, concurrency},
 };
 
@@ -73,7 +74,7 @@ pub struct Service {
     /// Of what serves now.
     loaded: Loaded,
     board: Arc<Board>,
-    log: AccessLog,
+    logs: Logs,
     resolver: Resolver,
     generations: Generations,
     workers: Arc<Workers>,
@@ -101,7 +102,7 @@ struct Prepared {
     acme: Wanted,
     plan: Plan,
     way_out: PlannedWayOut,
-    sink: Option<Sink>,
+    logs: Opened,
     admin: Option<AdminSocket>,
 }
 
@@ -112,9 +113,9 @@ impl Service {
         let config = &loaded.config;
         let generations = open_state(config)?;
         let count = config.server.workers.map_or_else(cores, |n| n.get() as usize);
-        let log = AccessLog::start(&config.log).context("cannot start the access log")?;
+        let logs = Logs::start(&config.log).context("cannot start the log")?;
         let metrics = Metrics::new(count);
-        metrics.watch_access_log(log.counts());
+        metrics.watch_access_log(logs.access().counts());
         let resolver = Resolver::new(Handle::current(), &config.server.dns);
 
         let hash = loaded.sources.hash();
@@ -143,7 +144,7 @@ impl Service {
         memory::look_now(&shedding, config.server.max_memory);
         tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
-        let (workers, running) = Workers::start(count, &live, &egress, &log).context("cannot start the workers")?;
+        let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
@@ -155,7 +156,7 @@ impl Service {
         let mut service = Self {
             path,
             board,
-            log,
+            logs,
             resolver,
             generations,
             workers,
@@ -233,7 +234,7 @@ impl Service {
     }
 
     pub fn reopen_log(&self) {
-        self.log.reopen();
+        self.logs.reopen();
     }
 
     /// Reads the config anew and applies it whole, or not at all. `None`: nothing changed, and nobody asked.
@@ -344,11 +345,7 @@ impl Service {
         let signers = signers(loaded)?;
         let acme = self.acme.prepare(loaded)?;
         let tls = tls::prepare(loaded, Way::In, &acme, &self.tls)?;
-        let sink = if config.log.access == self.loaded.config.log.access {
-            None
-        } else {
-            Some(AccessLog::prepare(&config.log).map_err(|e| format!("log.access: {e}"))?)
-        };
+        let logs = Logs::prepare(&self.loaded.config.log, &config.log)?;
         let admin_moves = config.admin.address != self.admin.address;
         let admin_leaves = admin_moves.then(|| self.admin.held.as_fd());
         let mut others = self.way_out.listeners.leaving(&config.egress.listeners);
@@ -366,12 +363,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, signers, tls, acme, plan, way_out, sink, admin })
+        Ok(Prepared { targets, signers, tls, acme, plan, way_out, logs, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, signers, tls, acme, plan, way_out, sink, admin } = prepared;
+        let Prepared { targets, signers, tls, acme, plan, way_out, logs: mut sinks, admin } = prepared;
         let changes = changes(&self.loaded.config, &loaded.config);
         let mut config = loaded.config.clone();
         // These wait for a restart: what serves says so.
@@ -401,13 +398,7 @@ impl Service {
             shedding: old.shedding.clone(),
             challenges: old.challenges.clone(),
         };
-        let mut sink = sink;
-        if self.loaded.config.log.access == AccessSink::Off
-            && let Some(sink) = sink.take()
-        {
-            // Before the first request that is to have a line.
-            self.log.switch(sink);
-        }
+        self.logs.switch_on(&self.loaded.config.log, &mut sinks);
         let next = Arc::new(next);
         self.board.live.store(next.clone());
         self.board.metrics.install(handles.clone(), generation);
@@ -415,9 +406,7 @@ impl Service {
         self.listeners.total().set_max(max_connections(&config));
         self.max_memory.send_replace(config.server.max_memory);
         self.resolver.use_servers(&config.server.dns);
-        if let Some(sink) = sink {
-            self.log.switch(sink);
-        }
+        self.logs.switch(&self.loaded.config.log, sinks);
         if let Some(socket) = admin {
             let moved = serve_admin(&self.board, &config.admin.address, socket);
             let gone = std::mem::replace(&mut self.admin, moved);
@@ -527,12 +516,12 @@ impl Service {
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, log, admin, .. } = self;
+        let Self { running, logs, admin, .. } = self;
         if let Some(file) = admin.file {
             file.remove();
         }
         running.stop();
-        log.close(Duration::from_secs(2));
+        logs.close(Duration::from_secs(2));
         tracing::info!(cut = left, "stopped");
     }
 }

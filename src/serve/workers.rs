@@ -20,6 +20,7 @@ use pingora_core::{apps::HttpServerOptions, server::configuration::ServerConf};
 use pingora_proxy::http_proxy;
 use tokio::{runtime, sync::watch};
 
+use super::logs::Logs;
 use crate::{
     egress,
     ingress::{
@@ -27,7 +28,6 @@ use crate::{
         conn::{self, ListenerKey, SWEEP},
         live::{self, Live},
     },
-    observe::AccessLog,
     upstream::Candidates,
 };
 
@@ -95,7 +95,7 @@ impl Workers {
         count: usize,
         live: &Arc<ArcSwap<Live>>,
         egress: &Arc<ArcSwap<egress::Live>>,
-        log: &AccessLog,
+        logs: &Logs,
     ) -> io::Result<(Arc<Self>, Running)> {
         let (stop, stopping) = watch::channel(false);
         let mut all = Vec::new();
@@ -103,12 +103,12 @@ impl Workers {
         for number in 0..count {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             all.push(Arc::new(Worker { handle: runtime.handle().clone(), open: AtomicUsize::new(0) }));
-            let (live, port, mut stopping) = (live.clone(), log.port(), stopping.clone());
-            let (egress, egress_port) = (egress.clone(), log.port());
+            let (live, ports, mut stopping) = (live.clone(), logs.ports(), stopping.clone());
+            let egress = egress.clone();
             let seed = RandomState::new().hash_one(number);
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                live::enter(number, live, port, seed);
-                egress::enter(number, egress, egress_port);
+                live::enter(number, live, ports.ingress, seed);
+                egress::enter(number, egress, ports.shared, ports.own);
                 runtime.block_on(async {
                     conn::sweep(live::now());
                     egress::sweep();

@@ -131,8 +131,8 @@ pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
 }
 
 pub(super) fn log_leaves(log: &Log) -> Vec<Leaf> {
-    let Log { access, format, sample_ok, query } = log;
-    let access = match access {
+    let Log { access, egress, format, sample_ok, query } = log;
+    let sink = |sink: &AccessSink| match sink {
         AccessSink::Stdout => "stdout".into(),
         AccessSink::Off => "off".into(),
         AccessSink::File(path) => path.display().to_string(),
@@ -142,7 +142,8 @@ pub(super) fn log_leaves(log: &Log) -> Vec<Leaf> {
         LogFormat::Text => "text",
     };
     vec![
-        Leaf::one("access", access),
+        Leaf::one("access", sink(access)),
+        Leaf::option("egress", "as access", egress.as_ref().map(sink)),
         Leaf::one("format", format),
         Leaf::one("sample_ok", sample_ok),
         Leaf::one("query", query),

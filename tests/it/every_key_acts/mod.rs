@@ -7,6 +7,8 @@ mod cache;
 mod caller;
 mod concurrency;
 mod credential;
+mod egress;
+mod egress_listener;
 mod function;
 mod handling;
 mod leaf;
@@ -54,6 +56,8 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        egress::proofs(),
+        egress_listener::proofs(),
     ]
     .concat()
 }
