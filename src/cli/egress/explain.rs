@@ -183,7 +183,7 @@ fn walk(
     }
     told.limits = rule.map(limits).unwrap_or_default();
     told.tls_name = wanted_name(rule, &to).map(str::to_owned);
-    Ok(addresses(options, config, client, rule, &to, told)?)
+    addresses(options, config, client, rule, &to, told)
 }
 
 /// As CONNECT has it, or a forwarded request.
