@@ -124,6 +124,8 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         pool: Pool { idle: second, age: None },
         platform: gatepost::config::model::Platform::default(),
         concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 

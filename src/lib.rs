@@ -8,6 +8,7 @@
 //! - [`platform`]: what a function platform does: outcomes, limits, headers, signatures. Pure.
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
+//! - [`release`]: what has happened to versions → weights in force.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
 //! - [`egress`]: HTTP out: the forward proxy that functions call others through.
 //! - [`admin`]: health, metrics and calls for the operator.
@@ -22,5 +23,6 @@ pub mod egress;
 pub mod ingress;
 pub mod observe;
 pub mod platform;
+pub mod release;
 pub mod serve;
 pub mod upstream;

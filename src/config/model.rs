@@ -3,10 +3,14 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod concurrency;
+mod health;
 mod platform;
+mod retries;
 
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
+pub use health::Health;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
+pub use retries::{Retries, RetryOf};
 
 use std::{fmt, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -321,6 +325,10 @@ pub struct Function {
     pub platform: Platform,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
+    /// `None`: only what is always safe is tried again.
+    pub retries: Option<Retries>,
+    /// `None`: no version is ever out.
+    pub health: Option<Health>,
 }
 
 /// A version of a function: `v1 = "https://…"` or `v1 = { url = "…", ca = "…", host = "…" }`.

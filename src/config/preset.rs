@@ -112,7 +112,7 @@ fn make(name: PlatformName, raw: &raw_platform::Preset) -> Option<Preset> {
     let function = &raw.function.as_ref()?.value;
     let rules: Vec<_> = raw.rule.iter().flat_map(|list| &list.value).map(|at| &at.value).collect();
     let mut keys = Keys::of(function);
-    keys.classify = rules.iter().filter_map(|r| rule(&r.status, &r.header, &r.class, &r.answer)).collect();
+    keys.classify = rules.iter().filter_map(|r| rule(&r.status, &r.header, &r.class, &r.answer, &r.retry)).collect();
     let example = function.versions.as_ref()?.value.0.first()?.1.as_ref()?.value.0.url.as_ref()?;
     let timeouts = function.timeouts.as_ref().map(|at| &at.value);
     let pool = function.pool.as_ref().map(|at| &at.value);
@@ -192,7 +192,9 @@ impl Keys {
         let id = raw.platform_request_id.as_ref().map(|at| &at.value);
         Self {
             classify: (raw.classify.iter().flat_map(|list| &list.value))
-                .filter_map(|at| rule(&at.value.status, &at.value.header, &at.value.class, &at.value.answer))
+                .filter_map(|at| {
+                    rule(&at.value.status, &at.value.header, &at.value.class, &at.value.answer, &at.value.retry)
+                })
                 .collect(),
             map_status: raw.map_status.as_ref().map(|at| at.value),
             request_id_headers: id
@@ -254,12 +256,14 @@ fn rule(
     header: &Option<At<super::words::HeaderIs>>,
     class: &Option<At<super::model::Class>>,
     answer: &Option<At<super::read::Whole<400, 599>>>,
+    retry: &Option<At<super::model::RetryOf>>,
 ) -> Option<Rule> {
     Some(Rule {
         statuses: status.as_ref().map_or_else(Vec::new, |at| at.value.0.clone()),
         header: header.as_ref().map(|at| (at.value.0.clone(), at.value.1.clone())),
         class: class.as_ref()?.value,
         answer: answer.as_ref().and_then(|at| u16::try_from(at.value.0).ok()),
+        retry: retry.as_ref().map(|at| at.value),
     })
 }
 

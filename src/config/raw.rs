@@ -15,7 +15,9 @@ use super::{
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_egress::Egress,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
+    raw_health::Health,
     raw_platform::{PlatformRequestId, Removed, Rule},
+    raw_retries::Retries,
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::{At, Span},
@@ -306,6 +308,10 @@ table! {
         credential: Text,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
+        /// Send requests again that came to nothing. Default: only what is always safe.
+        retries: Retries,
+        /// Take versions that fail out of traffic for a while. Default: none.
+        health: Health,
     }
 }
 

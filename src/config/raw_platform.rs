@@ -1,7 +1,7 @@
 //! The tables about function platforms as they are written: a function's, and those of the presets.
 
 use super::{
-    model::{Class, NamePattern},
+    model::{Class, NamePattern, RetryOf},
     preset::Mark,
     raw::Function,
     read::{OneOrMany, Whole, table},
@@ -19,6 +19,8 @@ table! {
         class: Class [required],
         /// What callers are told under `map_status`. Default: as fits the class.
         answer: Whole<400, 599>,
+        /// Which requests `retries` may send again after such an answer: `any`, `idempotent` ones or `never`. Default: as the class says.
+        retry: RetryOf,
     }
 }
 
@@ -75,6 +77,8 @@ table! {
         class: Class [required],
         /// What callers are told under `map_status`.
         answer: Whole<400, 599>,
+        /// Which requests may be sent again after it.
+        retry: RetryOf,
         /// How sure that is.
         mark: Mark [required],
         /// Where it is from.

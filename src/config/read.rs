@@ -363,7 +363,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 4] = ["alarm", "guard", "ramp", "retries"];
+const LATER: [&str; 3] = ["alarm", "guard", "ramp"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

@@ -80,8 +80,8 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// By its first and its last four groups.
-const fn v6([a, b, c, d]: [u16; 4], [e, f, g, h]: [u16; 4]) -> u128 {
+#[expect(clippy::too_many_arguments, reason = "an IPv6 address has eight parts")]
+const fn v6(a: u16, b: u16, c: u16, d: u16, e: u16, f: u16, g: u16, h: u16) -> u128 {
     Ipv6Addr::new(a, b, c, d, e, f, g, h).to_bits()
 }
 
@@ -108,24 +108,24 @@ const V4: [(u32, u8, Special); 17] = [
 
 /// <https://www.iana.org/assignments/iana-ipv6-special-registry>; what is in none of these is public within 2000::/3 alone.
 const V6: [(u128, u8, Special); 18] = [
-    (v6([0, 0, 0, 0], [0, 0, 0, 1]), 128, Special::Loopback),
-    (v6([0, 0, 0, 0], [0, 0, 0, 0]), 128, Special::ThisNetwork),
-    (v6([0, 0, 0, 0], [0, 0, 0, 0]), 96, Special::Embedded),
-    (v6([0, 0, 0, 0], [0xffff, 0, 0, 0]), 96, Special::Embedded),
-    (v6([0x64, 0xff9b, 0, 0], [0, 0, 0, 0]), 96, Special::Nat64),
-    (v6([0x64, 0xff9b, 1, 0], [0, 0, 0, 0]), 48, Special::Nat64),
-    (v6([0x100, 0, 0, 0], [0, 0, 0, 0]), 64, Special::Discard),
-    (v6([0x2001, 0, 0, 0], [0, 0, 0, 0]), 32, Special::Teredo),
-    (v6([0x2001, 2, 0, 0], [0, 0, 0, 0]), 48, Special::Benchmarking),
-    (v6([0x2001, 0, 0, 0], [0, 0, 0, 0]), 23, Special::Protocol),
-    (v6([0x2001, 0xdb8, 0, 0], [0, 0, 0, 0]), 32, Special::Documentation),
-    (v6([0x2002, 0, 0, 0], [0, 0, 0, 0]), 16, Special::SixToFour),
-    (v6([0x3fff, 0, 0, 0], [0, 0, 0, 0]), 20, Special::Documentation),
-    (v6([0x5f00, 0, 0, 0], [0, 0, 0, 0]), 16, Special::Protocol),
-    (v6([0xfc00, 0, 0, 0], [0, 0, 0, 0]), 7, Special::UniqueLocal),
-    (v6([0xfe80, 0, 0, 0], [0, 0, 0, 0]), 10, Special::LinkLocal),
-    (v6([0xfec0, 0, 0, 0], [0, 0, 0, 0]), 10, Special::SiteLocal),
-    (v6([0xff00, 0, 0, 0], [0, 0, 0, 0]), 8, Special::Multicast),
+    (v6(0, 0, 0, 0, 0, 0, 0, 1), 128, Special::Loopback),
+    (v6(0, 0, 0, 0, 0, 0, 0, 0), 128, Special::ThisNetwork),
+    (v6(0, 0, 0, 0, 0, 0, 0, 0), 96, Special::Embedded),
+    (v6(0, 0, 0, 0, 0xffff, 0, 0, 0), 96, Special::Embedded),
+    (v6(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, Special::Nat64),
+    (v6(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, Special::Nat64),
+    (v6(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Special::Discard),
+    (v6(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Special::Teredo),
+    (v6(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, Special::Benchmarking),
+    (v6(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Special::Protocol),
+    (v6(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Special::Documentation),
+    (v6(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Special::SixToFour),
+    (v6(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Special::Documentation),
+    (v6(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, Special::Protocol),
+    (v6(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Special::UniqueLocal),
+    (v6(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Special::LinkLocal),
+    (v6(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, Special::SiteLocal),
+    (v6(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Special::Multicast),
 ];
 
 /// What an address is that is not public; `None`: it is. A mapped IPv4 address is judged as the address in it; a zone or scope is none of an

@@ -7,36 +7,48 @@ use http::{HeaderMap, Method, header};
 use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
-    client, cors, egress, fill, host,
+    client, cors, egress, fill,
+    health::{self, Health},
+    host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     path,
+    retry::{self, Budget},
     route::{AllowedMethods, Found, Router},
-    split::{Pick, PickFacts, Split},
+    split::{InForce, Pick, PickFacts, Split},
 };
 use crate::config::{
     Config,
     changes::size,
-    model::{ClientId, EncodedSlash, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route, RouteId, Serves},
+    model::{
+        ClientId, EncodedSlash, Function, FunctionId, LimitKey, LimitUse, ListenerId, Maintenance, Name, Route,
+        RouteId, Serves,
+    },
 };
 
 /// Everything that a decision needs of one config. Shared by all workers, swapped whole.
-#[derive(Debug)]
+///
+/// Cheap to clone: its parts are shared.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Its number and the hash of its texts.
     pub generation: u64,
     pub hash: String,
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Who may call, and by what it is known.
-    pub callers: Callers,
+    pub callers: Arc<Callers>,
     /// By [`FunctionId`](crate::config::model::FunctionId).
-    pub splits: Vec<Split>,
+    pub splits: Vec<Arc<Split>>,
+    /// What each function's requests may be sent again, by the same; `None`: without `retries`.
+    pub budgets: Arc<[Option<Arc<Budget>>]>,
+    /// How the versions' requests end, by the same; `None`: without `health`.
+    pub health: Health,
     /// By [`RouteId`], in the order of the route's `limits`.
-    pub limits: Vec<Box<[Arc<Limiter>]>>,
+    pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
-    shared: Vec<Arc<Limiter>>,
+    shared: Arc<[Arc<Limiter>]>,
     /// The way out.
-    pub egress: egress::Policy,
+    pub egress: Arc<egress::Policy>,
 }
 
 /// Arranges `config`. What still means the same goes on from `previous`: the counts of limits, the place in dealing.
@@ -48,17 +60,36 @@ pub fn compile(
     previous: Option<&Snapshot>,
     now: Now,
 ) -> Snapshot {
-    let old_functions: HashMap<&str, &Split> =
+    compile_as_things_stand(config, generation, hash, workers, previous, now, &InForce::file)
+}
+
+/// The same; `weights` says which weights of a function are in force.
+pub fn compile_as_things_stand(
+    config: Config,
+    generation: u64,
+    hash: String,
+    workers: usize,
+    previous: Option<&Snapshot>,
+    now: Now,
+    weights: &dyn Fn(&Function) -> InForce,
+) -> Snapshot {
+    let old_functions: HashMap<&str, &Arc<Split>> =
         previous.map(|p| p.config.functions.iter().map(|f| &*f.name).zip(&p.splits).collect()).unwrap_or_default();
     let splits = config
         .functions
         .iter()
-        .map(|function| Split::new(function, workers, old_functions.get(&*function.name).copied()))
+        .map(|function| {
+            let previous = old_functions.get(&*function.name).map(|split| &***split);
+            Arc::new(Split::by(function, weights(function), workers, previous))
+        })
         .collect();
 
+    let health = health::counts(&config, previous);
+    let budgets = retry::budgets(&config, workers, previous);
+
     let old_shared: HashMap<&str, &Arc<Limiter>> =
-        previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&p.shared).collect()).unwrap_or_default();
-    let shared: Vec<_> = config
+        previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&*p.shared).collect()).unwrap_or_default();
+    let shared: Arc<[_]> = config
         .limits
         .iter()
         .map(|shared| match old_shared.get(&*shared.name) {
@@ -80,9 +111,21 @@ pub fn compile(
         .collect();
 
     let router = Router::new(&config);
-    let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &p.callers), now);
-    let egress = egress::Policy::new(&config, previous.map(|p| &p.egress), now);
-    Snapshot { generation, hash, router, callers, splits, limits, shared, egress, config }
+    let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &*p.callers), now);
+    let egress = egress::Policy::new(&config, previous.map(|p| &*p.egress), now);
+    Snapshot {
+        generation,
+        hash,
+        router: Arc::new(router),
+        callers: Arc::new(callers),
+        splits,
+        budgets,
+        health,
+        limits,
+        shared,
+        egress: Arc::new(egress),
+        config: Arc::new(config),
+    }
 }
 
 /// A route's own limits in `snapshot`, with what they count by.
@@ -217,7 +260,15 @@ pub struct Asker<'a> {
 impl Snapshot {
     /// Takes the hashes and keys by which clients are known: [`compile`] knows none, and lets in nobody who needs some.
     pub fn know(&mut self, secrets: &dyn Secrets, now: Now) {
-        self.callers = Callers::new(&self.config, secrets, Some(&self.callers), now);
+        self.callers = Arc::new(Callers::new(&self.config, secrets, Some(&self.callers), now));
+    }
+
+    /// Puts other weights of one function in force. Where they are the same, nothing changes; dealing begins anew where they aren't.
+    pub fn weigh(&mut self, function: FunctionId, in_force: InForce, workers: usize) {
+        let split = &mut self.splits[function.index()];
+        if *split.in_force() != in_force {
+            *split = Arc::new(Split::by(&self.config.functions[function.index()], in_force, workers, Some(split)));
+        }
     }
 
     /// Decides what becomes of a request. Takes from its limits and deals its version: to be called once.

@@ -219,12 +219,18 @@ impl PickedBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightsFrom {
     File,
+    Ramp,
+    Ejection,
+    Latch,
 }
 
 impl WeightsFrom {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
+            Self::Ramp => "ramp",
+            Self::Ejection => "ejection",
+            Self::Latch => "latch",
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn bytes(refusal: &Refusal, message: Option<&str>, request_id: &str, closes:
         reason.as_str(),
         body.len()
     );
-    if let Some(seconds) = refusal.retry_after.or((status == 503 || status == 429).then_some(1)) {
+    if let Some(seconds) = refusal.retry_after.or_else(|| (status == 503 || status == 429).then_some(1)) {
         let _ = write!(head, "Retry-After: {seconds}\r\n");
     }
     if closes {

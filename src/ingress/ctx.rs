@@ -17,7 +17,7 @@ use super::{
     left,
     live::{self, Live},
     reply::Answer,
-    sign,
+    retry, sign,
     tell::tell_of_lost,
 };
 use crate::{
@@ -60,6 +60,7 @@ pub struct Ctx {
     pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
     pub(super) wants_fresh: bool,
+    pub(super) again: retry::Again,
     pub(super) is_upgrade: bool,
     /// The request's body, where it was read before its head could be signed.
     pub(super) body: Option<sign::Body>,
@@ -133,6 +134,7 @@ impl Ctx {
             group_key: 0,
             gives_back: left::next(),
             wants_fresh: false,
+            again: retry::Again::default(),
             is_upgrade: false,
             body: None,
             is_preflight: false,
@@ -252,11 +254,11 @@ mod tests {
         let handles = metrics.resolve(&config);
         metrics.install(handles.clone(), 1);
         let live = Live {
-            snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()).into(),
-            targets: Vec::new(),
-            hosts: Vec::new(),
-            signers: Vec::new(),
-            places: Vec::new(),
+            snapshot: compile(config, 1, "hash".to_owned(), 1, None, live::now()),
+            places: Arc::default(),
+            targets: Arc::default(),
+            hosts: Arc::default(),
+            signers: Arc::default(),
             handles: handles.clone(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.

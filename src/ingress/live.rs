@@ -24,20 +24,21 @@ pub use crate::observe::{
 };
 
 /// What each version's calls are signed with, by function and then version; `None`: with nothing.
-pub type Signers = Vec<Box<[Option<Arc<Signer>>]>>;
+pub type Signers = Arc<[Box<[Option<Arc<Signer>>]>]>;
 
-/// One generation, ready to serve.
-#[derive(Debug)]
+/// Where the versions are, by function and then version.
+pub type Targets = Arc<[Box<[Arc<Target>]>]>;
+
+/// One generation, ready to serve. Cheap to clone: what is large in it is shared.
+#[derive(Debug, Clone)]
 pub struct Live {
-    /// The way out reads the same one.
-    pub snapshot: Arc<Snapshot>,
-    /// By function, then version.
-    pub targets: Vec<Box<[Arc<Target>]>>,
+    pub snapshot: Snapshot,
+    pub targets: Targets,
     /// What each version is sent as Host.
-    pub hosts: Vec<Box<[HeaderValue]>>,
+    pub hosts: Arc<[Box<[HeaderValue]>]>,
     pub signers: Signers,
     /// By function; `None`: it has any number.
-    pub places: Vec<Option<Places>>,
+    pub places: Arc<[Option<Places>]>,
     pub handles: Arc<Handles>,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,

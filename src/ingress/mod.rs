@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
+mod retry;
 mod sign;
 pub mod stream;
 mod tell;

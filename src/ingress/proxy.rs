@@ -21,7 +21,7 @@ use super::{
     on_platform,
     own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
-    request_id, sign,
+    request_id, retry, sign,
     tell::tell,
     turn,
 };
@@ -295,7 +295,8 @@ impl Ingress {
             let names = &platform.request_id.headers;
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
             let status = response.status.as_u16();
-            ctx.outcome = on_platform::judge(response, platform)?;
+            let judged = on_platform::judge(response, platform)?;
+            (ctx.outcome, ctx.again.of) = judged.unzip();
             turn::saw(live, picked.function, (ctx.outcome, status), ctx.attempt_started);
         }
         let from = &function.versions[picked.version.index()].url.host;
@@ -371,11 +372,12 @@ impl ProxyHttp for Ingress {
         let Some(picked) = ctx.picked else {
             return Error::e_explain(ErrorType::InternalError, "no version was picked");
         };
+        retry::begins(ctx).await;
         let target = live.target(picked.function, picked.version);
         let function = &live.snapshot.config.functions[picked.function.index()];
         let timeouts = &function.timeouts;
         if ctx.candidates.is_none() {
-            let mut candidates = target.candidates(ctx.started);
+            let mut candidates = target.candidates(if ctx.attempts == 0 { ctx.started } else { live::now() });
             if candidates.is_empty() {
                 // The name's first lookup may still be under way.
                 let _ = Box::pin(target.wait_first(timeouts.connect)).await;
@@ -456,10 +458,11 @@ impl ProxyHttp for Ingress {
         session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        fd: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        retry::connected(ctx, reused, fd);
         let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
             return Error::e_explain(ErrorType::InternalError, "given back");
         };
@@ -509,6 +512,7 @@ impl ProxyHttp for Ingress {
         }
         ctx.upstream_status = Some(status);
         Self::edit_response(response, ctx)?;
+        retry::answered(session, ctx, response)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -591,7 +595,6 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        ctx.wants_fresh = false;
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
             if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
@@ -603,9 +606,7 @@ impl ProxyHttp for Ingress {
                 "cannot connect to a function",
             );
         }
-        // Nothing was sent: any method may try the next address.
-        let more = ctx.candidates.as_mut().is_some_and(|c| c.clone().next().is_some());
-        error.set_retry(more);
+        retry::not_connected(ctx, &mut error);
         error
     }
 
@@ -617,19 +618,7 @@ impl ProxyHttp for Ingress {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        // RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is final.
-        let is_safe = session.req_header().method.is_idempotent()
-            && ctx.refusal.is_none()
-            && ctx.page.is_none()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none()
-            && ctx.bounds().is_none_or(|c| c.ended().is_none());
-        if is_safe {
-            error.retry.decide_reuse(client_reused);
-            ctx.wants_fresh = true;
-        } else {
-            error.set_retry(false);
-        }
+        retry::broken(session, ctx, &mut error, client_reused);
         error
     }
 

@@ -72,6 +72,7 @@ fn write(
     let picked = ctx.route.map(|route| (route, ctx.picked.map(|p| p.version)));
     live.handles.request(ctx.worker, picked, class, total);
     let config = &live.snapshot.config;
+    health(ctx, live, class);
     let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),
         (None, Some(authority)) => authority.as_str().as_bytes(),
@@ -110,6 +111,17 @@ fn write(
         ..entry(live, ctx.conn.as_deref(), &ctx.request_id, class)
     };
     live::log(|port| port.write(&config.log, &entry));
+}
+
+/// What the request's end says of its version.
+fn health(ctx: &Ctx, live: &Live, class: Class) {
+    let Some(picked) = ctx.picked else { return };
+    let function = picked.function.index();
+    if let (Some(counts), Some(policy)) =
+        (&live.snapshot.health[function], &live.snapshot.config.functions[function].health)
+    {
+        counts[picked.version.index()].ended(class, policy.consecutive_failures);
+    }
 }
 
 fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {

@@ -14,6 +14,7 @@ mod egress;
 mod handles;
 mod jwks;
 mod process;
+mod retries;
 mod text;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use crate::config::model::{Class, Platform};
+use crate::config::model::{Class, Platform, RetryOf};
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct Outcome {
     pub class: Class,
     /// The status that callers are to get instead, under `map_status`.
     pub answer: Option<u16>,
+    /// Which requests may be sent again.
+    pub retry: RetryOf,
 }
 
 /// By the function's rules and its platform's, or else [`by_status`]. `None` where there are no rules.
@@ -23,7 +25,8 @@ pub fn outcome(platform: &Platform, status: u16, headers: &HeaderMap) -> Option<
         Some(answer) => Some(answer).filter(|answer| *answer != status),
         None => honest(class, status),
     };
-    Some(Outcome { class, answer: answer.filter(|_| platform.map_status && status != 101) })
+    let retry = rule.and_then(|rule| rule.retry).unwrap_or_else(|| retry_of(class));
+    Some(Outcome { class, answer: answer.filter(|_| platform.map_status && status != 101), retry })
 }
 
 /// What a status means where nobody knows better.
@@ -33,6 +36,17 @@ pub fn by_status(status: u16) -> Class {
         500.. => Class::Function,
         400.. => Class::ClientError,
         _ => Class::Ok,
+    }
+}
+
+/// Which requests may be sent again after such an outcome, where no rule says so. What was throttled did not run; a platform's own
+/// fault may have struck before the function or behind it. A function that failed would fail again, one that is too slow may still
+/// be running, and a config or an account does not mend itself.
+pub fn retry_of(class: Class) -> RetryOf {
+    match class {
+        Class::Throttled => RetryOf::Any,
+        Class::Platform => RetryOf::Idempotent,
+        _ => RetryOf::Never,
     }
 }
 
@@ -132,13 +146,18 @@ mod tests {
         assert_eq!(outcome(&Platform::default(), 200, &HeaderMap::new()), None);
         let platform = &preset(PlatformName::TencentScf).unwrap().platform;
         let outcome = outcome(platform, 430, &HeaderMap::new()).unwrap();
-        assert_eq!(outcome, Outcome { class: Class::Function, answer: None });
+        assert_eq!(outcome, Outcome { class: Class::Function, answer: None, retry: RetryOf::Never });
     }
 
     #[test]
     fn the_first_rule_that_matches_wins_and_its_answer_beats_what_fits_the_class() {
-        let rule =
-            |statuses: &[(u16, u16)], class, answer| Rule { statuses: statuses.into(), header: None, class, answer };
+        let rule = |statuses: &[(u16, u16)], class, answer| Rule {
+            statuses: statuses.into(),
+            header: None,
+            class,
+            answer,
+            retry: None,
+        };
         let rules =
             [rule(&[(410, 410), (420, 429)], Class::ClientError, Some(404)), rule(&[(400, 499)], Class::Config, None)];
         let platform = Platform { classify: Arc::from(rules), map_status: true, ..Platform::default() };
@@ -166,7 +185,7 @@ mod tests {
             if let Some(name) = header {
                 headers.insert(name.parse::<http::HeaderName>().unwrap(), word.parse().unwrap());
             }
-            let Outcome { class, answer } = outcome(&platform, status, &headers).unwrap();
+            let Outcome { class, answer, retry: _ } = outcome(&platform, status, &headers).unwrap();
             let told = answer.unwrap_or(status);
             let is_failure = !matches!(class, Class::Ok | Class::ClientError);
             assert_eq!(is_failure, told >= 500 || told == 429, "{status} {headers:?}: {class:?} {told}");

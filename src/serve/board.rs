@@ -93,7 +93,7 @@ impl Backend for Board {
 
     fn metrics(&self) -> String {
         let live = self.live.load();
-        for (id, limiters) in (0..).map(RouteId).zip(&live.snapshot.limits) {
+        for (id, limiters) in (0..).map(RouteId).zip(&*live.snapshot.limits) {
             for (position, limiter) in limiters.iter().enumerate() {
                 live.handles.limit(id, position).show(limiter.would_refuse(), limiter.overflowed());
             }

@@ -21,6 +21,7 @@ mod memory;
 pub mod notify;
 mod per_ip;
 pub mod receipt;
+mod releases;
 pub mod requests;
 mod service;
 mod signers;

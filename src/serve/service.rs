@@ -30,7 +30,9 @@ use super::{
     listener::{Total, Way},
     listeners::{Listeners, Plan},
     logs::{Logs, Opened},
-    memory, notify, requests,
+    memory, notify,
+    releases::Releases,
+    requests,
     signers::signers,
     tls::{self, AllTls},
     watch::WatchSet,
@@ -42,9 +44,9 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Applied, Change, changes},
-        model::{ListenAddress, ListenerId},
+        model::{Function, ListenAddress, ListenerId},
     },
-    decide::{Snapshot, compile},
+    decide::{Snapshot, compile_as_things_stand},
     ingress::live::{self, Live},
     observe::Metrics,
     upstream::{Resolver, Target, concurrency},
@@ -89,6 +91,7 @@ pub struct Service {
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
+    releases: Releases,
     read_at: SystemTime,
     /// The last refused text and why, so that one mistake is told once.
     refused: Option<String>,
@@ -96,7 +99,7 @@ pub struct Service {
 
 /// What a reload needs and may fail to get, gathered before anything changes.
 struct Prepared {
-    targets: Vec<Box<[Arc<Target>]>>,
+    targets: live::Targets,
     signers: live::Signers,
     tls: AllTls,
     acme: Wanted,
@@ -121,21 +124,25 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
-        let mut snapshot = compile(config.clone(), generation, hash, count, None, live::now());
+        let releases = Releases::default();
+        let weights = |f: &Function| releases.standings.in_force(f);
+        let now = live::now();
+        let mut snapshot = compile_as_things_stand(config.clone(), generation, hash, count, None, now, &weights);
         let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
-        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
+        snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, now);
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
             hosts: hosts(config),
             signers: signers(&loaded).map_err(|e| anyhow!(e))?,
-            places: concurrency::places(config, None, live::now()),
+            places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
             challenges: Arc::default(),
-            snapshot: Arc::new(snapshot),
+            snapshot,
         };
+        Releases::show(&first);
         let egress = Arc::new(ArcSwap::from_pointee(way_out::live(&first.snapshot, &handles)));
         let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
@@ -170,6 +177,7 @@ impl Service {
             roots,
             also_watched: Vec::new(),
             max_memory,
+            releases,
             read_at,
             refused: None,
             loaded,
@@ -380,24 +388,28 @@ impl Service {
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
         let keys = self.listeners.keys(&config.listeners, &plan);
+        let (workers, now) = (self.workers.count(), live::now());
+        let weights = |f: &Function| self.releases.standings.in_force(f);
+        let previous = Some(&old.snapshot);
         let mut snapshot: Snapshot =
-            compile(config.clone(), generation, hash, self.workers.count(), Some(&old.snapshot), live::now());
+            compile_as_things_stand(config.clone(), generation, hash, workers, previous, now, &weights);
         let key_sets = self.key_sets.of(&loaded, &config.server.state_dir, &self.resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, live::now());
         self.key_sets = key_sets;
         let listeners = keys.table.clone();
         let next = Live {
-            snapshot: Arc::new(snapshot),
+            snapshot,
             targets,
             hosts: hosts(&config),
             signers,
-            places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()),
+            places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
             challenges: old.challenges.clone(),
         };
+        Releases::show(&next);
         self.logs.switch_on(&self.loaded.config.log, &mut sinks);
         let next = Arc::new(next);
         self.board.live.store(next.clone());
@@ -580,10 +592,10 @@ fn warn_of(loaded: &Loaded) {
 }
 
 /// The targets of every version; what is known of an endpoint goes on.
-fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<Vec<Box<[Arc<Target>]>>, String> {
+fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<live::Targets, String> {
     let mut known: HashMap<(&str, &str), &Arc<Target>> = HashMap::new();
     if let Some(old) = old {
-        for (function, targets) in old.snapshot.config.functions.iter().zip(&old.targets) {
+        for (function, targets) in old.snapshot.config.functions.iter().zip(&*old.targets) {
             known.extend(function.versions.iter().map(|v| (&*function.name, &*v.name)).zip(targets));
         }
     }
@@ -603,7 +615,7 @@ fn targets(loaded: &Loaded, old: Option<&Live>, resolver: &Resolver) -> Result<V
 }
 
 /// What each version is sent as Host: prepared, since every request needs it.
-fn hosts(config: &Config) -> Vec<Box<[HeaderValue]>> {
+fn hosts(config: &Config) -> Arc<[Box<[HeaderValue]>]> {
     let host = |v: &config::model::Version| {
         let host = v.host.as_deref().unwrap_or(&v.url.authority);
         // The config takes no other hosts than such as can be sent.

@@ -38,8 +38,12 @@ pub struct PlannedWayOut {
 }
 
 /// What tunnels are decided by, before it is known where the listeners are.
-pub fn live(snapshot: &Arc<Snapshot>, handles: &Handles) -> egress::Live {
-    egress::Live { own: Own::of(&snapshot.config), counts: handles.egress.clone(), snapshot: snapshot.clone() }
+pub fn live(snapshot: &Snapshot, handles: &Handles) -> egress::Live {
+    egress::Live {
+        own: Own::of(&snapshot.config),
+        counts: handles.egress.clone(),
+        snapshot: Arc::new(snapshot.clone()),
+    }
 }
 
 impl WayOut {
@@ -80,7 +84,7 @@ impl WayOut {
             ListenAddress::Unix(_) => None,
         });
         let own = Own::new(&live.snapshot.config, tcp);
-        let (snapshot, counts) = (live.snapshot.clone(), live.handles.egress.clone());
+        let (snapshot, counts) = (Arc::new(live.snapshot.clone()), live.handles.egress.clone());
         self.live.store(Arc::new(egress::Live { snapshot, counts, own }));
     }
 

@@ -213,8 +213,8 @@ fn new_proxy(roots: Roots) -> Proxy {
         threads: 1,
         work_stealing: false,
         upstream_keepalive_pool_size: POOL,
-        // Attempts: every address, and one on a fresh connection behind a stale one.
-        max_retries: Candidates::MOST + 2,
+        // Never reached: `ingress::retry` says when it is enough. Five rounds at most, each over all addresses and a dead connection.
+        max_retries: 5 * (Candidates::MOST + 2) + 1,
         ca_file: (roots == Roots::None).then(|| "/dev/null".to_owned()),
         ..ServerConf::default()
     };

@@ -7,17 +7,18 @@ use std::{
 };
 
 /// A room, and the other rooms that it may use. `lib.rs` says the same in words.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("config", &[]),
     ("decide", &["config"]),
     ("platform", &["config"]),
     ("upstream", &["config", "decide", "platform"]),
     ("observe", &["config", "decide", "platform", "upstream"]),
-    ("ingress", &["config", "decide", "platform", "upstream", "observe"]),
+    ("release", &["config", "decide", "observe"]),
+    ("ingress", &["config", "decide", "platform", "upstream", "release", "observe"]),
     ("egress", &["config", "decide", "platform", "upstream", "observe"]),
-    ("admin", &["config", "decide", "platform", "upstream", "observe"]),
-    ("serve", &["config", "decide", "platform", "upstream", "observe", "ingress", "egress", "admin"]),
-    ("cli", &["config", "decide", "platform", "upstream", "observe", "ingress", "egress", "admin", "serve"]),
+    ("admin", &["config", "decide", "platform", "upstream", "release", "observe"]),
+    ("serve", &["config", "decide", "platform", "upstream", "release", "observe", "ingress", "egress", "admin"]),
+    ("cli", &["config", "decide", "platform", "upstream", "release", "observe", "ingress", "egress", "admin", "serve"]),
 ];
 
 /// Words that only some rooms may write, and why.

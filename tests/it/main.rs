@@ -101,4 +101,6 @@ mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
 #[cfg(test)]
+mod tries_again;
+#[cfg(test)]
 mod works_on_each_platform;

@@ -106,9 +106,7 @@ impl Calls {
             self.public = line.source_address.as_ref().and_then(|ip| public(ip, line.source.as_deref(), config?));
             (self.from, self.source) = (line.source_address, line.source);
         }
-        if line.rule.is_some() {
-            self.rule = line.rule;
-        }
+        self.rule = line.rule.or_else(|| self.rule.take());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `gatepost explain`: what would happen to a request, by the rules that would decide it, without a running gatepost.
 
+mod again;
 mod edits;
 mod on_platform;
 mod queue;
@@ -243,6 +244,7 @@ fn explain(options: &Options, loaded: &Loaded) -> Outcome<Told> {
     }
     on_platform::explain(&mut told, function, &headers, &rest);
     queue::explain(&mut told, function, route);
+    told.retries = again::told(function, &told.method);
     Ok(told)
 }
 

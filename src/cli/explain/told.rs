@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
-use super::{on_platform::PlatformTold, queue::QueueTold};
+use super::{again::RetriesTold, on_platform::PlatformTold, queue::QueueTold};
 use crate::{
     cli::{
         failure::Outcome,
@@ -48,6 +48,8 @@ pub(super) struct Told {
     pub(super) platform: Option<PlatformTold>,
     /// Where it may have to wait.
     pub(super) queue: Option<QueueTold>,
+    /// When it would be sent again.
+    pub(super) retries: Option<RetriesTold>,
     pub(super) picked_by: Option<&'static str>,
     /// Of 10,000, for sticky callers.
     pub(super) bucket: Option<u16>,
@@ -81,6 +83,7 @@ impl Default for Told {
             function: None,
             platform: None,
             queue: None,
+            retries: None,
             picked_by: None,
             bucket: None,
             sticky_key: None,
@@ -197,6 +200,9 @@ impl Told {
         self.print_release(term)?;
         if let Some(queue) = &self.queue {
             queue.print(term)?;
+        }
+        if let Some(retries) = &self.retries {
+            retries.print(term)?;
         }
         if let Some(Refused { reason, status, detail }) = &self.refused {
             let answer = term.ink(Ink::Red, format!("{status} {reason}"));

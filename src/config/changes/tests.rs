@@ -99,6 +99,8 @@ fn base() -> Config {
         pool: Pool { idle: secs(25), age: None },
         platform: Platform::default(),
         concurrency: Some(Concurrency::default()),
+        retries: None,
+        health: None,
     };
     let route = |name: &str| Route {
         name: name.into(),
@@ -370,8 +372,13 @@ fn every_leaf_shows_on_one_line() {
         }),
         ("function orders: classify by status alone → 430,5xx x-a: b is function, answered with 500", |c| {
             let header = Some((HeaderName::from_static("x-a"), Some("b".into())));
-            let rule =
-                Rule { statuses: vec![(430, 430), (500, 599)], header, class: Class::Function, answer: Some(500) };
+            let rule = Rule {
+                statuses: vec![(430, 430), (500, 599)],
+                header,
+                class: Class::Function,
+                answer: Some(500),
+                retry: None,
+            };
             c.functions[0].platform.classify = [rule].into();
         }),
         ("function orders: map_status false → true", |c| {

@@ -6,7 +6,9 @@ mod cache;
 mod client;
 mod concurrency;
 mod egress;
+mod health;
 mod platform;
+mod retries;
 
 pub(super) use client::client_leaves;
 pub use concurrency::concurrency;
@@ -230,6 +232,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         pool: Pool { idle: pool_idle, age },
         platform: on,
         concurrency,
+        retries,
+        health,
     } = function;
     let http = match http {
         UpstreamHttp::Auto => "auto",
@@ -259,6 +263,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     ];
     leaves.extend(concurrency::concurrency_leaves(concurrency.as_ref()));
     leaves.extend(platform(on).into_iter().map(|(key, words)| Leaf::one(key, words)));
+    leaves.extend(retries::retry_leaves(retries.as_ref()));
+    leaves.extend(health::health_leaves(health.as_ref()));
     leaves
 }
 

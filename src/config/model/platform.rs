@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 
-use super::HostPattern;
+use super::{HostPattern, RetryOf};
 
 /// `platform = "…"`: whose function it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -96,6 +96,8 @@ pub struct Rule {
     pub class: Class,
     /// What callers are told under `map_status`, where the class's own status does not fit.
     pub answer: Option<u16>,
+    /// Which requests `retries` may send again, where that is not what the class says.
+    pub retry: Option<RetryOf>,
 }
 
 impl Rule {

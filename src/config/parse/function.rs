@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Scope, concurrency::version_max, dangling, patience, tables::bad_name};
+use super::{Scope, concurrency::version_max, dangling, patience, retries::retries, tables::bad_name};
 use crate::config::{
     model::{
-        ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, Share, Sticky, UpstreamHttp,
-        UpstreamTimeouts, Version, VersionId,
+        Class, ClientId, CredentialId, Function, Name, Override, OverrideBy, Pool, RetryOf, Share, Sticky,
+        UpstreamHttp, UpstreamTimeouts, Version, VersionId,
     },
     preset::{Keys, Preset, preset},
     raw,
@@ -76,6 +76,8 @@ impl Scope<'_> {
             },
             platform,
             concurrency,
+            retries: retries(raw),
+            health: self.health(raw),
         })
     }
 
@@ -95,6 +97,16 @@ impl Scope<'_> {
                 self.report.push(
                     Problem::at("this rule matches every answer", at.span)
                         .label("expected a `status`, a `header`, or both"),
+                );
+            }
+            if let (Some(class), Some(retry)) = (&at.value.class, &at.value.retry)
+                && matches!(class.value, Class::Ok | Class::ClientError)
+                && retry.value != RetryOf::Never
+            {
+                let class = class.value.as_str();
+                self.report.push(
+                    Problem::at(format!("an answer that is `{class}` is not asked for again"), retry.span)
+                        .label("take `retry` out, or name the class that fits"),
                 );
             }
         }

@@ -9,8 +9,10 @@ mod credential;
 mod egress;
 mod function;
 mod handling;
+mod health;
 mod listener;
 mod pages;
+mod retries;
 mod route;
 mod tables;
 

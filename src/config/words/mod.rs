@@ -32,7 +32,7 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, Share, TlsProfile,
+        Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, LogFormat, PlatformName, RetryOf, Share, TlsProfile,
         UpstreamHttp,
     },
     preset::Mark,
@@ -147,6 +147,9 @@ choices! {
         "function" => Self::Function, "platform" => Self::Platform, "config" => Self::Config,
         "account" => Self::Account, "timeout" => Self::Timeout,
     }
+    RetryOf, "`any`, `idempotent` or `never`": {
+        "any" => Self::Any, "idempotent" => Self::Idempotent, "never" => Self::Never,
+    }
     Mark, "`verified`, `memory`, `unknown` or `choice`": {
         "verified" => Self::Verified, "memory" => Self::Memory, "unknown" => Self::Unknown, "choice" => Self::Choice,
     }
@@ -230,6 +233,7 @@ words!(
     UpstreamHttp,
     PlatformName,
     Class,
+    RetryOf,
     Mark,
     TlsProfile,
     ClientAuthNeed,

@@ -145,8 +145,8 @@ fn read(body: &[u8]) -> Hello {
     let mut rest = Rest(body);
     // legacy_version, random, legacy_session_id, cipher_suites, legacy_compression_methods
     let Some([3, 1..=4]) = rest.take(2) else { return Hello::Bad("the hello is of no version that is known") };
-    let mut fields = || rest.take(32).and_then(|_| rest.short()).and_then(|_| rest.long()).and_then(|_| rest.short());
-    if fields().is_none() {
+    let fields = rest.take(32).and_then(|_| rest.short()).and_then(|_| rest.long()).and_then(|_| rest.short());
+    if fields.is_none() {
         return BROKEN;
     }
     if rest.0.is_empty() {

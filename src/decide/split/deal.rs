@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use crate::config::model::{Function, Name, VersionId};
+use crate::config::model::{Function, Name, Share, VersionId};
 
 /// Deals requests to the versions with weight.
 #[derive(Debug)]
@@ -52,9 +52,10 @@ impl Place {
 }
 
 impl Dealer {
-    pub(super) fn new(function: &Function, workers: usize, previous: Option<&Self>) -> Self {
+    /// `shares`: those in force.
+    pub(super) fn new(function: &Function, shares: &[Share], workers: usize, previous: Option<&Self>) -> Self {
         let hands: Vec<Hand> = (0u32..)
-            .zip(function.versions.iter().zip(&function.weights))
+            .zip(function.versions.iter().zip(shares))
             .filter(|(_, (_, share))| share.0 > 0)
             .map(|(id, (version, share))| Hand {
                 name: version.name.clone(),

@@ -1,11 +1,15 @@
-//! Which version of its function a request goes to: pin, override, sticky or dealing, in this order.
+//! Which version of its function a request goes to: pin, override, the weights in force ([`standing`]) by sticky or dealing, in
+//! this order.
 //!
 //! In: the facts of a request and a worker's number. Out: a [`Pick`]. The weights are dealt out exactly (`deal`), not
 //! by dice; with `sticky`, callers are placed by a hash that anyone can compute ([`sticky`]).
 
 mod deal;
+mod standing;
 pub mod sticky;
 
+#[cfg(test)]
+mod standing_tests;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +22,15 @@ use crate::config::model::{ClientId, Function, Override, OverrideBy, VersionId};
 
 use deal::Dealer;
 use sticky::Buckets;
+
+pub use standing::{InForce, Standing};
 pub use sticky::{Placed, StickyId, bucket};
 
 /// What chooses the version of one function's requests.
 #[derive(Debug)]
 pub struct Split {
     overrides: Vec<Override>,
+    in_force: InForce,
     dealer: Dealer,
     sticky: Option<Buckets>,
 }
@@ -59,11 +66,23 @@ impl Split {
     /// `previous` is the split of the same function in the config before: while the versions that take traffic and
     /// their weights are the same, dealing goes on where it was.
     pub fn new(function: &Function, workers: usize, previous: Option<&Self>) -> Self {
+        Self::by(function, InForce::file(function), workers, previous)
+    }
+
+    /// The same, as things stand: `in_force` are the weights.
+    pub fn by(function: &Function, in_force: InForce, workers: usize, previous: Option<&Self>) -> Self {
+        let shares = &in_force.shares;
         Self {
             overrides: function.overrides.clone(),
-            dealer: Dealer::new(function, workers, previous.map(|p| &p.dealer)),
-            sticky: function.sticky.as_ref().map(|sticky| Buckets::new(function, sticky)),
+            dealer: Dealer::new(function, shares, workers, previous.map(|p| &p.dealer)),
+            sticky: function.sticky.as_ref().map(|sticky| Buckets::new(function, shares, sticky)),
+            in_force,
         }
+    }
+
+    /// The weights that it goes by.
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
     }
 
     /// Chooses the version; `None` where none has weight ([`Reason::NoVersion`](super::Reason::NoVersion)) and neither
@@ -71,8 +90,8 @@ impl Split {
     ///
     /// A caller with no sticky key at all (and no `issue_cookie`) is dealt like one of a function without `sticky`.
     pub fn pick(&self, facts: &PickFacts) -> Option<Pick> {
-        let pick =
-            |version, picked_by| Some(Pick { version, picked_by, weights_from: WeightsFrom::File, issue_cookie: None });
+        let weights_from = self.in_force.from;
+        let pick = |version, picked_by| Some(Pick { version, picked_by, weights_from, issue_cookie: None });
         if let Some(version) = facts.pin {
             return pick(version, PickedBy::Pin);
         }

@@ -104,8 +104,9 @@ impl fmt::Write for Text<'_> {
 }
 
 impl Buckets {
-    pub(super) fn new(function: &Function, sticky: &Sticky) -> Self {
-        Self { sticky: sticky.clone(), runs: runs(function) }
+    /// `shares`: those in force.
+    pub(super) fn new(function: &Function, shares: &[Share], sticky: &Sticky) -> Self {
+        Self { sticky: sticky.clone(), runs: runs(function, shares) }
     }
 
     pub(super) fn issue_cookie(&self) -> bool {
@@ -156,8 +157,8 @@ fn text_bucket(salt: &str, text: &dyn fmt::Display) -> u16 {
 }
 
 /// Deals the buckets out; see [the module](self).
-fn runs(function: &Function) -> Vec<(u16, VersionId)> {
-    let versions = || (0u32..).map(VersionId).zip(&function.weights);
+fn runs(function: &Function, shares: &[Share]) -> Vec<(u16, VersionId)> {
+    let versions = || (0u32..).map(VersionId).zip(shares);
     if versions().all(|(_, share)| share.0 == 0) {
         return Vec::new();
     }

@@ -11,7 +11,7 @@ use crate::config::model::{
 const V: [VersionId; 4] = [VersionId(0), VersionId(1), VersionId(2), VersionId(3)];
 
 /// A function whose versions have these weights in hundredths; the first named with a star is the baseline.
-fn function(versions: &[(&str, u16)]) -> Function {
+pub(super) fn function(versions: &[(&str, u16)]) -> Function {
     let second = Duration::from_secs(1);
     Function {
         name: "orders".into(),
@@ -42,10 +42,12 @@ fn function(versions: &[(&str, u16)]) -> Function {
         pool: Pool { idle: second, age: None },
         platform: crate::config::model::Platform::default(),
         concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 
-fn sticky(versions: &[(&str, u16)], by: Vec<StickyKey>, issue_cookie: bool) -> Function {
+pub(super) fn sticky(versions: &[(&str, u16)], by: Vec<StickyKey>, issue_cookie: bool) -> Function {
     Function { sticky: Some(Sticky { by, salt: "orders".into(), issue_cookie }), ..function(versions) }
 }
 
@@ -53,7 +55,7 @@ fn uid() -> Vec<StickyKey> {
     vec![StickyKey::Header(HeaderName::from_static("x-uid"))]
 }
 
-fn facts<'r>(headers: &'r HeaderMap, worker: usize) -> PickFacts<'r> {
+pub(super) fn facts<'r>(headers: &'r HeaderMap, worker: usize) -> PickFacts<'r> {
     PickFacts { pin: None, client_ip: "192.0.2.7".parse().unwrap(), client: None, headers, worker, dice: &|| 7 }
 }
 

@@ -28,9 +28,12 @@ use crate::{
 pub struct EgressHandles {
     series: Vec<(Name, Name, Arc<EgressCounts>)>,
     by_id: HashMap<(u32, u32), Arc<EgressCounts>>,
-    sources: Vec<(Name, Vec<(IpAddr, Arc<SourceCounts>)>)>,
+    sources: Vec<(Name, Addresses)>,
     listeners: Vec<(Name, Arc<ListenerCounts>)>,
 }
+
+/// A source's, in the order of the config.
+type Addresses = Vec<(IpAddr, Arc<SourceCounts>)>;
 
 /// Of one client under one rule.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use super::{
     auth::AuthFailures,
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
     egress::EgressHandles,
+    retries::{self, Retries},
     text::{Kind, Text},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         Config,
         model::{FunctionId, LimitUse, ListenerId, Name, RouteId, Share, VersionId},
     },
-    decide::auth::Failure,
+    decide::{auth::Failure, retry::Because},
 };
 
 /// What became of a connection: `result` of `gatepost_connections_total`.
@@ -99,8 +100,16 @@ struct FunctionHandles {
 #[derive(Debug)]
 struct VersionHandles {
     name: Name,
-    share: Share,
+    /// In force.
+    share: AtomicU16,
     upstream: Arc<Sharded<Upstream>>,
+    retries: Arc<Sharded<Retries>>,
+}
+
+impl VersionHandles {
+    fn share(&self) -> Share {
+        Share(self.share.load(Ordering::Relaxed))
+    }
 }
 
 impl Handles {
@@ -160,8 +169,9 @@ impl Handles {
                 let kept = old.and_then(|o| o.versions.iter().find(|v| v.name == version.name));
                 VersionHandles {
                     name: version.name.clone(),
-                    share: *share,
+                    share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
+                    retries: kept_or_new(kept.map(|v| &v.retries), shards),
                 }
             });
             FunctionHandles { name: function.name.clone(), versions: versions.collect() }
@@ -213,6 +223,16 @@ impl Handles {
         cell.connections[usize::from(reused)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request is sent again.
+    pub fn retried(&self, worker: usize, function: FunctionId, version: VersionId, because: Because) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).count(because);
+    }
+
+    /// A request would have been sent again, had there been budget.
+    pub fn retry_refused(&self, worker: usize, function: FunctionId, version: VersionId) {
+        self.functions[function.index()].versions[version.index()].retries.of(worker).refuse();
+    }
+
     fn upstream(&self, function: FunctionId, version: VersionId) -> &Sharded<Upstream> {
         &self.functions[function.index()].versions[version.index()].upstream
     }
@@ -232,10 +252,17 @@ impl Handles {
         self.auth.count(worker, failure);
     }
 
-    /// Every version with its function, its share and the requests that it is working on.
+    /// Shows the shares in force of a function, which are its file's until this says otherwise. One per version.
+    pub fn show_shares(&self, function: FunctionId, shares: &[Share]) {
+        for (version, share) in self.functions[function.index()].versions.iter().zip(shares) {
+            version.share.store(share.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Every version with its function, its share in force and the requests that it is working on.
     pub fn versions(&self) -> impl Iterator<Item = (&Name, &Name, Share, i64)> {
         self.functions.iter().flat_map(|function| {
-            function.versions.iter().map(|v| (&function.name, &v.name, v.share, v.upstream.in_flight()))
+            function.versions.iter().map(|v| (&function.name, &v.name, v.share(), v.upstream.in_flight()))
         })
     }
 
@@ -243,6 +270,9 @@ impl Handles {
         self.render_requests(out);
         self.render_limits(out);
         self.render_versions(out);
+        let versions =
+            || self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, &*v.name, &*v.retries)));
+        retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);
         self.auth.render(out);
         self.egress.render(out);
@@ -333,7 +363,7 @@ impl Handles {
         out.family(name, Kind::Gauge, "The share of requests in force, in percent.");
         for ([function, version], handles) in versions() {
             let labels = [(function.0, &*function.1), (version.0, &*version.1)];
-            out.sample(name, &labels, handles.share);
+            out.sample(name, &labels, handles.share());
         }
         let name = "gatepost_upstream_connections_total";
         out.family(name, Kind::Counter, "Requests sent, by whether a kept connection served.");

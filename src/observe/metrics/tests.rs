@@ -91,6 +91,8 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 pool: Pool { idle: second, age: None },
                 platform: Platform::default(),
                 concurrency: None,
+                retries: None,
+                health: None,
             })
             .collect(),
         routes: routes

@@ -47,6 +47,8 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         pool: Pool { idle: Duration::from_secs(25), age: None },
         platform: Platform::default(),
         concurrency: None,
+        retries: None,
+        health: None,
     }
 }
 

@@ -16,6 +16,7 @@ mod limit;
 mod listener;
 mod platform;
 mod release;
+mod retries;
 mod route;
 mod server;
 mod timeouts;
@@ -51,6 +52,7 @@ fn proofs() -> Vec<Proof> {
         function::proofs(),
         release::proofs(),
         platform::proofs(),
+        retries::proofs(),
         timeouts::proofs(),
         concurrency::proofs(),
         route::proofs(),

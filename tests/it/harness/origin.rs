@@ -98,6 +98,7 @@ pub(crate) struct Build {
     early: bool,
     at: SocketAddr,
     faults: Option<Faults>,
+    keeps: Option<Duration>,
 }
 
 /// What goes wrong on the nth connection.
@@ -112,6 +113,7 @@ pub(crate) fn origin() -> Build {
         early: false,
         at: SocketAddr::from(([127, 0, 0, 1], 0)),
         faults: None,
+        keeps: None,
     }
 }
 
@@ -168,6 +170,12 @@ impl Build {
         self
     }
 
+    /// Closes an HTTP/1 connection that has waited so long for its next request, as the edges of platforms do.
+    pub(crate) fn keeps(mut self, time: Duration) -> Self {
+        self.keeps = Some(time);
+        self
+    }
+
     pub(crate) async fn start(self) -> Origin {
         let listener = TcpListener::bind(self.at).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -179,6 +187,7 @@ impl Build {
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             idle: watch::Sender::new(0),
+            keeps: self.keeps,
         });
         let all = watch::Sender::new(false);
         let how = How { tls: self.tls.clone(), h2: self.h2, faults: self.faults };
@@ -205,6 +214,7 @@ pub(crate) struct Shared {
     open: AtomicUsize,
     /// Counts up when idle connections are to be closed.
     idle: watch::Sender<usize>,
+    keeps: Option<Duration>,
 }
 
 /// At most so many requests are kept to look at.
@@ -352,6 +362,13 @@ async fn serve(tcp: TcpStream, shared: &Arc<Shared>, how: How, nth: usize) -> io
     }
 }
 
+async fn waited(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn serve_http1(mut wire: Wire, shared: &Shared, sni: Option<String>, raw: &socket2::Socket) -> io::Result<()> {
     let mut idle = shared.idle.subscribe();
     for nth in 0.. {
@@ -359,6 +376,7 @@ async fn serve_http1(mut wire: Wire, shared: &Shared, sni: Option<String>, raw: 
         let head = tokio::select! {
             head = wire.head() => head?,
             _ = idle.changed() => return Ok(()),
+            () = waited(shared.keeps), if nth > 0 => return Ok(()),
         };
         let Some(head) = head else {
             return Ok(());

@@ -56,7 +56,7 @@ fn list(empty: &str, items: impl Iterator<Item = String>, between: &str) -> Stri
 
 /// `430,433 x-fc-error-type: FcCommonError is throttled, answered with 503`
 pub fn rule(rule: &Rule) -> String {
-    let Rule { statuses, header, class, answer } = rule;
+    let Rule { statuses, header, class, answer, retry } = rule;
     let statuses = statuses.iter().map(|(low, high)| match low == high {
         true => low.to_string(),
         false => format!("{}xx", low / 100),
@@ -68,5 +68,6 @@ pub fn rule(rule: &Rule) -> String {
     let signal = [list("", statuses, ","), header.unwrap_or_default()];
     let signal: Vec<_> = signal.into_iter().filter(|part| !part.is_empty()).collect();
     let answer = answer.map_or_else(String::new, |answer| format!(", answered with {answer}"));
-    format!("{} is {}{answer}", signal.join(" "), class.as_str())
+    let retry = retry.map_or_else(String::new, |retry| format!(", retry {}", retry.as_str()));
+    format!("{} is {}{answer}{retry}", signal.join(" "), class.as_str())
 }
