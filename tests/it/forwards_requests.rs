@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::harness::{
-    Gateway, Origin, Reply, authority, gateway, origin,
+    Gateway, Origin, Reply, authority, eventually, gateway, origin,
     proxy::{Client, Said, mirror},
+    when,
 };
 
 /// A way out for whoever is on this machine, to everything on the destination's port.
@@ -197,7 +198,8 @@ async fn a_removed_listener_closes_and_a_new_one_opens() {
     let before = gate.address("egress.out");
     gate.swap("[egress.listener.out]", "[egress.listener.second]").await;
     gate.says(&["no longer listening", "egress.out"]).await;
-    assert!(tokio::net::TcpStream::connect(before).await.is_err());
+    // It is told first; the kernel's queue is still taken.
+    eventually("the socket closes", async || when(tokio::net::TcpStream::connect(before).await.is_err())).await;
     assert_eq!(kept.rest().await, "", "it waits for a request, and ends");
     assert_eq!(stays.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.body, "127.0.0.1");
     let mut client = Client(tokio::net::TcpStream::connect(gate.address("egress.second")).await.unwrap());
