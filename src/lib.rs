@@ -11,6 +11,7 @@
 //! - [`observe`]: access log and metrics.
 //! - [`release`]: what versions did and what has happened to them → verdicts, and weights in force.
 //! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
+//! - [`egress`]: HTTP out: the forward proxy that functions call others through.
 //! - [`admin`]: health, metrics and calls for the operator.
 //! - [`serve`]: the composition root: sockets, TLS, reload, drain.
 //! - [`cli`]: one file per command.
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod decide;
+pub mod egress;
 pub mod ingress;
 pub mod observe;
 pub mod platform;

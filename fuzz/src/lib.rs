@@ -13,7 +13,11 @@ use std::{
 
 use gatepost::{
     config::{Sources, model::Networks, parse},
-    decide::{Now, client, compile, cookie, host, path as paths},
+    decide::{
+        Now, client, compile, cookie,
+        egress::{self, Hello, HelloReader, Host},
+        host, path as paths,
+    },
     ingress::{
         chunk::Chunks,
         head::{Framing, HeadLimits, Look, look},
@@ -25,13 +29,15 @@ use gatepost::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as the corpus's folders are called.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("head", head),
     ("chunks", chunks),
     ("proxy_header", proxy_header),
     ("authority", authority),
     ("path", path),
     ("caller", caller),
+    ("destination", destination),
+    ("hello", hello),
     ("config", config),
 ];
 
@@ -160,6 +166,46 @@ pub fn authority(data: &[u8]) {
         None => assert_eq!(name.strip_suffix('.').unwrap_or(&name), host.name),
     }
     assert_eq!(other.port_u16(), host.port, "{text:?}");
+}
+
+/// Destinations of the way out: what is read means itself, and the url crate, which is more lenient, sees no other host in it.
+pub fn destination(data: &[u8]) {
+    if let Ok(to) = egress::connect(data) {
+        let again = to.to_string();
+        assert_eq!(egress::connect(again.as_bytes()), Ok(to.clone()), "{}", data.escape_ascii());
+        assert_ne!(to.port, 0);
+        let Host::Name(name) = &to.host else { return };
+        assert!(name.parse::<IpAddr>().is_err() && name.len() <= 253);
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b)), "{name}");
+    }
+    if let Ok(absolute) = egress::absolute(data) {
+        let text = str::from_utf8(data).unwrap();
+        let path = absolute.origin_form(false);
+        assert!(path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#'), "{path}");
+        // It knows more of names in Punycode, and refuses what is malformed there.
+        let Ok(other) = url::Url::parse(text) else { return };
+        assert_eq!(other.port_or_known_default(), Some(absolute.authority.port), "{text}");
+        let seen = match other.host().unwrap() {
+            url::Host::Domain(name) => name.strip_suffix('.').unwrap_or(name).to_owned(),
+            url::Host::Ipv4(ip) => ip.to_string(),
+            url::Host::Ipv6(ip) => Host::Address(IpAddr::V6(ip).to_canonical()).to_string(),
+        };
+        assert_eq!(seen, absolute.authority.host.to_string(), "{text}");
+    }
+}
+
+/// A TLS client's hello: the same in pieces, and a name that is read is one.
+pub fn hello(data: &[u8]) {
+    let whole = HelloReader::default().feed(data);
+    let mut reader = HelloReader::default();
+    let (first, second) = data.split_at(cut(data));
+    let early = reader.feed(first);
+    let late = reader.feed(second);
+    assert_eq!(late, whole, "in one piece and in two");
+    assert!(early == Hello::NeedMore || early == late);
+    if let Hello::Name(name) = whole {
+        assert!(egress::connect(format!("{name}:443").as_bytes()).is_ok_and(|to| to.host == Host::Name(name.into())));
+    }
 }
 
 /// Paths: normal once is normal for ever, and browsers' parser (the url crate) sees no other path in it.

@@ -62,7 +62,14 @@ fn counted(config: &Config) -> String {
         count(config.functions.len(), "function"),
         count(config.routes.len(), "route"),
     ];
-    for (number, one) in [(config.clients.len(), "client"), (config.limits.len(), "shared limit")] {
+    let others = [
+        (config.clients.len(), "client"),
+        (config.limits.len(), "shared limit"),
+        (config.egress.listeners.len(), "egress listener"),
+        (config.egress.sources.len(), "egress source"),
+        (config.egress.rules.len(), "egress rule"),
+    ];
+    for (number, one) in others {
         if number > 0 {
             parts.push(count(number, one));
         }

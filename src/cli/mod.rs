@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod diff;
 mod doctor;
+mod egress;
 mod explain;
 mod failure;
 mod functions;
@@ -72,6 +73,8 @@ enum Command {
     ReplayGuard(replay_guard::Options),
     /// What is known of function platforms, each fact with its source, and what the config's functions have in force.
     Functions(functions::Options),
+    /// The way out: explain a refusal, list the addresses to whitelist, learn rules from the log.
+    Egress(egress::Options),
     /// Does every version answer as it should, from here, and only through the gate? Calls them, safely.
     Doctor(doctor::Options),
     /// Print the JSON Schema of the config file, for editors.
@@ -123,6 +126,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Diff(options) => diff::run(&options, term),
         Command::ReplayGuard(options) => replay_guard::run(&options, term),
         Command::Functions(options) => functions::run(&options, term),
+        Command::Egress(options) => egress::run(&options, term),
         Command::Doctor(options) => doctor::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),

@@ -3,6 +3,7 @@
 //! Every table is turned into its leaves (`key`, `value`), and the leaves are compared. The structs of the model are
 //! taken apart without `..`, so that a new field does not compile until it has words here.
 
+mod egress;
 mod words;
 
 pub use words::{
@@ -57,7 +58,7 @@ pub enum Applied {
 /// Empty when the two mean the same, for instance because only comments changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     // Taken apart so that a new table does not compile until it is compared here.
-    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials, freeze } = new;
+    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials, freeze, egress } = new;
     let mut out = Changes(Vec::new());
     out.leaves("server.", server_leaves(&old.server), server_leaves(server));
     out.leaves("admin.", admin_leaves(&old.admin), admin_leaves(admin));
@@ -84,6 +85,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         out.leaves(subject, credential_leaves(o), credential_leaves(n));
     });
     out.leaves("freeze.", freeze_leaves(&old.freeze), freeze_leaves(freeze));
+    out.egress((old, &old.egress), (new, egress));
     out.0
 }
 

@@ -11,6 +11,7 @@ pub mod edit;
 pub mod model;
 pub mod preset;
 pub mod secret;
+pub mod special;
 
 pub mod jwks;
 
@@ -23,6 +24,7 @@ mod raw;
 mod raw_budget;
 mod raw_cache;
 mod raw_concurrency;
+mod raw_egress;
 mod raw_guard;
 mod raw_handling;
 mod raw_health;

@@ -27,6 +27,12 @@ use super::secret::SecretRef;
 
 mod cache;
 mod client;
+mod egress;
+
+pub use egress::{
+    Destination, DestinationHost, Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, MixedAnswers, OnRevoke,
+    Resolver, Source, TlsName,
+};
 
 pub use cache::{Cache, CacheKey, Fallback};
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
@@ -60,6 +66,8 @@ pub struct Config {
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
     pub freeze: Freeze,
+    /// The way out.
+    pub egress: Egress,
 }
 
 macro_rules! ids {
@@ -89,6 +97,12 @@ ids! {
     SharedLimitId,
     /// Index into [`Config::credentials`].
     CredentialId,
+    /// Index into [`Egress::listeners`].
+    EgressListenerId,
+    /// Index into [`Egress::sources`].
+    EgressSourceId,
+    /// Index into [`Egress::rules`].
+    EgressRuleId,
     /// Index into [`Function::versions`].
     VersionId,
 }
@@ -136,6 +150,8 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     pub access: AccessSink,
+    /// Of the way out; `None`: where `access` goes.
+    pub egress: Option<AccessSink>,
     pub format: LogFormat,
     /// Share (0 to 1) of successes (class `ok`) that get a line; everything else always does.
     pub sample_ok: f64,

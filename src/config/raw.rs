@@ -14,6 +14,7 @@ use super::{
     raw_budget::Budget,
     raw_cache::{Cache, Fallback},
     raw_concurrency::{Concurrency, VersionConcurrency},
+    raw_egress::Egress,
     raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_health::Health,
@@ -46,6 +47,7 @@ pub(super) struct File {
     pub(super) limits: Tables<Limit>,
     pub(super) credentials: Tables<Credential>,
     pub(super) freeze: Freeze,
+    pub(super) egress: Egress,
 }
 
 /// Tables of one kind by name, each with the place of its name.
@@ -108,6 +110,8 @@ table! {
     struct Log {
         /// The access log: a path, `stdout` (the default) or `off`.
         access: Access,
+        /// The lines of the way out, each of them: a path, `stdout` or `off`. Default: where `access` goes.
+        egress: Access,
         /// Its format: `json` (the default) or `text`.
         format: LogFormat,
         /// Share of successes that are logged; everything else always is. Default `1.0`.

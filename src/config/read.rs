@@ -363,7 +363,7 @@ pub(super) fn each_key<'v, 'i>(
 }
 
 /// Keys of the contract that do not act yet.
-const LATER: [&str; 2] = ["alarm", "egress"];
+const LATER: [&str; 1] = ["alarm"];
 
 pub(super) fn unknown_key(key: &str, known: &[&str], span: Span) -> Problem {
     let problem =

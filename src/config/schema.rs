@@ -47,6 +47,7 @@ pub fn schema() -> Value {
             "function": named::<raw::Function>("A function, its versions and their weights."),
             "route": named::<raw::Route>("Which requests go to which function."),
             "limit": named::<raw::Limit>("A limit that several routes share."),
+            "egress": single::<crate::config::raw_egress::Egress>("The way out: who may go where, and from which address."),
             "credential": named::<raw::Credential>("What calls to functions are signed with."),
             "freeze": single::<raw_ramp::Freeze>("When no ramp moves."),
         },

@@ -365,3 +365,44 @@ fn ties_are_found_among_many_routes() {
     let messages: Vec<_> = report.problems().iter().map(|problem| &*problem.message).collect();
     assert_eq!(messages, ["routes `r007` and `r299` match the same requests"]);
 }
+
+#[test]
+fn the_way_out_arrives_with_its_defaults() {
+    let text = r#"
+[server]
+dns = ["10.0.0.2"]
+[client.f]
+networks = ["10.1.0.0/16"]
+[egress]
+timeouts = { idle = "10m", total = "1h" }
+[egress.listener.inside]
+address = "10.0.0.4:3128"
+[egress.source.bank]
+bind = ["10.0.0.5", "10.0.0.6"]
+public = "203.0.113.11"
+[egress.rule.plain]
+clients = ["f", "f"]
+to = ["A.example", "a.example:443", "*.b.example:8443"]
+[egress.rule.own]
+clients = ["f"]
+to = ["c.example"]
+source = "bank"
+limits = { tunnels = 2, rate = "600/min", bandwidth = "1MiB/s" }
+timeouts = { idle = "1h" }
+"#;
+    let egress = config(text).egress;
+    let listener = &egress.listeners[0];
+    assert_eq!(listener.address.to_string(), "10.0.0.4:3128");
+    assert_eq!(listener.timeouts.min_body_rate, None);
+    assert_eq!(egress.resolver.servers[0].to_string(), "10.0.0.2:53");
+    assert_eq!(egress.sources[0].public_of(1).map(|ip| ip.to_string()).as_deref(), Some("203.0.113.11"));
+    let [own, plain] = &egress.rules[..] else { panic!("{:?}", egress.rules) };
+    assert_eq!(plain.clients, [ClientId(0)]);
+    assert_eq!(plain.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.example:443", "*.b.example:8443"]);
+    assert_eq!((plain.mode, plain.mixed_answers, plain.tls_name), Default::default());
+    assert_eq!((plain.source, own.source), (None, Some(EgressSourceId(0))));
+    assert_eq!(plain.timeouts, egress.timeouts);
+    assert_eq!((own.timeouts.idle.as_secs(), own.timeouts.total.map(|t| t.as_secs())), (3_600, Some(3_600)));
+    let rate = own.limits.rate.as_ref().expect("a rate");
+    assert_eq!((rate.burst.get(), own.limits.bandwidth.map(u64::from)), (10, Some(1 << 20)));
+}

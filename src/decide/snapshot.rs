@@ -8,7 +8,7 @@ use super::{
     ClientCertificate, Facts, Now, Reason,
     auth::{Asking, Callers, Denied, NoSecrets, Secrets, TokenCache},
     budget::{Ledger, ledgers},
-    client, cors, fill,
+    client, cors, egress, fill,
     health::{self, Health},
     host,
     limit::{Ask, KeyFacts, Limiter, Refused, take_all},
@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
     shared: Arc<[Arc<Limiter>]>,
+    /// The way out.
+    pub egress: Arc<egress::Policy>,
 }
 
 /// Arranges `config`. What still means the same goes on from `previous`: the counts of limits, the place in dealing.
@@ -115,6 +117,7 @@ pub fn compile_as_things_stand(
     let ledgers = ledgers(&config, before).into();
     let router = Router::new(&config);
     let callers = Callers::new(&config, &NoSecrets, previous.map(|p| &*p.callers), now);
+    let egress = egress::Policy::new(&config, previous.map(|p| &*p.egress), now);
     Snapshot {
         generation,
         hash,
@@ -126,6 +129,7 @@ pub fn compile_as_things_stand(
         health,
         limits,
         shared,
+        egress: Arc::new(egress),
         config: Arc::new(config),
     }
 }

@@ -10,6 +10,9 @@ pub enum Reason {
     CredentialsInvalid,
     ForbiddenAddress,
     ForbiddenClient,
+    DestinationNotAllowed,
+    AddressNotAllowed,
+    ServerNameMismatch,
     NoRoute,
     MethodNotAllowed,
     BodyTooLarge,
@@ -17,11 +20,13 @@ pub enum Reason {
     HeadersTooLarge,
     RequestTimeout,
     RateLimited,
+    TunnelsExhausted,
     UpstreamUnreachable,
     UpstreamReset,
     NameNotResolved,
     Overloaded,
     NoVersion,
+    SourceUnavailable,
     CredentialUnavailable,
     Maintenance,
     UpstreamTimeout,
@@ -32,12 +37,15 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::ForbiddenAddress,
         Self::ForbiddenClient,
+        Self::DestinationNotAllowed,
+        Self::AddressNotAllowed,
+        Self::ServerNameMismatch,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -45,11 +53,13 @@ impl Reason {
         Self::HeadersTooLarge,
         Self::RequestTimeout,
         Self::RateLimited,
+        Self::TunnelsExhausted,
         Self::UpstreamUnreachable,
         Self::UpstreamReset,
         Self::NameNotResolved,
         Self::Overloaded,
         Self::NoVersion,
+        Self::SourceUnavailable,
         Self::CredentialUnavailable,
         Self::Maintenance,
         Self::UpstreamTimeout,
@@ -65,6 +75,9 @@ impl Reason {
             Self::CredentialsInvalid => "credentials_invalid",
             Self::ForbiddenAddress => "forbidden_address",
             Self::ForbiddenClient => "forbidden_client",
+            Self::DestinationNotAllowed => "destination_not_allowed",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::ServerNameMismatch => "server_name_mismatch",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
@@ -72,11 +85,13 @@ impl Reason {
             Self::HeadersTooLarge => "headers_too_large",
             Self::RequestTimeout => "request_timeout",
             Self::RateLimited => "rate_limited",
+            Self::TunnelsExhausted => "tunnels_exhausted",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamReset => "upstream_reset",
             Self::NameNotResolved => "name_not_resolved",
             Self::Overloaded => "overloaded",
             Self::NoVersion => "no_version",
+            Self::SourceUnavailable => "source_unavailable",
             Self::CredentialUnavailable => "credential_unavailable",
             Self::Maintenance => "maintenance",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -91,17 +106,22 @@ impl Reason {
         match self {
             Self::BadRequest => 400,
             Self::CredentialsMissing | Self::CredentialsInvalid => 401,
-            Self::ForbiddenAddress | Self::ForbiddenClient => 403,
+            Self::ForbiddenAddress
+            | Self::ForbiddenClient
+            | Self::DestinationNotAllowed
+            | Self::AddressNotAllowed
+            | Self::ServerNameMismatch => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
-            Self::RateLimited => 429,
+            Self::RateLimited | Self::TunnelsExhausted => 429,
             Self::HeadersTooLarge => 431,
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::NameNotResolved | Self::FunctionFailed => 502,
             Self::Overloaded
             | Self::NoVersion
+            | Self::SourceUnavailable
             | Self::CredentialUnavailable
             | Self::Maintenance
             | Self::BudgetSpent => 503,
@@ -119,6 +139,9 @@ impl Reason {
             Self::CredentialsInvalid => "The credentials are not accepted",
             Self::ForbiddenAddress => "Your address may not call this",
             Self::ForbiddenClient => "This route is for known clients only",
+            Self::DestinationNotAllowed => "No rule allows this destination",
+            Self::AddressNotAllowed => "The destination's address is not allowed",
+            Self::ServerNameMismatch => "The TLS server name is not the destination's",
             Self::NoRoute => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::BodyTooLarge => "The body is too large",
@@ -126,11 +149,13 @@ impl Reason {
             Self::HeadersTooLarge => "The header fields are too large",
             Self::RequestTimeout => "The request did not arrive in time",
             Self::RateLimited => "Too many requests",
+            Self::TunnelsExhausted => "Too many tunnels at once",
             Self::UpstreamUnreachable => "The function cannot be reached",
             Self::UpstreamReset => "The function's answer broke off or was invalid",
             Self::NameNotResolved => "The function's name cannot be resolved",
             Self::Overloaded => "Too busy to take more work",
             Self::NoVersion => "No version of the function takes traffic",
+            Self::SourceUnavailable => "The address to leave from is not available",
             Self::Maintenance => "Closed for maintenance",
             Self::CredentialUnavailable => "A credential is not available",
             Self::UpstreamTimeout => "The function did not answer in time",
@@ -157,6 +182,9 @@ impl Reason {
             | Self::CredentialsInvalid
             | Self::ForbiddenAddress
             | Self::ForbiddenClient
+            | Self::DestinationNotAllowed
+            | Self::AddressNotAllowed
+            | Self::ServerNameMismatch
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::BodyTooLarge
@@ -164,6 +192,8 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::RequestTimeout
             | Self::RateLimited
+            | Self::TunnelsExhausted
+            | Self::SourceUnavailable
             | Self::LoopDetected
             // Where the budget says so: `action = "fallback"`.
             | Self::BudgetSpent

@@ -13,10 +13,15 @@ use super::{cache::Caches, challenge::Challenges, conn::ListenerKey};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot, auth::TokenCache},
-    observe::{LogPort, metrics::Handles, shedding::Shedding},
+    observe::{LogPort, dice, metrics::Handles, shedding::Shedding},
     platform::sign::Signer,
     release::guard::Watch,
     upstream::{Target, concurrency::Places},
+};
+
+pub use crate::observe::{
+    clock::now,
+    dice::{roll, roll_128},
 };
 
 /// What each version's calls are signed with, by function and then version; `None`: with nothing.
@@ -71,14 +76,6 @@ impl Live {
     }
 }
 
-/// The time, for decisions and measurements: since boot, never backwards.
-pub fn now() -> Now {
-    // Not `Instant`: this is asked for several times a request, and its arithmetic costs more than the clock.
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let part = |n: i64| u64::try_from(n).unwrap_or(0);
-    Now(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
-}
-
 /// What a worker's thread has for itself.
 struct Worker {
     number: usize,
@@ -88,7 +85,6 @@ struct Worker {
 
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-    static DICE: Cell<u64> = const { Cell::new(0) };
     static TOKENS: Rc<RefCell<TokenCache>> = Rc::default();
     /// Requests that this worker has under way.
     static REQUESTS: Cell<usize> = const { Cell::new(0) };
@@ -102,7 +98,7 @@ pub fn tokens() -> Option<Rc<RefCell<TokenCache>>> {
 /// Makes this thread a worker.
 pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, seed: u64) {
     WORKER.set(Some(Worker { number, live: Cache::new(live), log }));
-    DICE.set(seed);
+    dice::seed(seed);
 }
 
 /// The generation in force, for one request.
@@ -137,18 +133,4 @@ pub fn log(write: impl FnOnce(&mut LogPort)) {
             write(&mut worker.log);
         }
     });
-}
-
-/// The next 64 bits of this thread's dice (SplitMix64): for ids, not for secrets.
-pub fn roll() -> u64 {
-    let state = DICE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    DICE.set(state);
-    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// 128 bits of it.
-pub fn roll_128() -> u128 {
-    u128::from(roll()) << 64 | u128::from(roll())
 }

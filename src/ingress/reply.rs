@@ -145,16 +145,21 @@ fn grpc_status(reason: Reason) -> &'static str {
         Reason::BadRequest | Reason::UriTooLong | Reason::HeadersTooLarge => "3", // INVALID_ARGUMENT
         Reason::LoopDetected => "9",                                              // FAILED_PRECONDITION
         Reason::RequestTimeout | Reason::UpstreamTimeout => "4",                  // DEADLINE_EXCEEDED
-        Reason::ForbiddenAddress | Reason::ForbiddenClient => "7",                // PERMISSION_DENIED
+        Reason::ForbiddenAddress
+        | Reason::ForbiddenClient
+        | Reason::DestinationNotAllowed
+        | Reason::AddressNotAllowed
+        | Reason::ServerNameMismatch => "7", // PERMISSION_DENIED
         Reason::CredentialsMissing | Reason::CredentialsInvalid => "16",          // UNAUTHENTICATED
-        Reason::RateLimited | Reason::BodyTooLarge | Reason::BudgetSpent => "8",  // RESOURCE_EXHAUSTED
-        Reason::NoRoute | Reason::MethodNotAllowed => "12",                       // UNIMPLEMENTED
+        Reason::RateLimited | Reason::TunnelsExhausted | Reason::BodyTooLarge | Reason::BudgetSpent => "8", // RESOURCE_EXHAUSTED
+        Reason::NoRoute | Reason::MethodNotAllowed => "12", // UNIMPLEMENTED
         Reason::UpstreamUnreachable
         | Reason::UpstreamReset
         | Reason::NameNotResolved
         | Reason::Overloaded
         | Reason::NoVersion
         | Reason::FunctionFailed
+        | Reason::SourceUnavailable
         | Reason::CredentialUnavailable
         | Reason::Maintenance => "14", // UNAVAILABLE
     }

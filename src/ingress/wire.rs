@@ -46,6 +46,19 @@ impl Wire {
         self.ahead.is_empty() && socket!(&self.socket, s => s.poll_read_ready(cx)).is_pending()
     }
 
+    /// The socket, and what was read ahead.
+    pub fn into_parts(self) -> (Socket, BytesMut) {
+        (self.socket, self.ahead)
+    }
+
+    /// Small pieces are sent at once.
+    pub fn hurry(&self) {
+        if let Socket::Tcp(socket) = &self.socket {
+            // It may be gone already; then the next read says so.
+            let _ = socket.set_nodelay(true);
+        }
+    }
+
     /// Puts bytes back that were read too far.
     pub fn unread(&mut self, bytes: BytesMut) {
         self.ahead = bytes;

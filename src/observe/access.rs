@@ -18,7 +18,13 @@ use std::{
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{clock::Stamp, format, format::Entry, sink::Sink, writer::Writer};
+use super::{
+    clock::Stamp,
+    format,
+    format::{Entry, egress::EgressEntry},
+    sink::Sink,
+    writer::Writer,
+};
 use crate::{
     config::model::{AccessSink, Log},
     decide::Class,
@@ -95,11 +101,23 @@ impl AccessLog {
     ///
     /// The file can't be opened (the error names it), or the thread can't be started.
     pub fn start(log: &Log) -> io::Result<Self> {
-        let sink = Sink::open(&log.access)?;
-        let shared = Arc::new(Shared::default());
+        Self::with(Sink::open(&log.access)?, Arc::default(), "access-log")
+    }
+
+    /// A log of its own for the way out. What goes wrong is counted with `other`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    pub fn beside(other: &Self, sink: &AccessSink) -> io::Result<Self> {
+        Self::with(Sink::open(sink)?, other.counts(), "egress-log")
+    }
+
+    fn with(sink: Sink, counts: Arc<Counts>, thread: &str) -> io::Result<Self> {
+        let shared = Arc::new(Shared { counts, ..Shared::default() });
         let (finish, done) = mpsc::sync_channel(1);
         let writer = Writer::new(Arc::clone(&shared), sink);
-        let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+        let handle = thread::Builder::new().name(thread.to_owned()).spawn(move || {
             writer.run();
             // Nobody may be waiting.
             let _ = finish.send(());
@@ -126,8 +144,8 @@ impl AccessLog {
     /// # Errors
     ///
     /// As of [`start`](Self::start).
-    pub fn prepare(log: &Log) -> io::Result<Sink> {
-        Sink::open(&log.access)
+    pub fn open(sink: &AccessSink) -> io::Result<Sink> {
+        Sink::open(sink)
     }
 
     /// Lines written so far go to the old sink, later ones to this.
@@ -144,13 +162,13 @@ impl AccessLog {
         let _ = told.recv_timeout(SWITCH);
     }
 
-    /// [`prepare`](Self::prepare) and [`switch`](Self::switch) in one. Format and sampling come with each line and need neither.
+    /// [`open`](Self::open) and [`switch`](Self::switch) in one. Format and sampling come with each line and need neither.
     ///
     /// # Errors
     ///
     /// As of [`start`](Self::start); the old sink stays.
     pub fn reconfigure(&self, log: &Log) -> io::Result<()> {
-        self.switch(Self::prepare(log)?);
+        self.switch(Self::open(&log.access)?);
         Ok(())
     }
 
@@ -203,6 +221,17 @@ impl LogPort {
         }
         self.line.clear();
         format::line(&mut self.line, log.format, log.query, &mut self.stamp, entry);
+        self.push();
+    }
+
+    /// Writes the line of a tunnel, or of a request that went out: each one. Never waits.
+    pub fn write_egress(&mut self, log: &Log, entry: &EgressEntry<'_>) {
+        self.line.clear();
+        format::egress::line(&mut self.line, log.format, &mut self.stamp, entry);
+        self.push();
+    }
+
+    fn push(&mut self) {
         if self.ring.push_entire_slice(&self.line).is_err() {
             self.counts.drop_lines(1);
         }

@@ -4,6 +4,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::{Timestamp, tz::Offset};
 
+use crate::decide::Now;
+
+/// The time, for decisions and measurements: since boot, never backwards.
+pub fn now() -> Now {
+    // Not `Instant`: this is asked for several times a request, and its arithmetic costs more than the clock.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    Now(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
+}
+
 /// Milliseconds since 1970-01-01T00:00:00Z; 0 on a clock set before that.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

@@ -14,6 +14,8 @@
 //! §7), bytes that are no UTF-8 become U+FFFD, and a value longer than [`MAX_VALUE`] is cut there and ends in `…`. Times are
 //! milliseconds with up to three decimals.
 
+pub mod egress;
+
 use std::{io::Write, net::IpAddr, time::Duration};
 
 use super::{clock::Stamp, metrics::CacheResult};

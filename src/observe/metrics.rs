@@ -12,6 +12,7 @@ mod budget;
 mod cache;
 mod cells;
 mod concurrency;
+mod egress;
 mod guards;
 mod handles;
 mod health;
@@ -38,6 +39,7 @@ pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
 
+pub use egress::{EgressCounts, EgressHandles, SourceCounts};
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
 

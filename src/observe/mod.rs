@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod dice;
 pub mod format;
 pub mod metrics;
 pub mod shedding;
@@ -13,6 +14,6 @@ mod writer;
 
 pub use access::{AccessLog, LogPort};
 pub use clock::unix_ms;
-pub use format::Entry;
+pub use format::{Entry, egress::EgressEntry};
 pub use metrics::Metrics;
 pub use sink::Sink;

@@ -53,6 +53,10 @@ impl Sink {
         }))
     }
 
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self.0, Target::Off)
+    }
+
     /// What to call it in a log message.
     pub(super) fn name(&self) -> &str {
         match &self.0 {

@@ -57,7 +57,10 @@ impl Writer {
             if closing {
                 return self.give_up();
             }
-            if out {
+            if out && self.sink.is_off() {
+                // Until there is something to be done: a half full ring, another sink, the end.
+                thread::park();
+            } else if out {
                 thread::park_timeout(TICK);
             } else {
                 // Full rings wake the thread with every line, which would be of no use now.

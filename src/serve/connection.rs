@@ -148,7 +148,7 @@ async fn in_time<F: Future>(conn: &Conn, future: F) -> Option<F::Output> {
 }
 
 /// Reads the PROXY header, and leaves what is behind it to be read next.
-async fn proxy_header(wire: &mut Wire) -> Result<Option<SocketAddr>, Refused> {
+pub(super) async fn proxy_header(wire: &mut Wire) -> Result<Option<SocketAddr>, Refused> {
     let mut bytes = BytesMut::with_capacity(512);
     loop {
         if wire.read_buf(&mut bytes).await.map_err(|_| Refused::ProxyHeader)? == 0 {

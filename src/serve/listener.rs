@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     bind::Listening,
     connection::{self, Accepted},
+    egress,
     per_ip::{PerIp, Place},
     tls::Tls,
     workers::{Worker, Workers},
@@ -34,6 +35,25 @@ use crate::{
         shedding::Shedding,
     },
 };
+
+/// Whom a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Callers of functions.
+    In,
+    /// Functions that call others.
+    Out,
+}
+
+impl Way {
+    /// How a listener is called where those of both ways are told of.
+    pub fn label(self, name: &Name) -> Name {
+        match self {
+            Self::In => name.clone(),
+            Self::Out => format!("egress.{name}").into(),
+        }
+    }
+}
 
 /// What a config says of a listener, ready for a connection.
 #[derive(Debug)]
@@ -83,6 +103,7 @@ pub enum Refused {
 /// another name, another socket or TLS is another one from then on.
 #[derive(Debug)]
 pub struct Shared {
+    pub way: Way,
     pub name: Name,
     pub key: ListenerKey,
     pub settings: ArcSwap<Settings>,
@@ -93,16 +114,27 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
+    pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
         let ending = watch::Sender::new(false);
-        Self { name, key, settings: ArcSwap::from(settings), open: AtomicUsize::new(0), per_ip: Arc::default(), ending }
+        Self {
+            way,
+            name,
+            key,
+            settings: ArcSwap::from(settings),
+            open: AtomicUsize::new(0),
+            per_ip: Arc::default(),
+            ending,
+        }
     }
 
     /// Lets its connections end: idle ones now, others after their request.
     pub fn end_connections(&self, workers: &Workers) {
         // First: one that is accepted just now sees it, or is seen by the drain.
         self.ending.send_replace(true);
-        workers.drain(Some(self.key));
+        match self.way {
+            Way::In => workers.drain(Some(self.key)),
+            Way::Out => workers.drain_egress(Some(self.key.0)),
+        }
     }
 }
 
@@ -334,6 +366,14 @@ impl Accept {
         settings.counts.count(ConnectionResult::Accepted);
         let listener = shared.key;
         let shutdown = shared.ending.subscribe();
+        if shared.way == Way::Out {
+            worker.spawn(async move {
+                let Ok(socket) = stream(fd, peer.is_none()) else { return };
+                let ending = *shutdown.borrow();
+                egress::serve(egress::Accepted { socket, peer, listener: shared, settings, ending, counted }).await;
+            });
+            return;
+        }
         worker.spawn(async move {
             let (Some(proxy), Ok(socket)) = (super::workers::proxy(), stream(fd, peer.is_none())) else { return };
             connection::serve(Accepted { socket, peer, listener, settings, proxy, shutdown, counted }).await;

@@ -16,7 +16,7 @@ use tokio::{runtime, runtime::Handle, sync::watch};
 
 use super::{
     bind::{SocketFile, bind, cannot_listen},
-    listener::{Open, Settings, Shared, Socket, Total, watched},
+    listener::{Open, Settings, Shared, Socket, Total, Way, watched},
     tls::AllTls,
     workers::Workers,
 };
@@ -26,7 +26,7 @@ use crate::{
         model::{ListenAddress, Listener, ListenerId, Name},
     },
     ingress::conn::ListenerKey,
-    observe::metrics::Handles,
+    observe::metrics::ListenerCounts,
 };
 
 /// A listener that accepts.
@@ -69,10 +69,11 @@ pub struct Keys {
 }
 
 pub struct Listeners {
+    way: Way,
     serving: HashMap<Name, Serving>,
     /// The name of every key that was ever given: a connection keeps its key over reloads.
     names: Vec<Name>,
-    accepting: Accepting,
+    accepting: Arc<Accepting>,
     workers: Arc<Workers>,
     total: Arc<Total>,
 }
@@ -86,7 +87,20 @@ impl Listeners {
             Some(worker) => Accepting { handle: worker.clone(), _stop: None },
             None => Accepting::start()?,
         };
-        Ok(Self { serving: HashMap::new(), names: Vec::new(), accepting, workers, total })
+        Ok(Self {
+            way: Way::In,
+            serving: HashMap::new(),
+            names: Vec::new(),
+            accepting: Arc::new(accepting),
+            workers,
+            total,
+        })
+    }
+
+    /// Those of the other way: they share the thread that accepts, and the total.
+    pub fn beside(&self, way: Way) -> Self {
+        let (accepting, workers, total) = (self.accepting.clone(), self.workers.clone(), self.total.clone());
+        Self { way, serving: HashMap::new(), names: Vec::new(), accepting, workers, total }
     }
 
     /// The keys of the first config, as [`keys`](Self::keys) will give them.
@@ -99,34 +113,34 @@ impl Listeners {
     }
 
     /// Where each listens.
-    pub fn bound(&self) -> impl Iterator<Item = (&Name, &ListenAddress)> {
-        self.serving.iter().map(|(name, serving)| (name, &serving.bound))
+    pub fn bound(&self) -> impl Iterator<Item = (Name, ListenAddress)> {
+        self.serving.iter().map(|(name, serving)| (self.way.label(name), serving.bound.clone()))
     }
 
     pub fn bound_of(&self, name: &Name) -> Option<&ListenAddress> {
         self.serving.get(name).map(|serving| &serving.bound)
     }
 
-    /// Binds what `config` needs and is not bound yet; `admin` is the admin's socket, where that moves away.
+    /// Sockets that no listener of `wanted` needs.
+    pub fn leaving(&self, wanted: &[Listener]) -> Vec<BorrowedFd<'_>> {
+        let addresses = fixed(wanted);
+        let stays = |name: &Name, serving: &Serving| {
+            addresses.contains(&serving.address)
+                || wanted.iter().any(|l| l.name == *name && l.address == serving.address)
+        };
+        let gone = self.serving.iter().filter(|(name, serving)| !stays(name, serving));
+        gone.map(|(_, serving)| serving.open.descriptor()).collect()
+    }
+
+    /// Binds what `listeners` need and is not bound yet; `others` are sockets of ours elsewhere that close with this reload.
     ///
     /// # Errors
     ///
     /// Which listener can't be had, and why. Everything is as before then.
-    pub fn plan(&self, config: &Config, tls: &AllTls, admin: Option<BorrowedFd<'_>>) -> Result<Plan, String> {
-        let has_port_0 = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(a) if a.port() == 0);
-        let wanted: HashSet<&ListenAddress> =
-            config.listeners.iter().map(|l| &l.address).filter(|a| !has_port_0(a)).collect();
-        let stays = |name: &Name, serving: &Serving| {
-            wanted.contains(&serving.address)
-                || config.listeners.iter().any(|l| l.name == *name && l.address == serving.address)
-        };
-        let leaving: Vec<BorrowedFd<'_>> = self
-            .serving
-            .iter()
-            .filter(|(name, serving)| !stays(name, serving))
-            .map(|(_, serving)| serving.open.descriptor())
-            .chain(admin)
-            .collect();
+    pub fn plan(&self, listeners: &[Listener], tls: &AllTls, others: &[BorrowedFd<'_>]) -> Result<Plan, String> {
+        let wanted = fixed(listeners);
+        let mut leaving = self.leaving(listeners);
+        leaving.extend(others);
         let held: HashSet<&ListenAddress> = self.serving.values().map(|s| &s.address).collect();
         let step = |listener: &Listener| {
             if let Some(serving) = self.serving.get(&listener.name).filter(|s| s.address == listener.address) {
@@ -136,11 +150,11 @@ impl Listeners {
             if wanted.contains(&listener.address) && held.contains(&listener.address) {
                 return Ok(Step::TakeOver);
             }
-            let who = || format!("listener {}", listener.name);
+            let who = || format!("listener {}", self.way.label(&listener.name));
             let fresh = self.bind(listener, &leaving);
             fresh.map(Step::New).map_err(|error| cannot_listen(&who(), &listener.address, &error))
         };
-        config.listeners.iter().map(step).collect::<Result<_, _>>().map(Plan)
+        listeners.iter().map(step).collect::<Result<_, _>>().map(Plan)
     }
 
     fn bind(&self, listener: &Listener, leaving: &[BorrowedFd<'_>]) -> io::Result<Fresh> {
@@ -152,29 +166,34 @@ impl Listeners {
     }
 
     /// Gives new keys to what is new. The table must be in force before [`apply`](Self::apply).
-    pub fn keys(&mut self, config: &Config, plan: &Plan) -> Keys {
-        let of = config.listeners.iter().zip(&plan.0).map(|(listener, step)| {
-            match (step, self.serving.get(&listener.name)) {
-                (Step::Keep, Some(serving)) => serving.open.present().key,
-                _ => {
-                    self.names.push(listener.name.clone());
-                    ListenerKey(u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX))
-                }
+    pub fn keys(&mut self, listeners: &[Listener], plan: &Plan) -> Keys {
+        let of = listeners.iter().zip(&plan.0).map(|(listener, step)| match (step, self.serving.get(&listener.name)) {
+            (Step::Keep, Some(serving)) => serving.open.present().key,
+            _ => {
+                self.names.push(listener.name.clone());
+                ListenerKey(u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX))
             }
         });
         let of = of.collect();
-        let ids: HashMap<&Name, u32> = config.listeners.iter().map(|l| &l.name).zip(0..).collect();
+        let ids: HashMap<&Name, u32> = listeners.iter().map(|l| &l.name).zip(0..).collect();
         Keys { of, table: self.names.iter().map(|name| ids.get(name).copied().map(ListenerId)).collect() }
     }
 
     /// Makes the listeners as `config` says. Nothing here fails.
-    pub fn apply(&mut self, config: &Config, plan: Plan, keys: &Keys, tls: &AllTls, handles: &Handles) {
+    pub fn apply<'c>(
+        &mut self,
+        listeners: &[Listener],
+        plan: Plan,
+        keys: &Keys,
+        tls: &AllTls,
+        counts: impl Fn(usize) -> &'c Arc<ListenerCounts>,
+    ) {
         let mut old = std::mem::take(&mut self.serving);
-        let ids = (0..).map(ListenerId);
-        for (((listener, step), &key), id) in config.listeners.iter().zip(plan.0).zip(&keys.of).zip(ids) {
+        let way = self.way;
+        for (id, ((listener, step), &key)) in listeners.iter().zip(plan.0).zip(&keys.of).enumerate() {
             let name = &listener.name;
-            let settings = Arc::new(Settings::of(listener, tls.get(name).cloned(), handles.listener(id).clone()));
-            let shared = || Arc::new(Shared::new(name.clone(), key, settings.clone()));
+            let settings = Arc::new(Settings::of(listener, tls.get(name).cloned(), counts(id).clone()));
+            let shared = || Arc::new(Shared::new(way, name.clone(), key, settings.clone()));
             let held = match &step {
                 Step::Keep | Step::Renew => old.remove(name),
                 Step::TakeOver => {
@@ -187,7 +206,7 @@ impl Listeners {
                 (Step::New(fresh), _) => {
                     let Fresh { socket, bound, file } = fresh;
                     let open = Open::start(socket, shared(), &self.accepting.handle, &self.workers, &self.total);
-                    tracing::info!(listener = %name, address = %bound, "listening");
+                    tracing::info!(listener = %way.label(name), address = %bound, "listening");
                     Serving { address: listener.address.clone(), bound, file, open }
                 }
                 (step, Some(held)) => {
@@ -197,7 +216,8 @@ impl Listeners {
                         _ => {
                             let before = held.open.turn_into(shared());
                             if before.name != *name {
-                                tracing::info!(listener = %name, address = %held.bound, before = %before.name, "listening");
+                                let (name, before) = (way.label(name), way.label(&before.name));
+                                tracing::info!(listener = %name, address = %held.bound, %before, "listening");
                             }
                             before.end_connections(&self.workers);
                         }
@@ -210,7 +230,7 @@ impl Listeners {
             self.serving.insert(name.clone(), serving);
         }
         for (name, gone) in old {
-            tracing::info!(listener = %name, address = %gone.bound, "no longer listening");
+            tracing::info!(listener = %way.label(&name), address = %gone.bound, "no longer listening");
             self.close(gone);
         }
     }
@@ -242,6 +262,12 @@ fn close(gone: Serving, workers: &Workers) -> impl Future<Output = ()> + Send + 
         // It ends when it is told to, or panicked, which the log has.
         let _ = stopped.await;
     }
+}
+
+/// The addresses that listeners share nothing of by chance: port 0 is another one each time.
+fn fixed(listeners: &[Listener]) -> HashSet<&ListenAddress> {
+    let has_port_0 = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(a) if a.port() == 0);
+    listeners.iter().map(|l| &l.address).filter(|a| !has_port_0(a)).collect()
 }
 
 /// The permissions may have changed while the socket stays.

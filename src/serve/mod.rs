@@ -10,6 +10,7 @@ mod board;
 mod budgets;
 mod certificate;
 mod connection;
+mod egress;
 pub mod generations;
 mod guards;
 mod h2;
@@ -17,6 +18,7 @@ mod identity;
 pub mod jwks;
 mod listener;
 mod listeners;
+mod logs;
 mod made;
 mod memory;
 pub mod notify;
@@ -30,6 +32,7 @@ mod signers;
 mod tls;
 mod tokens;
 pub mod watch;
+mod way_out;
 mod workers;
 
 use std::{path::PathBuf, time::Duration};
@@ -134,6 +137,7 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
     let mut ramps = tokio::time::interval(releases::LOOK);
     ramps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut sources = tokio::time::interval(LOOK_AT_SOURCES);
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -164,6 +168,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             }
             _ = judging.tick(), if service.is_judging() => {
                 service.judge();
+                continue;
+            }
+            _ = sources.tick() => {
+                service.look_at_sources();
                 continue;
             }
             _ = beat.tick() => {
@@ -216,6 +224,8 @@ const BEAT: Duration = Duration::from_secs(10);
 
 /// How often guards judge.
 const JUDGE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the addresses to leave from are there.
+const LOOK_AT_SOURCES: Duration = Duration::from_secs(5);
 
 /// How often certificates that end soon are told of.
 const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);

@@ -26,11 +26,13 @@ use super::{
     bind::{Listening, SocketFile, bind, cannot_listen},
     board::{Board, told},
     budgets::Budgets,
+    certificate::Served,
     generations::{Author, Generations, StateError},
     guards::Guards,
     jwks::{KeySets, Known},
-    listener::Total,
+    listener::{Total, Way},
     listeners::{Listeners, Plan},
+    logs::{Logs, Opened},
     made::{cores, hosts, max_connections, max_requests, roots_for, targets},
     memory, notify,
     releases::Releases,
@@ -39,6 +41,7 @@ use super::{
     tls::{self, AllTls},
     tokens::Tokens,
     watch::WatchSet,
+    way_out::{self, PlannedWayOut, WayOut},
     workers::{Roots, Running, Workers},
 };
 use crate::{
@@ -46,14 +49,14 @@ use crate::{
     config::{
         self, Config, Loaded, Mode,
         changes::{Applied, Change, changes},
-        model::{AccessSink, Function, ListenAddress, ListenerId},
+        model::{Function, ListenAddress, ListenerId},
     },
     decide::{Snapshot, compile_as_things_stand},
     ingress::{
         cache::caches,
         live::{self, Live},
     },
-    observe::{AccessLog, Metrics, Sink},
+    observe::Metrics,
     upstream::{Resolver, concurrency},
 };
 
@@ -81,7 +84,7 @@ pub struct Service {
     /// Of what serves now.
     pub(super) loaded: Loaded,
     pub(super) board: Arc<Board>,
-    log: AccessLog,
+    logs: Logs,
     resolver: Resolver,
     pub(super) generations: Generations,
     workers: Arc<Workers>,
@@ -89,6 +92,7 @@ pub struct Service {
     listeners: Listeners,
     admin: AdminServing,
     tls: AllTls,
+    way_out: WayOut,
     key_sets: KeySets,
     tokens: Tokens,
     acme: acme::Manager,
@@ -114,7 +118,8 @@ struct Prepared {
     tls: AllTls,
     acme: Wanted,
     plan: Plan,
-    sink: Option<Sink>,
+    way_out: PlannedWayOut,
+    logs: Opened,
     admin: Option<AdminSocket>,
 }
 
@@ -125,9 +130,9 @@ impl Service {
         let config = &loaded.config;
         let generations = open_state(config)?;
         let count = config.server.workers.map_or_else(cores, |n| n.get() as usize);
-        let log = AccessLog::start(&config.log).context("cannot start the access log")?;
+        let logs = Logs::start(&config.log).context("cannot start the log")?;
         let metrics = Metrics::new(count);
-        metrics.watch_access_log(log.counts());
+        metrics.watch_access_log(logs.access().counts());
         let resolver = Resolver::new(Handle::current(), &config.server.dns);
 
         let hash = loaded.sources.hash();
@@ -160,6 +165,7 @@ impl Service {
             snapshot,
         };
         Releases::show(&first);
+        let egress = Arc::new(ArcSwap::from_pointee(way_out::live(&first.snapshot, &handles)));
         let acme = acme::Manager::new(&config.server.state_dir, first.challenges.clone(), metrics.clone());
         metrics.install(handles, generation);
         let shedding = metrics.shedding.clone();
@@ -167,18 +173,19 @@ impl Service {
         memory::look_now(&shedding, config.server.max_memory);
         tokio::spawn(memory::watch(shedding.clone(), max_memory.subscribe()));
         let live = Arc::new(ArcSwap::from_pointee(first));
-        let (workers, running) = Workers::start(count, &live, &log).context("cannot start the workers")?;
+        let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
         let board = Arc::new(Board::new(live, metrics, count, orders));
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
         let total = Arc::new(Total::new(max_connections(config), shedding));
         let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
+        let way_out = WayOut::new(&listeners, egress);
 
         let mut service = Self {
             path,
             board,
-            log,
+            logs,
             resolver,
             generations,
             workers,
@@ -186,6 +193,7 @@ impl Service {
             listeners,
             admin,
             tls: AllTls::default(),
+            way_out,
             key_sets,
             tokens,
             acme,
@@ -202,11 +210,16 @@ impl Service {
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
         let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
-        service.tls = tls::prepare(&service.loaded, &acme, &service.tls).map_err(|e| anyhow!(e))?;
-        let config = &service.loaded.config;
-        let plan = service.listeners.plan(config, &service.tls, None).map_err(|e| anyhow!(e))?;
-        let keys = service.listeners.keys(config, &plan);
-        service.listeners.apply(config, plan, &keys, &service.tls, &service.board.live.load().handles);
+        service.tls = tls::prepare(&service.loaded, Way::In, &acme, &service.tls).map_err(|e| anyhow!(e))?;
+        let listeners = &service.loaded.config.listeners;
+        let plan = service.listeners.plan(listeners, &service.tls, &[]).map_err(|e| anyhow!(e))?;
+        let way_out = service.way_out.prepare(&service.loaded, &acme, &[]).map_err(|e| anyhow!(e))?;
+        let keys = service.listeners.keys(listeners, &plan);
+        let live = service.board.live.load_full();
+        service
+            .listeners
+            .apply(listeners, plan, &keys, &service.tls, |id| live.handles.listener(ListenerId(id as u32)));
+        service.way_out.apply(way_out, &live, &service.listeners, &service.admin.bound);
         // Now that somebody answers their challenges.
         service.acme.apply(acme);
         let start = Author { by: Some("start".to_owned()), reason: None };
@@ -227,7 +240,7 @@ impl Service {
     pub fn ready(&self) -> Ready {
         Ready {
             generation: self.board.live.load().snapshot.generation,
-            listeners: self.listeners.bound().map(|(name, at)| (name.clone(), at.clone())).collect(),
+            listeners: self.listeners.bound().chain(self.way_out.listeners.bound()).collect(),
             admin: self.admin.bound.clone(),
         }
     }
@@ -262,7 +275,7 @@ impl Service {
     }
 
     pub fn reopen_log(&self) {
-        self.log.reopen();
+        self.logs.reopen();
     }
 
     /// Reads the config anew and applies it whole, or not at all. `None`: nothing changed, and nobody asked.
@@ -387,14 +400,16 @@ impl Service {
         let tokens = self.tokens.of(loaded, &self.resolver)?;
         let signers = signers(loaded, &tokens)?;
         let acme = self.acme.prepare(loaded)?;
-        let tls = tls::prepare(loaded, &acme, &self.tls)?;
-        let sink = if config.log.access == self.loaded.config.log.access {
-            None
-        } else {
-            Some(AccessLog::prepare(&config.log).map_err(|e| format!("log.access: {e}"))?)
-        };
+        let tls = tls::prepare(loaded, Way::In, &acme, &self.tls)?;
+        let logs = Logs::prepare(&self.loaded.config.log, &config.log)?;
         let admin_moves = config.admin.address != self.admin.address;
-        let plan = self.listeners.plan(config, &tls, admin_moves.then(|| self.admin.held.as_fd()))?;
+        let admin_leaves = admin_moves.then(|| self.admin.held.as_fd());
+        let mut others = self.way_out.listeners.leaving(&config.egress.listeners);
+        others.extend(admin_leaves);
+        let plan = self.listeners.plan(&config.listeners, &tls, &others)?;
+        let mut others = self.listeners.leaving(&config.listeners);
+        others.extend(admin_leaves);
+        let way_out = self.way_out.prepare(loaded, &acme, &others)?;
         let admin =
             if admin_moves { Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()))?) } else { None };
         let roots = roots_for(config);
@@ -404,12 +419,12 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
-        Ok(Prepared { targets, tokens, signers, tls, acme, plan, sink, admin })
+        Ok(Prepared { targets, tokens, signers, tls, acme, plan, way_out, logs, admin })
     }
 
     /// The change itself: nothing here fails.
     fn apply(&mut self, loaded: Loaded, prepared: Prepared) -> Vec<Change> {
-        let Prepared { targets, tokens, signers, tls, acme, plan, sink, admin } = prepared;
+        let Prepared { targets, tokens, signers, tls, acme, plan, way_out, logs: mut sinks, admin } = prepared;
         let mut changes = changes(&self.loaded.config, &loaded.config);
         changes.extend(self.releases.follow(&loaded.config));
         let mut config = loaded.config.clone();
@@ -421,7 +436,7 @@ impl Service {
         let hash = loaded.sources.hash();
         let generation = self.generations.number_for(&hash);
         let handles = self.board.metrics.resolve(&config);
-        let keys = self.listeners.keys(&config, &plan);
+        let keys = self.listeners.keys(&config.listeners, &plan);
         let (workers, now) = (self.workers.count(), live::now());
         let weights = |f: &Function| self.releases.in_force(f);
         let previous = Some(&old.snapshot);
@@ -449,22 +464,15 @@ impl Service {
             challenges: old.challenges.clone(),
         };
         Releases::show(&next);
-        let mut sink = sink;
-        if self.loaded.config.log.access == AccessSink::Off
-            && let Some(sink) = sink.take()
-        {
-            // Before the first request that is to have a line.
-            self.log.switch(sink);
-        }
-        self.board.live.store(Arc::new(next));
+        self.logs.switch_on(&self.loaded.config.log, &mut sinks);
+        let next = Arc::new(next);
+        self.board.live.store(next.clone());
         self.board.metrics.install(handles.clone(), generation);
 
         self.listeners.total().set_max(max_connections(&config));
         self.max_memory.send_replace(config.server.max_memory);
         self.resolver.use_servers(&config.server.dns);
-        if let Some(sink) = sink {
-            self.log.switch(sink);
-        }
+        self.logs.switch(&self.loaded.config.log, sinks);
         if let Some(socket) = admin {
             let moved = serve_admin(&self.board, &config.admin.address, socket);
             let gone = std::mem::replace(&mut self.admin, moved);
@@ -472,7 +480,8 @@ impl Service {
                 file.remove();
             }
         }
-        self.listeners.apply(&config, plan, &keys, &tls, &handles);
+        self.listeners.apply(&config.listeners, plan, &keys, &tls, |id| handles.listener(ListenerId(id as u32)));
+        self.way_out.apply(way_out, &next, &self.listeners, &self.admin.bound);
         self.tls = tls;
         self.acme.apply(acme);
         self.loaded = Loaded { config, ..loaded };
@@ -515,9 +524,10 @@ impl Service {
                 Some((l.name.clone(), bound.clone(), !l.tls.is_empty(), counts))
             })
             .collect();
+        listeners.extend(self.way_out.shown(&live));
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         changing.listeners = listeners;
-        changing.certificates = tls::served(&self.tls);
+        changing.certificates = self.served();
         changing.releases = self.releases.told(&live.snapshot.config);
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
@@ -535,10 +545,21 @@ impl Service {
         self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
     }
 
+    /// Looks whether the addresses to leave from are there.
+    pub fn look_at_sources(&self) {
+        self.way_out.look_at_sources();
+    }
+
+    fn served(&self) -> Vec<Served> {
+        let mut served = tls::served(&self.tls, Way::In);
+        served.extend(tls::served(&self.way_out.tls, Way::Out));
+        served
+    }
+
     /// Tells of certificates that end soon: while nobody has renewed them, again and again.
     pub fn warn_of_ends(&self) {
         let now = Timestamp::now().as_second();
-        for served in tls::served(&self.tls) {
+        for served in self.served() {
             if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
                 let (listener, name) = (&served.listener, served.name());
                 tracing::warn!(%listener, name, "the certificate {end}");
@@ -554,9 +575,11 @@ impl Service {
         tracing::info!(connections = total.open(), drain_ms = drain.as_millis(), "draining");
         let all_done = async {
             self.listeners.close_all().await;
+            self.way_out.listeners.close_all().await;
             loop {
                 // A request that began just now may have left its connection idle.
                 self.workers.drain(None);
+                self.workers.drain_egress(None);
                 if total.open() == 0 {
                     return;
                 }
@@ -585,13 +608,13 @@ impl Service {
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, log, admin, mut budgets, .. } = self;
+        let Self { running, logs, admin, mut budgets, .. } = self;
         if let Some(file) = admin.file {
             file.remove();
         }
         running.stop();
         budgets.close();
-        log.close(Duration::from_secs(2));
+        logs.close(Duration::from_secs(2));
         tracing::info!(cut = left, "stopped");
     }
 }

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::{
     acme::Wanted,
     certificate::{Held, Served, Source},
+    listener::Way,
 };
 use crate::config::{
     Loaded, Material,
@@ -84,17 +85,28 @@ impl Resumption {
 /// # Errors
 ///
 /// The crypto provider has no randomness, or an authority can't be used.
-pub fn prepare(loaded: &Loaded, acme: &Wanted, previous: &AllTls) -> Result<AllTls, String> {
-    let listeners = loaded.config.listeners.iter().filter(|listener| !listener.tls.is_empty());
+pub fn prepare(loaded: &Loaded, way: Way, acme: &Wanted, previous: &AllTls) -> Result<AllTls, String> {
+    let (listeners, protocols): (_, &[&[u8]]) = match way {
+        Way::In => (&loaded.config.listeners, &[b"h2", b"http/1.1"]),
+        Way::Out => (&loaded.config.egress.listeners, &[b"http/1.1"]),
+    };
+    let listeners = listeners.iter().filter(|listener| !listener.tls.is_empty());
     listeners
         .map(|listener| {
-            let made = one(listener, &loaded.material, acme, previous.get(&listener.name));
-            Ok((listener.name.clone(), made.map_err(|e| format!("listener {}: {e}", listener.name))?))
+            let made = one(listener, &loaded.material, acme, previous.get(&listener.name), protocols);
+            let label = way.label(&listener.name);
+            Ok((listener.name.clone(), made.map_err(|e| format!("listener {label}: {e}"))?))
         })
         .collect()
 }
 
-fn one(listener: &Listener, material: &Material, acme: &Wanted, previous: Option<&Tls>) -> Result<Tls, String> {
+fn one(
+    listener: &Listener,
+    material: &Material,
+    acme: &Wanted,
+    previous: Option<&Tls>,
+    protocols: &[&[u8]],
+) -> Result<Tls, String> {
     let told = |error: rustls::Error| error.to_string();
     let provider = Arc::new(provider(listener.tls_profile));
     let (verifier, trust) = match &listener.client_auth {
@@ -127,7 +139,7 @@ fn one(listener: &Listener, material: &Material, acme: &Wanted, previous: Option
         .map_err(told)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(BySni::new(&certificates)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
     config.ticketer = resumption.ticketer.clone();
     config.session_storage = resumption.sessions.clone();
     // Mozilla leaves the choice to callers, for phones without AES of their own; auditors' tools want it here. All suites are good ones.
@@ -225,12 +237,13 @@ impl ResolvesServerCert for BySni {
 }
 
 /// The certificates of all listeners, by the listeners' names.
-pub fn served(all: &AllTls) -> Vec<Served> {
+pub fn served(all: &AllTls, way: Way) -> Vec<Served> {
     let mut listeners: Vec<_> = all.iter().collect();
     listeners.sort_by_key(|(name, _)| *name);
     let mut served = Vec::new();
     for (name, tls) in listeners {
-        served.extend(tls.certificates.iter().map(|source| Served { listener: name.clone(), source: source.clone() }));
+        served
+            .extend(tls.certificates.iter().map(|source| Served { listener: way.label(name), source: source.clone() }));
     }
     served
 }

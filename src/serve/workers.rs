@@ -20,13 +20,14 @@ use pingora_core::{apps::HttpServerOptions, server::configuration::ServerConf};
 use pingora_proxy::http_proxy;
 use tokio::{runtime, sync::watch};
 
+use super::logs::Logs;
 use crate::{
+    egress,
     ingress::{
         Ingress, Proxy,
         conn::{self, ListenerKey, SWEEP},
         live::{self, Live},
     },
-    observe::AccessLog,
     upstream::Candidates,
 };
 
@@ -90,32 +91,42 @@ impl Workers {
     /// # Errors
     ///
     /// The system has no room for a thread or its poller.
-    pub fn start(count: usize, live: &Arc<ArcSwap<Live>>, log: &AccessLog) -> io::Result<(Arc<Self>, Running)> {
+    pub fn start(
+        count: usize,
+        live: &Arc<ArcSwap<Live>>,
+        egress: &Arc<ArcSwap<egress::Live>>,
+        logs: &Logs,
+    ) -> io::Result<(Arc<Self>, Running)> {
         let (stop, stopping) = watch::channel(false);
         let mut all = Vec::new();
         let mut threads = Vec::new();
         for number in 0..count {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             all.push(Arc::new(Worker { handle: runtime.handle().clone(), open: AtomicUsize::new(0) }));
-            let (live, port, mut stopping) = (live.clone(), log.port(), stopping.clone());
+            let (live, ports, mut stopping) = (live.clone(), logs.ports(), stopping.clone());
+            let egress = egress.clone();
             let seed = RandomState::new().hash_one(number);
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                live::enter(number, live, port, seed);
+                live::enter(number, live, ports.ingress, seed);
+                egress::enter(number, egress, ports.shared, ports.own);
                 runtime.block_on(async {
                     conn::sweep(live::now());
+                    egress::sweep();
                     let mut tick = tokio::time::interval(SWEEP);
                     loop {
                         tokio::select! {
                             _ = stopping.wait_for(|stop| *stop) => break,
                             _ = tick.tick() => {
                                 conn::sweep(live::now());
+                                egress::sweep();
                                 live::go_on(live::now());
                             }
                         }
                     }
                     // What is cut still has its line in the log.
                     for _ in 0..CUTS {
-                        if !conn::cut() {
+                        // Both, whatever the first says.
+                        if !(conn::cut() | egress::conn::cut()) {
                             break;
                         }
                         tokio::time::sleep(CUT).await;
@@ -149,6 +160,13 @@ impl Workers {
     pub fn drain(&self, listener: Option<ListenerKey>) {
         for worker in &self.all {
             worker.spawn(async move { conn::drain(listener) });
+        }
+    }
+
+    /// The same on the way out: tunnels go on.
+    pub fn drain_egress(&self, listener: Option<u32>) {
+        for worker in &self.all {
+            worker.spawn(async move { egress::conn::drain(listener) });
         }
     }
 

@@ -1,4 +1,7 @@
-//! Names to addresses, in the background: one task per name, for as long as somebody holds its [`Addresses`].
+//! Names to addresses, in the background: one task per name, for as long as somebody holds its [`Addresses`]; and on request
+//! ([`lookup`]).
+
+pub mod lookup;
 
 use std::{
     collections::HashMap,
@@ -284,111 +287,115 @@ impl Follow {
     /// Why there are no addresses, for the log.
     async fn look_up(&mut self) -> Result<Found, String> {
         let name = Name::from_utf8(&self.name).map_err(|e| format!("not a name: {e}"))?;
-        if let Some(found) = self.in_hosts(&name) {
+        if let Some(found) = in_hosts(&self.files, &self.name, &name, self.pace.least) {
             return Ok(found);
         }
-        let most = self.pace.lookup;
-        let client = self.client()?;
+        let servers = Arc::clone(&self.servers.borrow());
+        let client = client(&mut self.client, servers, &self.files)?;
         // Nobody closes it; if somebody did, we would go on without.
         let _place = self.at_once.acquire().await;
-        let (v4, v6) = tokio::join!(
-            timeout(most, client.lookup(name.clone(), RecordType::A)),
-            timeout(most, client.lookup(name, RecordType::AAAA)),
-        );
-        let mut ttl = u32::MAX;
-        let mut why = String::new();
-        let mut family = |answer: Result<_, _>, absent: &mut bool| match answer {
-            Ok(Ok(lookup)) => {
-                let lookup: hickory_resolver::lookup::Lookup = lookup;
-                let mut ips: Vec<IpAddr> = Vec::new();
-                for record in lookup.answers() {
-                    // Of the aliases on the way too (RFC 1035 §3.2.1): the shortest counts.
-                    ttl = ttl.min(record.ttl);
-                    ips.extend(record.data.ip_addr());
-                }
-                ips.sort_unstable();
-                ips.dedup();
-                *absent = ips.is_empty();
-                Family::Are(ips)
-            }
-            Ok(Err(e)) => {
-                let e: NetError = e;
-                *absent = e.is_no_records_found();
-                why = if e.is_nx_domain() { "the name does not exist".to_owned() } else { e.to_string() };
-                if *absent { Family::Are(Vec::new()) } else { Family::Unknown }
-            }
-            Err(_) => {
-                why = format!("no answer within {most:?}");
-                Family::Unknown
-            }
-        };
-        let (mut no_v4, mut no_v6) = (false, false);
-        let v6 = family(v6, &mut no_v6);
-        let v4 = family(v4, &mut no_v4);
-        let found = |family: &Family| matches!(family, Family::Are(ips) if !ips.is_empty());
-        if found(&v4) || found(&v6) {
-            let ttl = Duration::from_secs(u64::from(ttl));
-            return Ok(Found { v4, v6, ttl });
-        }
-        Err(if no_v4 && no_v6 && why.is_empty() { "the name has no addresses".to_owned() } else { why })
+        ask(&client, name, self.pace.lookup).await
     }
+}
 
-    /// What `/etc/hosts` says about the name; `localhost` is loopback in any case (RFC 6761 §6.3).
-    fn in_hosts(&self, name: &Name) -> Option<Found> {
-        let mut hosts = Hosts::default();
-        if let Ok(text) = std::fs::read(&self.files.hosts) {
-            // A line that makes no sense costs no more than itself and those below it.
-            let _ = hosts.read_hosts_conf(&*text);
-        }
-        let of = |kind| {
-            let mut ips: Vec<IpAddr> = hosts
-                .lookup_static_host(&Query::query(name.clone(), kind))
-                .iter()
-                .flat_map(|lookup| lookup.answers())
-                .filter_map(|record| record.data.ip_addr())
-                .collect();
+/// Asks for both kinds of addresses.
+async fn ask(client: &TokioResolver, name: Name, most: Duration) -> Result<Found, String> {
+    let (v4, v6) = tokio::join!(
+        timeout(most, client.lookup(name.clone(), RecordType::A)),
+        timeout(most, client.lookup(name, RecordType::AAAA)),
+    );
+    let mut ttl = u32::MAX;
+    let mut why = String::new();
+    let mut family = |answer: Result<_, _>, absent: &mut bool| match answer {
+        Ok(Ok(lookup)) => {
+            let lookup: hickory_resolver::lookup::Lookup = lookup;
+            let mut ips: Vec<IpAddr> = Vec::new();
+            for record in lookup.answers() {
+                // Of the aliases on the way too (RFC 1035 §3.2.1): the shortest counts.
+                ttl = ttl.min(record.ttl);
+                ips.extend(record.data.ip_addr());
+            }
             ips.sort_unstable();
             ips.dedup();
-            ips
-        };
-        let (mut v4, mut v6) = (of(RecordType::A), of(RecordType::AAAA));
-        if v4.is_empty() && v6.is_empty() {
-            if &*self.name != "localhost" && !self.name.ends_with(".localhost") {
-                return None;
-            }
-            v4 = vec![Ipv4Addr::LOCALHOST.into()];
-            v6 = vec![Ipv6Addr::LOCALHOST.into()];
+            *absent = ips.is_empty();
+            Family::Are(ips)
         }
-        Some(Found {
-            v4: Family::Are(v4),
-            v6: Family::Are(v6),
-            // The file has no TTL; looking is cheap.
-            ttl: self.pace.least,
-        })
+        Ok(Err(e)) => {
+            let e: NetError = e;
+            *absent = e.is_no_records_found();
+            why = if e.is_nx_domain() { "the name does not exist".to_owned() } else { e.to_string() };
+            if *absent { Family::Are(Vec::new()) } else { Family::Unknown }
+        }
+        Err(_) => {
+            why = format!("no answer within {most:?}");
+            Family::Unknown
+        }
+    };
+    let (mut no_v4, mut no_v6) = (false, false);
+    let v6 = family(v6, &mut no_v6);
+    let v4 = family(v4, &mut no_v4);
+    let found = |family: &Family| matches!(family, Family::Are(ips) if !ips.is_empty());
+    if found(&v4) || found(&v6) {
+        let ttl = Duration::from_secs(u64::from(ttl));
+        return Ok(Found { v4, v6, ttl });
     }
+    Err(if no_v4 && no_v6 && why.is_empty() { "the name has no addresses".to_owned() } else { why })
+}
 
-    fn client(&mut self) -> Result<TokioResolver, String> {
-        let servers = Arc::clone(&self.servers.borrow());
-        let source = if servers.is_empty() {
-            let path = &self.files.resolv_conf;
-            let text =
-                std::fs::read(path).map_err(|e| format!("no name servers: cannot read {}: {e}", path.display()))?;
-            Source::ResolvConf(text)
-        } else {
-            Source::Servers(servers)
-        };
-        if let Some((built_from, client)) = &self.client
-            && *built_from == source
-        {
-            return Ok(client.clone());
-        }
-        let client = build(&source).map_err(|e| match source {
-            Source::Servers(_) => e.to_string(),
-            Source::ResolvConf(_) => format!("{}: {e}", self.files.resolv_conf.display()),
-        })?;
-        self.client = Some((source, client.clone()));
-        Ok(client)
+/// What `/etc/hosts` says about the name; `localhost` is loopback in any case (RFC 6761 §6.3).
+fn in_hosts(files: &Files, text: &str, name: &Name, ttl: Duration) -> Option<Found> {
+    let mut hosts = Hosts::default();
+    if let Ok(text) = std::fs::read(&files.hosts) {
+        // A line that makes no sense costs no more than itself and those below it.
+        let _ = hosts.read_hosts_conf(&*text);
     }
+    let of = |kind| {
+        let mut ips: Vec<IpAddr> = hosts
+            .lookup_static_host(&Query::query(name.clone(), kind))
+            .iter()
+            .flat_map(|lookup| lookup.answers())
+            .filter_map(|record| record.data.ip_addr())
+            .collect();
+        ips.sort_unstable();
+        ips.dedup();
+        ips
+    };
+    let (mut v4, mut v6) = (of(RecordType::A), of(RecordType::AAAA));
+    if v4.is_empty() && v6.is_empty() {
+        if text != "localhost" && !text.ends_with(".localhost") {
+            return None;
+        }
+        v4 = vec![Ipv4Addr::LOCALHOST.into()];
+        v6 = vec![Ipv6Addr::LOCALHOST.into()];
+    }
+    // The file has no TTL; looking is cheap.
+    Some(Found { v4: Family::Are(v4), v6: Family::Are(v6), ttl })
+}
+
+/// The client that `slot` has, or a new one, where the name servers are others by now.
+fn client(
+    slot: &mut Option<(Source, TokioResolver)>,
+    servers: Arc<[SocketAddr]>,
+    files: &Files,
+) -> Result<TokioResolver, String> {
+    let source = if servers.is_empty() {
+        let path = &files.resolv_conf;
+        let text = std::fs::read(path).map_err(|e| format!("no name servers: cannot read {}: {e}", path.display()))?;
+        Source::ResolvConf(text)
+    } else {
+        Source::Servers(servers)
+    };
+    if let Some((built_from, client)) = slot
+        && *built_from == source
+    {
+        return Ok(client.clone());
+    }
+    let client = build(&source).map_err(|e| match source {
+        Source::Servers(_) => e.to_string(),
+        Source::ResolvConf(_) => format!("{}: {e}", files.resolv_conf.display()),
+    })?;
+    *slot = Some((source, client.clone()));
+    Ok(client)
 }
 
 impl Last {

@@ -32,6 +32,7 @@ mod every_key_acts;
 mod explains_what_happens;
 #[cfg(test)]
 mod foresees_what_a_change_does;
+mod forwards_requests;
 #[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
@@ -54,6 +55,8 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
+mod opens_tunnels;
 #[cfg(test)]
 mod outlives_slow_callers;
 #[cfg(test)]

@@ -38,7 +38,9 @@ fn load(file: &Path) -> Loaded {
     let text = text.replace("/etc/gatepost/secrets", secrets.to_str().unwrap());
     let named = text.split('"').filter_map(|part| part.strip_prefix("file:"));
     for secret in named.filter(|path| path.starts_with(secrets.to_str().unwrap())) {
-        fs::write(secret, "hush").unwrap();
+        // Of what callers show, gatepost is given the hash.
+        let text = if secret.ends_with(".sha256") { "0123456789abcdef".repeat(4) } else { "hush".to_owned() };
+        fs::write(secret, text).unwrap();
     }
     let copy = dir.path().join("gatepost.toml");
     fs::write(&copy, text).unwrap();
@@ -52,7 +54,8 @@ fn every_shipped_config_is_right() {
     for file in files {
         let loaded = load(&file);
         assert!(loaded.warnings.is_empty(), "{}:\n{}", file.display(), loaded.warnings);
-        assert!(!loaded.config.listeners.is_empty(), "{} listens nowhere", file.display());
+        let listeners = loaded.config.listeners.len() + loaded.config.egress.listeners.len();
+        assert!(listeners > 0, "{} listens nowhere", file.display());
     }
 }
 

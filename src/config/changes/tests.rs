@@ -151,13 +151,14 @@ fn base() -> Config {
             error_pages: Vec::new(),
         },
         admin: Admin { address: tcp("127.0.0.1:9901"), token: None },
-        log: Log { access: AccessSink::Stdout, format: LogFormat::Json, sample_ok: 1.0, query: false },
+        log: Log { access: AccessSink::Stdout, egress: None, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: vec![listener("inside", "10.0.0.1:80"), listener("public", "0.0.0.0:443")],
         clients: vec![client("bank"), client("regulator")],
         functions: vec![function("orders"), function("report")],
         routes: vec![route("orders"), route("report")],
         credentials: vec![],
         freeze: Default::default(),
+        egress: Default::default(),
         limits: vec![
             SharedLimit {
                 name: "partners".into(),
@@ -232,6 +233,7 @@ fn every_leaf_shows_on_one_line() {
         ("log.access stdout → /var/log/a", |c| {
             c.log.access = AccessSink::File("/var/log/a".into());
         }),
+        ("log.egress as access → off", |c| c.log.egress = Some(AccessSink::Off)),
         ("log.access stdout → off", |c| c.log.access = AccessSink::Off),
         ("log.format json → text", |c| c.log.format = LogFormat::Text),
         ("log.sample_ok 1 → 0.25", |c| c.log.sample_ok = 0.25),

@@ -6,6 +6,7 @@ mod budget;
 mod cache;
 mod client;
 mod concurrency;
+mod egress;
 mod health;
 mod platform;
 mod ramp;
@@ -14,6 +15,7 @@ mod retries;
 pub use cache::cache_key;
 pub(super) use client::client_leaves;
 pub use concurrency::concurrency;
+pub(super) use egress::{egress_leaves, egress_listener_leaves, egress_rule_leaves, egress_source_leaves};
 pub use platform::{function_keys, platform, rule};
 pub(super) use ramp::freeze_leaves;
 
@@ -136,8 +138,8 @@ pub(super) fn admin_leaves(admin: &Admin) -> Vec<Leaf> {
 }
 
 pub(super) fn log_leaves(log: &Log) -> Vec<Leaf> {
-    let Log { access, format, sample_ok, query } = log;
-    let access = match access {
+    let Log { access, egress, format, sample_ok, query } = log;
+    let sink = |sink: &AccessSink| match sink {
         AccessSink::Stdout => "stdout".into(),
         AccessSink::Off => "off".into(),
         AccessSink::File(path) => path.display().to_string(),
@@ -147,7 +149,8 @@ pub(super) fn log_leaves(log: &Log) -> Vec<Leaf> {
         LogFormat::Text => "text",
     };
     vec![
-        Leaf::one("access", access),
+        Leaf::one("access", sink(access)),
+        Leaf::option("egress", "as access", egress.as_ref().map(sink)),
         Leaf::one("format", format),
         Leaf::one("sample_ok", sample_ok),
         Leaf::one("query", query),

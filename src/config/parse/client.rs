@@ -79,7 +79,10 @@ impl Scope<'_> {
             );
             return None;
         }
-        if !self.file.listeners.values().any(|(_, listener)| listener.client_ca.is_some() || listener.broken) {
+        let listeners = self.file.listeners.values().map(|(_, one)| one.client_ca.is_some() || one.broken);
+        let egress = self.file.egress.listener.iter().flat_map(|at| &at.value.0).filter_map(|(_, one)| one.as_ref());
+        let egress = egress.map(|at| at.value.client_ca.is_some() || at.value.broken);
+        if !listeners.chain(egress).any(|asks| asks) {
             self.report.push(
                 Problem::at("no listener asks callers for a certificate", at.span)
                     .label("nobody could show one")

@@ -16,7 +16,7 @@ use crate::config::{
 impl Scope<'_> {
     pub(super) fn listeners(&mut self) -> Vec<Listener> {
         let file = self.file;
-        if !file.any_listener {
+        if !file.any_listener && file.egress.listener.is_none() {
             self.report.push(
                 Problem::new("no listener: nothing would be served")
                     .help("add one, such as `[listener.public]` with `address = \"0.0.0.0:80\"`"),
@@ -62,8 +62,11 @@ impl Scope<'_> {
             .listeners
             .iter()
             .filter_map(|(name, (_, raw))| Some((format!("listener `{name}`"), raw.address.as_ref()?)));
+        let egress = self.file.egress.listener.iter().flat_map(|at| &at.value.0).filter_map(|(name, raw)| {
+            Some((format!("egress listener `{}`", name.value), raw.as_ref()?.value.address.as_ref()?))
+        });
         let mut owners: HashMap<&ListenAddress, (String, Span)> = HashMap::new();
-        for (name, at) in admin.into_iter().chain(listeners) {
+        for (name, at) in admin.into_iter().chain(listeners).chain(egress) {
             if matches!(&at.value, ListenAddress::Tcp(address) if address.port() == 0) {
                 continue;
             }
@@ -80,7 +83,7 @@ impl Scope<'_> {
         }
     }
 
-    fn listener(&mut self, name: &Name, _: Span, raw: &raw::Listener) -> Option<Listener> {
+    pub(super) fn listener(&mut self, name: &Name, _: Span, raw: &raw::Listener) -> Option<Listener> {
         let address = raw.address.as_ref()?;
         let unix = matches!(address.value, ListenAddress::Unix(_));
         if let Some(mode) = raw.mode.as_ref().filter(|_| !unix) {

@@ -7,6 +7,7 @@ mod compression;
 mod concurrency;
 mod cors;
 mod credential;
+mod egress;
 mod function;
 mod guard;
 mod handling;
@@ -149,6 +150,8 @@ impl<'s> Scope<'s> {
             self.report.push(problem);
         }
         let freeze = self.freeze(&file.freeze);
+        let dns = server.as_ref().map(|server| &server.dns[..]).unwrap_or_default();
+        let egress = self.egress(dns);
         Some(Config {
             server: server?,
             admin,
@@ -160,6 +163,7 @@ impl<'s> Scope<'s> {
             limits,
             credentials,
             freeze,
+            egress: egress?,
         })
     }
 
@@ -227,15 +231,17 @@ impl<'s> Scope<'s> {
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
+        let sink = |scope: &Self, at: &At<Access>| match &at.value {
+            Access::Stdout => AccessSink::Stdout,
+            Access::Off => AccessSink::Off,
+            Access::File(path) => AccessSink::File(scope.sources.folder(at.span.file).join(path)),
+        };
+        let access = raw.access.as_ref().map_or(AccessSink::Stdout, |at| sink(self, at));
+        // The same place is one log, not two that write to one file.
+        let egress = raw.egress.as_ref().map(|at| sink(self, at)).filter(|egress| *egress != access);
         Some(Log {
-            access: match &raw.access {
-                None => AccessSink::Stdout,
-                Some(at) => match &at.value {
-                    Access::Stdout => AccessSink::Stdout,
-                    Access::Off => AccessSink::Off,
-                    Access::File(path) => AccessSink::File(self.sources.folder(at.span.file).join(path)),
-                },
-            },
+            access,
+            egress,
             format: raw.format.as_ref().map_or(LogFormat::Json, |at| at.value),
             sample_ok: raw.sample_ok.as_ref().map_or(1.0, |at| at.value.0),
             query: raw.query.as_ref().is_some_and(|at| at.value),

@@ -14,9 +14,7 @@ use crate::config::{
 };
 
 const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-/// Tables without names of the user's, which may stand in any file.
-const SINGLE: [&str; 2] = ["networks", "freeze"];
-pub(super) const TOP: [&str; 12] = [
+pub(super) const TOP: [&str; 13] = [
     "include",
     "server",
     "admin",
@@ -29,7 +27,10 @@ pub(super) const TOP: [&str; 12] = [
     "limit",
     "credential",
     "freeze",
+    "egress",
 ];
+/// Those that are one table, and no family of named ones.
+const SINGLE: [&str; 7] = ["include", "server", "admin", "log", "networks", "freeze", "egress"];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -156,7 +157,7 @@ impl<'v, 'i> Tops<'v, 'i> {
         self.any_listener |= top == "listener";
         reader.trail.push(top.to_owned());
         let Some(table) = value.get_ref().as_table() else {
-            if MAIN_ONLY.contains(&top) || SINGLE.contains(&top) {
+            if SINGLE.contains(&top) {
                 reader.expected("a table", value);
             } else {
                 reader.expected(&format!("a table: write `[{top}.NAME]`"), value);
@@ -164,7 +165,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             reader.trail.pop();
             return;
         };
-        if MAIN_ONLY.contains(&top) || SINGLE.contains(&top) {
+        if SINGLE.contains(&top) {
             let part = Part { file: reader.file, key: span, table };
             add(self.single.entry(top).or_default(), part, value, reader);
         } else {
@@ -203,6 +204,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             limits: self.all("limit", reader),
             credentials: self.all("credential", reader),
             freeze: self.freeze(reader),
+            egress: self.one("egress", reader),
         }
     }
 

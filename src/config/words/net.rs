@@ -95,7 +95,7 @@ impl Word for NetworkRef {
 }
 
 /// Checks a host's labels; the error says what is wrong with them.
-fn labels(host: &str) -> Result<(), String> {
+pub(super) fn labels(host: &str) -> Result<(), String> {
     if host.is_empty() {
         return Err("a host cannot be empty".to_owned());
     }

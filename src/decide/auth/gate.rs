@@ -16,6 +16,7 @@ pub struct Gate {
     basic: bool,
     jwt: bool,
     mtls: bool,
+    token_passwords: bool,
     authorization: HeaderName,
     taken: Vec<HeaderName>,
     challenges: Vec<HeaderValue>,
@@ -23,12 +24,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// `authorization`: the field that Basic and Bearer stand in; `api_keys`: the headers of keys of all clients.
+    /// `authorization`: the field that Basic and Bearer stand in; `api_keys`: the headers of keys of all clients; `token_passwords`: whether a
+    /// token may be shown as the password of Basic, which is all that a proxy's URL can carry.
     pub(super) fn new<T>(
         of: &[ClientId],
         clients: &[Client],
         authorization: &HeaderName,
         api_keys: &[(HeaderName, T)],
+        token_passwords: bool,
     ) -> Self {
         let mut ids = of.to_vec();
         ids.sort_unstable();
@@ -55,7 +58,7 @@ impl Gate {
             challenges.extend(HeaderValue::try_from(challenge));
             expects.push(expected);
         };
-        if basic {
+        if basic || (token_passwords && jwt) {
             way(r#"Basic realm="gatepost", charset="UTF-8""#.into(), "Basic credentials".into());
         }
         if jwt {
@@ -83,6 +86,7 @@ impl Gate {
             basic,
             jwt,
             mtls,
+            token_passwords: token_passwords && jwt,
             authorization: authorization.clone(),
             taken,
             challenges,
@@ -104,6 +108,10 @@ impl Gate {
 
     pub(super) fn jwt(&self) -> bool {
         self.jwt
+    }
+
+    pub(super) fn token_passwords(&self) -> bool {
+        self.token_passwords
     }
 
     pub(super) fn mtls(&self) -> bool {

@@ -52,7 +52,7 @@ pub(super) enum Scheme {
 }
 
 impl<'r> Authorization<'r> {
-    pub(super) fn read(headers: &'r HeaderMap, name: &HeaderName) -> Self {
+    pub(super) fn read(headers: &'r HeaderMap, name: &HeaderName, token_passwords: bool) -> Self {
         let value = match field(headers, name, LONGEST_TOKEN + 16) {
             Field::Absent => return Self::Absent,
             Field::Bad => return Self::Bad(Scheme::Other),
@@ -64,7 +64,8 @@ impl<'r> Authorization<'r> {
         let blanks = rest.iter().take_while(|b| **b == b' ').count();
         let credentials = &rest[blanks..];
         if scheme.eq_ignore_ascii_case(b"basic") {
-            match UserPassword::read(credentials) {
+            let longest = if token_passwords { LONGEST_TOKEN } else { LONGEST_BASIC };
+            match UserPassword::read(credentials, longest) {
                 Some(pair) => Self::Basic(pair),
                 None => Self::Bad(Scheme::Basic),
             }
@@ -90,8 +91,8 @@ pub(super) struct UserPassword {
 }
 
 impl UserPassword {
-    fn read(encoded: &[u8]) -> Option<Self> {
-        if encoded.len() > LONGEST_BASIC {
+    fn read(encoded: &[u8], longest: usize) -> Option<Self> {
+        if encoded.len() > longest {
             return None;
         }
         let bytes = STANDARD.decode(encoded).ok()?;
@@ -107,6 +108,13 @@ impl UserPassword {
     /// The two, with the colon between them.
     pub(super) fn both(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The password, if it has the form of a token (RFC 7519 §3: three parts, of which the first is a JSON object).
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        let password = self.password();
+        let dots = password.iter().filter(|b| **b == b'.').count();
+        (dots == 2 && password.starts_with(b"ey") && password.iter().all(u8::is_ascii_graphic)).then_some(password)
     }
 
     pub(super) fn password(&self) -> &[u8] {
@@ -135,7 +143,7 @@ mod tests {
     /// `user|password`, the token, or what is wrong.
     fn read(values: &[&[u8]]) -> String {
         let headers = with(values);
-        match Authorization::read(&headers, &AUTHORIZATION) {
+        match Authorization::read(&headers, &AUTHORIZATION, false) {
             Authorization::Basic(pair) => {
                 format!("{}|{}", String::from_utf8_lossy(pair.user()), String::from_utf8_lossy(pair.password()))
             }
@@ -213,7 +221,7 @@ mod tests {
             let encoded = STANDARD.encode(format!("{user}:{password}"));
             let value = format!("Basic{}{encoded}", " ".repeat(blanks));
             let headers = with(&[value.as_bytes()]);
-            let Authorization::Basic(pair) = Authorization::read(&headers, &AUTHORIZATION) else {
+            let Authorization::Basic(pair) = Authorization::read(&headers, &AUTHORIZATION, false) else {
                 return Err(TestCaseError::fail("not Basic"));
             };
             prop_assert_eq!(pair.user(), user.as_bytes());
@@ -228,7 +236,7 @@ mod tests {
                 .filter_map(|v| HeaderValue::from_bytes(&[scheme, v].concat()).ok())
                 .map(|v| (AUTHORIZATION, v))
                 .collect();
-            Authorization::read(&headers, &AUTHORIZATION);
+            Authorization::read(&headers, &AUTHORIZATION, false);
         }
     }
 }

@@ -30,13 +30,16 @@ mod token;
 
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName,
+    header::{AUTHORIZATION, PROXY_AUTHORIZATION},
+};
 
 pub use cache::TokenCache;
 pub use gate::Gate;
 pub use key_ring::KeyRing;
 
-use super::{ClientCertificate, Now, Reason, San, client::Clients, limit::Refused};
+use super::{ClientCertificate, Now, Reason, San, client::Clients, egress, limit::Refused};
 use crate::config::{
     Config, Digest32, Material, SecretRef,
     jwks::BadSignature,
@@ -263,6 +266,8 @@ pub struct Callers {
     certificates: Vec<(ClientId, Mtls)>,
     /// By [`RouteId`]; `None`: it names no clients.
     gates: Vec<Option<Gate>>,
+    /// Of the way out; `None`: there is none.
+    egress: Option<Gate>,
     failures: Failures,
     number: u64,
 }
@@ -317,8 +322,12 @@ impl Callers {
         let strictness = |mtls: &Mtls| (!mtls.sha256.is_empty(), !mtls.subject.is_empty(), !mtls.san.is_empty());
         certificates.sort_by_key(|(_, mtls)| std::cmp::Reverse(strictness(mtls)));
         let gates = (config.routes.iter())
-            .map(|route| Some(Gate::new(route.clients.as_ref()?, &config.clients, &AUTHORIZATION, &api_keys)))
+            .map(|route| Some(Gate::new(route.clients.as_ref()?, &config.clients, &AUTHORIZATION, &api_keys, false)))
             .collect();
+        // An API key in a forwarded request is the destination's.
+        let no_keys: &[(HeaderName, ())] = &[];
+        let egress = (!config.egress.listeners.is_empty())
+            .then(|| Gate::new(&egress::clients(config), &config.clients, &PROXY_AUTHORIZATION, no_keys, true));
         Self {
             by_network: Clients::new(&config.clients),
             networks: config.clients.iter().map(|client| client.networks.clone()).collect(),
@@ -327,6 +336,7 @@ impl Callers {
             issuers,
             certificates,
             gates,
+            egress,
             failures: Failures::new(&config.server.auth_failures, previous.map(|p| &p.failures), now),
             number: key_ring::fresh_number(),
         }
@@ -340,6 +350,11 @@ impl Callers {
     /// What a route reads; `None`: it names no clients.
     pub fn gate(&self, route: RouteId) -> Option<&Gate> {
         self.gates[route.index()].as_ref()
+    }
+
+    /// What the way out reads, with [`pass`](Self::pass); `None`: there is no egress listener.
+    pub fn egress(&self) -> Option<&Gate> {
+        self.egress.as_ref()
     }
 
     /// Who asks for a route, and whether it is let in; on a route that names no clients, nothing but the address is read.
@@ -405,7 +420,7 @@ impl Callers {
             };
         }
         if gate.reads_authorization() {
-            shown.authorization = Authorization::read(asking.headers, gate.authorization());
+            shown.authorization = Authorization::read(asking.headers, gate.authorization(), gate.token_passwords());
         }
         if gate.mtls() {
             shown.certificate = asking.certificate;
@@ -437,11 +452,18 @@ impl Callers {
                 }));
             }
             // A scheme that no client of the gate uses is as wrong as any.
-            Authorization::Basic(_) if !gate.basic() => return Err(unknown(Kind::Basic)),
+            Authorization::Basic(_) if !gate.basic() && !gate.token_passwords() => return Err(unknown(Kind::Basic)),
             Authorization::Bearer(_) if !gate.jwt() => return Err(unknown(Kind::Jwt)),
             Authorization::Basic(pair) => {
                 let digest = user_and_password(pair.user(), &Digest32::of(pair.password()));
-                by_password = Some(self.passwords.get(&digest).copied().ok_or_else(|| unknown(Kind::Basic))?);
+                by_password = self.passwords.get(&digest).copied().filter(|_| gate.basic());
+                match pair.token().filter(|_| by_password.is_none() && gate.token_passwords()) {
+                    None => by_password = Some(by_password.ok_or_else(|| unknown(Kind::Basic))?),
+                    Some(token) => {
+                        let found = self.token(token, asking);
+                        by_token = Some(found.map_err(|why| Failure { kind: Kind::Jwt, why })?);
+                    }
+                }
             }
             Authorization::Bearer(token) => {
                 let found = self.token(token, asking);

@@ -1,5 +1,6 @@
 //! Callers at a gate, told as tables. What the keys of issuers make of tokens is in `tests/tokens.rs`.
 
+mod proxy;
 mod tokens;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

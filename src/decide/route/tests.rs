@@ -120,7 +120,7 @@ fn config(routes: Vec<Route>) -> Config {
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), token: None },
-        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
+        log: Log { access: AccessSink::Off, egress: None, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: Vec::new(),
         clients: Vec::new(),
         functions: Vec::new(),
@@ -128,6 +128,7 @@ fn config(routes: Vec<Route>) -> Config {
         limits: Vec::new(),
         credentials: Vec::new(),
         freeze: Default::default(),
+        egress: Default::default(),
     }
 }
 

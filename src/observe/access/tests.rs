@@ -15,7 +15,13 @@ struct Scene {
 }
 
 fn to_file(path: &Path) -> Log {
-    Log { access: AccessSink::File(path.to_owned()), format: LogFormat::Json, sample_ok: 1.0, query: false }
+    Log {
+        access: AccessSink::File(path.to_owned()),
+        egress: None,
+        format: LogFormat::Json,
+        sample_ok: 1.0,
+        query: false,
+    }
 }
 
 fn scene() -> Scene {

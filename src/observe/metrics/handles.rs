@@ -14,6 +14,7 @@ use super::{
     auth::AuthFailures,
     cache::{self, CacheCounts},
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
+    egress::EgressHandles,
     health::{self, Ejections},
     retries::{self, Retries},
     text::{Kind, Text},
@@ -77,6 +78,7 @@ pub struct Handles {
     functions: Vec<FunctionHandles>,
     listeners: Vec<(Name, Arc<ListenerCounts>)>,
     auth: Arc<AuthFailures>,
+    pub egress: Arc<EgressHandles>,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl Handles {
             functions: Vec::new(),
             listeners: Vec::new(),
             auth: Arc::new(AuthFailures::new(shards)),
+            egress: Arc::default(),
         }
     }
 
@@ -194,6 +197,7 @@ impl Handles {
             functions: functions.collect(),
             listeners: listeners.collect(),
             auth: Arc::clone(&old.auth),
+            egress: Arc::new(EgressHandles::resolve(config, &old.egress, shards)),
         }
     }
 
@@ -299,6 +303,7 @@ impl Handles {
         self.auth.render(out);
         let caches = self.routes.iter().filter_map(|route| Some((&*route.name, &**route.cache.as_ref()?)));
         cache::render(caches, out);
+        self.egress.render(out);
     }
 
     /// Every series of requests that was touched, with its labels.
@@ -402,12 +407,12 @@ impl Handles {
     fn render_listeners(&self, out: &mut Text) {
         let name = "gatepost_connections";
         out.family(name, Kind::Gauge, "Open connections.");
-        for (listener, counts) in &self.listeners {
+        for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
             out.sample(name, &[("listener", listener)], counts.open());
         }
         let name = "gatepost_connections_total";
         out.family(name, Kind::Counter, "Connections, by what became of them at the door.");
-        for (listener, counts) in &self.listeners {
+        for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
             for result in ConnectionResult::ALL {
                 let labels = [("listener", &**listener), ("result", result.as_str())];
                 out.sample(name, &labels, counts.of(result));

@@ -39,7 +39,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
             error_pages: Vec::new(),
         },
         admin: Admin { address: ListenAddress::Unix("/tmp/x".into()), token: None },
-        log: Log { access: AccessSink::Off, format: LogFormat::Json, sample_ok: 1.0, query: false },
+        log: Log { access: AccessSink::Off, egress: None, format: LogFormat::Json, sample_ok: 1.0, query: false },
         listeners: vec![Listener {
             name: "public".into(),
             address: ListenAddress::Unix("/tmp/y".into()),
@@ -125,6 +125,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
         limits: vec![SharedLimit { name: "partners".into(), limit }],
         credentials: Vec::new(),
         freeze: Default::default(),
+        egress: Default::default(),
     }
 }
 

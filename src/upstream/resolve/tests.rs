@@ -9,7 +9,7 @@ use super::*;
 use crate::upstream::NotResolved;
 
 #[path = "../../../tests/it/harness/dns.rs"]
-mod dns;
+pub(super) mod dns;
 use dns::Dns;
 
 const PATIENCE: Duration = Duration::from_secs(20);

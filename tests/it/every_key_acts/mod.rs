@@ -8,6 +8,8 @@ mod cache;
 mod caller;
 mod concurrency;
 mod credential;
+mod egress;
+mod egress_listener;
 mod function;
 mod guard;
 mod handling;
@@ -66,6 +68,8 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        egress::proofs(),
+        egress_listener::proofs(),
     ]
     .concat()
 }

@@ -15,6 +15,7 @@ pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod peak;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod reply;
 pub(crate) mod signed;
 pub(crate) mod tls;

@@ -26,19 +26,19 @@ const CLIENTS: &str = r#"
     [client.office]
     networks = ["192.0.2.0/24"]
 "#;
-const NOW: i64 = 1_800_000_000;
+pub(super) const NOW: i64 = 1_800_000_000;
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-struct Signer {
+pub(super) struct Signer {
     id: &'static str,
     p256: EcdsaKeyPair,
     ed25519: Ed25519KeyPair,
 }
 
-fn signer(id: &'static str) -> Signer {
+pub(super) fn signer(id: &'static str) -> Signer {
     let random = SystemRandom::new();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let p256 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
@@ -55,7 +55,7 @@ impl Signer {
         ]
     }
 
-    fn set(&self) -> Arc<KeySet> {
+    pub(super) fn set(&self) -> Arc<KeySet> {
         let set = json!({ "keys": self.keys() }).to_string();
         Arc::new(KeySet::parse(set.as_bytes()).unwrap())
     }
@@ -70,13 +70,13 @@ impl Signer {
         format!("{signed}.{}", b64(signature))
     }
 
-    fn token(&self, claims: Value) -> String {
+    pub(super) fn token(&self, claims: Value) -> String {
         self.sign(&json!({ "alg": "ES256", "kid": self.id }).to_string(), &claims.to_string())
     }
 }
 
 /// Good for `any`.
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     json!({ "iss": "https://issuer", "aud": "api", "exp": NOW + 60 })
 }
 

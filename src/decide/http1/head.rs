@@ -13,9 +13,19 @@ use crate::decide::Reason;
 /// The longest registered one has 17 letters.
 const LONGEST_METHOD: usize = 64;
 
+/// To whom a request goes, and so what its target may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// A server: a path, or a URL whose host is Host's.
+    Server,
+    /// A forward proxy: an authority (RFC 9112 §3.2.3) or a URL (§3.2.2), which counts where Host says otherwise. Their form is not looked at here.
+    Proxy,
+}
+
 /// Bounds of a head, in bytes and lines.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
+    pub to: To,
     /// The whole head, its empty line included.
     pub bytes: usize,
     pub fields: usize,
@@ -25,7 +35,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { bytes: 32 * 1024, fields: 100, target: 8 * 1024 }
+        Self { to: To::Server, bytes: 32 * 1024, fields: 100, target: 8 * 1024 }
     }
 }
 
@@ -46,6 +56,9 @@ pub struct Head {
     pub end: usize,
     /// Where it begins: empty lines before a request are skipped (RFC 9112 §2.2).
     pub start: usize,
+    pub method: Range<usize>,
+    pub target: Range<usize>,
+    pub is_1_0: bool,
     pub framing: Framing,
     /// The target of an absolute-form request up to its path, to be cut out: `http://host:80`. The rest may be empty.
     pub absolute: Option<Range<usize>>,
@@ -101,7 +114,7 @@ pub fn look(buffer: &[u8], searched: usize, limits: &HeadLimits) -> Look {
 
 /// The offset behind the first empty line that ends something. Lines that end in a bare LF count here, so that a
 /// head that uses them is refused at once and not waited for.
-fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
+pub(super) fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
     let mut at = searched;
     loop {
         at += memchr(b'\n', &buffer[at..])? + 1;
@@ -210,6 +223,11 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
             return Err(BadHead::new("the target's host and Host differ"));
         }
     }
+    if request.method.end == CONNECT.len() && &line[request.method.clone()] == CONNECT && (chunked || length > Some(0))
+    {
+        // RFC 9110 §9.3.6: a body has no meaning there; what follows belongs to the tunnel.
+        return Err(BadHead::new("CONNECT with a body"));
+    }
     let framing = match (chunked, length) {
         (true, _) => Framing::Chunked,
         (_, Some(0) | None) => Framing::None,
@@ -218,6 +236,9 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     Ok(Some(Head {
         start,
         end: at,
+        method: request.method.start + start..request.method.end + start,
+        target: request.target.start + start..request.target.end + start,
+        is_1_0: request.is_1_0,
         framing,
         absolute: request.absolute.map(|r| r.start + start..r.end + start),
         authority: request.authority.filter(|_| hosts == 0).map(|r| r.start + start..r.end + start),
@@ -240,9 +261,13 @@ fn next_line<'h>(head: &'h [u8], at: &mut usize) -> Result<&'h [u8], BadHead> {
     Ok(&rest[..lf - 1])
 }
 
+const CONNECT: &[u8] = b"CONNECT";
+
 struct RequestLine {
     is_1_0: bool,
-    /// Within the line, as is the other.
+    /// Within the line, as are the others.
+    method: Range<usize>,
+    target: Range<usize>,
     absolute: Option<Range<usize>>,
     authority: Option<Range<usize>>,
 }
@@ -268,8 +293,15 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
     if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
         return Err(BadHead::new("the request target has a character that must be percent-encoded"));
     }
-    let plain = |absolute, authority| Ok(RequestLine { is_1_0, absolute, authority });
-    if method == b"CONNECT" {
+    let from = method_end + 1;
+    let plain = |absolute, authority| {
+        Ok(RequestLine { is_1_0, method: 0..method_end, target: from..from + target_end, absolute, authority })
+    };
+    if limits.to == To::Proxy {
+        // What it is, `egress::authority` says.
+        return plain(None, None);
+    }
+    if method == CONNECT {
         return Err(BadHead { reason: Reason::MethodNotAllowed, detail: "CONNECT is not served here" });
     }
     match target {
@@ -287,7 +319,6 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
             if authority.is_empty() || authority.contains(&b'@') {
                 return Err(BadHead::new("the request target's host is empty or has user information"));
             }
-            let from = method_end + 1;
             let end = from + scheme.len() + authority_end;
             plain(Some(from..end), Some(from + scheme.len()..end))
         }
@@ -295,7 +326,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
 }
 
 /// Name and trimmed value of a field line (RFC 9112 §5).
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     let colon = memchr(b':', line).ok_or(BadHead::new("a header line has no colon"))?;
     let name = &line[..colon];
     // This refuses folded lines and white space before the colon too (RFC 9112 §5.1, §5.2).
@@ -319,7 +350,7 @@ fn trim_blanks(mut value: &[u8]) -> &[u8] {
     value
 }
 
-fn content_length(value: &[u8]) -> Result<u64, BadHead> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, BadHead> {
     let bad = BadHead::new("Content-Length is not one decimal number");
     // 19 digits always fit.
     if value.is_empty() || value.len() > 19 {
@@ -496,6 +527,30 @@ mod tests {
             assert_eq!(bad(bytes).reason, Reason::BadRequest, "{}", bytes.escape_ascii());
         }
         assert_eq!(bad(b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n").reason, Reason::MethodNotAllowed);
+    }
+
+    #[test]
+    fn what_a_proxy_is_asked_for_is_told_and_not_judged() {
+        let see = |bytes: &[u8]| look(bytes, 0, &HeadLimits { to: To::Proxy, ..HeadLimits::default() });
+        let good = |bytes: &[u8]| match see(bytes) {
+            Look::Head(head) => [head.method, head.target].map(|r| String::from_utf8_lossy(&bytes[r]).into_owned()),
+            other => panic!("{other:?} for {}", bytes.escape_ascii()),
+        };
+        let connect = good(b"\r\nCONNECT x.test:443 HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(connect, ["CONNECT", "x.test:443"]);
+        good(b"CONNECT x.test:443 HTTP/1.0\r\n\r\n");
+        let get = good(b"GET http://x.test/a HTTP/1.1\r\nHost: evil.test\r\n\r\n");
+        assert_eq!(get, ["GET", "http://x.test/a"]);
+        for bytes in [
+            &b"CONNECT x:443 HTTP/1.1\r\n\r\n"[..],
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"CONNECT x\xe2\x91\xa0:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET http://x/#a HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            assert!(matches!(see(bytes), Look::Bad(b) if b.reason == Reason::BadRequest), "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]

@@ -1,0 +1,235 @@
+//! What the commands say, of a config and a log in a folder.
+
+use std::path::PathBuf;
+
+use crate::cli::{CommandLine, dispatch, term::Terminal};
+use crate::config::{Sources, parse};
+use clap::Parser;
+
+const CONFIG: &str = r#"
+[client.orders-fn]
+owner = "payments"
+networks = ["10.1.0.0/16"]
+[client.other]
+networks = ["10.2.0.0/16"]
+[client.nobody]
+networks = ["10.3.0.0/16"]
+[egress]
+deny_message = "ask #platform"
+[egress.listener.inside]
+address = "127.0.0.4:3128"
+[egress.source.bank]
+bind = ["127.0.0.5"]
+public = "203.0.113.11"
+[egress.source.away]
+bind = "192.0.2.1"
+[egress.rule.payments]
+clients = ["orders-fn"]
+to = ["api.bank.example", "*.bank.example:8443"]
+source = "bank"
+limits = { tunnels = 200, rate = "50/s", bandwidth = "10MiB/s" }
+[egress.rule.erp]
+clients = ["orders-fn"]
+to = ["erp.corp.internal"]
+private = ["10.20.0.0/24"]
+source = "away"
+[egress.rule.watched]
+clients = ["other"]
+to = ["*"]
+mode = "report"
+"#;
+
+const LOG: &str = r#"
+{"ts":"2026-11-22T10:00:00.000Z","kind":"connect","client":"orders-fn","target":"api.new.example:443","reason":"destination_not_allowed","status":403,"bytes_in":0,"bytes_out":0}
+{"ts":"2026-11-22T10:00:01.000Z","kind":"forward","client":"orders-fn","target":"plain.example:80","reason":"destination_not_allowed","status":403}
+{"ts":"2026-11-22T10:00:01.000Z","kind":"connect","client":"orders-fn","target":"10.0.0.7:8080","reason":"destination_not_allowed","status":403}
+{"ts":"2026-11-22T10:00:02.000Z","kind":"connect","client":"other.fn","target":"api.new.example:443","mode":"report","would_refuse":"destination_not_allowed","status":200,"bytes_in":10,"bytes_out":20}
+{"ts":"2026-11-22T10:00:03.000Z","kind":"connect","client":"orders-fn","target":"api.new.example:443","reason":"destination_not_allowed","status":403}
+{"ts":"2026-11-22T10:00:04.000Z","kind":"connect","client":"orders-fn","target":"api.bank.example:443","source":"bank","source_address":"127.0.0.5","status":200,"rule":"payments","bytes_in":10,"bytes_out":20}
+{"ts":"2026-11-22T10:00:05.000Z","kind":"connect","client":"orders-fn","target":"api.bank.example:443","source":"bank","source_address":"127.0.0.5","status":504,"reason":"upstream_timeout","rule":"payments"}
+{"ts":"2026-11-22T10:00:06.000Z","kind":"connect","client":"orders-fn","target":"api.bank.example","reason":"destination_not_allowed","status":400}
+{"ts":"2026-11-22T10:00:07.000Z","kind":"connect","target":"x.example:443","reason":"destination_not_allowed","status":403}
+{"ts":"2026-11-22T10:00:07.000Z","request_id":"an access line","method":"GET","status":200}
+a line of something else
+"#;
+
+struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("gatepost.toml"), CONFIG).unwrap();
+        std::fs::write(folder.path().join("egress.log"), LOG).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a command says on stdout, and on stderr.
+    fn says(&self, words: &str) -> (String, String) {
+        let (mut term, out, err) = Terminal::on_pads();
+        let config = self.path("gatepost.toml").display().to_string();
+        let log = self.path("egress.log").display().to_string();
+        let words =
+            format!("gatepost egress {words}").replace("CONFIG", &format!("--config {config}")).replace("LOG", &log);
+        let line = CommandLine::try_parse_from(words.split_whitespace()).unwrap();
+        if let Err(failure) = dispatch(line.command, &mut term) {
+            failure.tell(&mut term);
+        }
+        (out.text(), err.text())
+    }
+
+    fn explains(&self, words: &str) -> String {
+        self.says(&format!("explain {words} CONFIG")).0
+    }
+}
+
+#[test]
+fn explain_walks_through_each_step() {
+    let folder = Folder::new();
+    let told = folder.explains("orders-fn api.bank.example:443 --address 93.184.216.34");
+    for line in [
+        "orders-fn to api.bank.example:443",
+        "  client    orders-fn (payments), known by networks",
+        "  rule      payments",
+        "  limits    200 tunnels at once, for this client",
+        "            50/s, burst 50, for this client",
+        "            10MiB/s in each direction, for this client",
+        "  dns       1 address by --address",
+        "  address   93.184.216.34  public: dialled",
+        "  source    bank: leaves from 127.0.0.5, seen as 203.0.113.11",
+        "  tls       the hello must ask for api.bank.example",
+        "  answer    let through",
+    ] {
+        assert!(told.lines().any(|one| one == line), "`{line}` is not in\n{told}");
+    }
+}
+
+#[test]
+fn explain_says_why_not_and_whom_to_ask() {
+    let folder = Folder::new();
+    for (words, answer) in [
+        (
+            "orders-fn api.bank.example:443 --address 93.184.216.34 --address 10.0.0.1",
+            "403 address_not_allowed: 10.0.0.1 is private (RFC 1918); a name with allowed and refused addresses is refused",
+        ),
+        (
+            "orders-fn erp.corp.internal:443 --address 10.20.1.4",
+            "403 address_not_allowed: 10.20.1.4 is private (RFC 1918)",
+        ),
+        (
+            "orders-fn erp.corp.internal:443 --address 10.20.0.4",
+            "503 source_unavailable: 192.0.2.1 of source away is not on this machine",
+        ),
+        (
+            "orders-fn api.bank.example:22",
+            "403 destination_not_allowed: no rule takes orders-fn to api.bank.example:22",
+        ),
+        ("orders-fn api.bank.example", "400 bad_request: the destination has no port"),
+        ("orders-fn http://127.1/", "403 destination_not_allowed: the destination is a number"),
+        ("other 127.0.0.1:443", "403 destination_not_allowed: no rule takes other to 127.0.0.1:443"),
+        ("other x.example:443 --address 127.0.0.1", "403 address_not_allowed: 127.0.0.1 is loopback"),
+        ("nobody x.example:443", "403 forbidden_client: no rule names the client nobody"),
+        ("other localhost:443", "403 address_not_allowed: 127.0.0.1 is loopback"),
+    ] {
+        let told = folder.explains(words);
+        assert!(told.contains(&format!("  answer    {answer}")), "{words}:\n{told}");
+        assert!(told.contains("            ask #platform\n"), "{told}");
+    }
+    assert!(
+        folder
+            .explains("orders-fn api.bank.example:22")
+            .contains("    not     payments: it leads there on other ports alone: 443, 8443\n")
+    );
+    let (_, err) = folder.says("explain who x.example:443 CONFIG");
+    assert_eq!(err, "error: no client is called `who`; there are: nobody, orders-fn, other\n");
+}
+
+#[test]
+fn explain_tells_what_is_only_watched_and_what_it_did_not_ask() {
+    let folder = Folder::new();
+    let told = folder.explains("other x.example:443 --address 93.184.216.34");
+    assert!(
+        told.contains("answer    let through, and told as destination_not_allowed: nothing is enforced here\n"),
+        "{told}"
+    );
+    let told = folder.explains("orders-fn api.bank.example:443 --no-dns");
+    assert!(
+        told.contains("dns       not asked (--no-dns)") && told.contains("let through, if its addresses are"),
+        "{told}"
+    );
+    let (json, _) = folder.says("explain orders-fn API.bank.example:443 --address 1.2.3.4 --json CONFIG");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["target"], "api.bank.example:443");
+    assert_eq!(json["rule"], "payments");
+    assert_eq!(json["public"], "203.0.113.11");
+    assert_eq!(json["refused"], serde_json::Value::Null);
+}
+
+#[test]
+fn addresses_are_those_that_partners_see() {
+    let folder = Folder::new();
+    let (out, err) = folder.says("addresses CONFIG");
+    let expected = "\
+whitelist     source  bind                             clients    to
+192.0.2.1     away    192.0.2.1 (not on this machine)  orders-fn  erp.corp.internal:443
+203.0.113.11  bank    127.0.0.5                        orders-fn  *.bank.example:8443, api.bank.example:443
+";
+    // Columns end where they end.
+    assert_eq!(out, expected);
+    assert_eq!(err, "warning: watched: no `source`, so calls leave from the address that the system chooses\n");
+}
+
+#[test]
+fn what_is_learned_is_a_config_that_takes_it() {
+    let folder = Folder::new();
+    let (learned, err) = folder.says("learn LOG");
+    let expected = r#"[egress.rule.learned-orders-fn]
+clients = ["orders-fn"]
+to = [
+  "api.new.example",  # 2 times, last 2026-11-22T10:00:03.000Z
+  "plain.example:80", # once, 2026-11-22T10:00:01.000Z
+  # "10.0.0.7:8080",  # private (RFC 1918): needs `private` as well; once, 2026-11-22T10:00:01.000Z
+]
+
+[egress.rule."learned-other.fn"]
+clients = ["other.fn"]
+to = [
+  "api.new.example", # once, 2026-11-22T10:00:02.000Z
+]
+"#;
+    assert_eq!(learned, expected);
+    assert!(err.contains("1 line is no JSON") && err.contains("2 lines are left out"), "{err}");
+    let text = format!("{CONFIG}\n[client.\"other.fn\"]\nnetworks = [\"10.9.0.0/16\"]\n{learned}");
+    let config = parse(&Sources::new([("t.toml", text.clone())])).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(config.egress.rules.len(), 5);
+    // What the config takes now is not learned again.
+    std::fs::write(folder.path("gatepost.toml"), text).unwrap();
+    let (again, _) = folder.says("learn LOG CONFIG --client orders-fn");
+    assert!(again.starts_with("# [egress.rule.learned-orders-fn]\n"), "{again}");
+    assert!(again.lines().all(|line| line.trim_start().starts_with('#')), "{again}");
+    let (json, _) = folder.says("learn LOG --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["rules"]["orders-fn"]["api.new.example:443"]["times"], 2);
+}
+
+#[test]
+fn partners_tells_who_calls_whom_from_where() {
+    let folder = Folder::new();
+    let (out, _) = folder.says("partners LOG CONFIG --to bank");
+    let expected = "\
+destination                client     from                      worked  last success              failed  why
+api.bank.example           orders-fn  -                         0       -                         1       destination_not_allowed
+api.bank.example:443       orders-fn  203.0.113.11 (127.0.0.5)  1       2026-11-22T10:00:04.000Z  1       upstream_timeout
+";
+    let squeezed =
+        |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert_eq!(squeezed(&out), squeezed(expected));
+    let (json, _) = folder.says("partners LOG --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 7);
+}

@@ -1,0 +1,117 @@
+//! At the gate of the way out: Proxy-Authorization, tokens as passwords, no API keys.
+
+use serde_json::json;
+
+use super::{tokens::*, *};
+
+const EGRESS: &str = r#"
+    [client.fn]
+    basic = { user = "fn", sha256 = "env:password-0123456789abcdef" }
+    [client.platform]
+    jwt = { issuer = "https://issuer", audience = "api", jwks = "keys.json", algorithms = ["ES256"] }
+    api_key = { sha256 = "env:partner-0123456789abcdef" }
+    [client.office]
+    networks = ["192.0.2.0/24"]
+    [client.stranger]
+    networks = ["198.51.100.0/24"]
+    [egress.listener.inside]
+    address = "10.0.0.4:3128"
+    [egress.rule.r]
+    clients = ["fn", "platform", "office"]
+    to = ["a.example"]
+"#;
+
+struct Proxy {
+    door: Door,
+    signer: Signer,
+}
+
+fn proxy(text: &str) -> Proxy {
+    let config = crate::config::parse(&Sources::new([("t.toml", text)])).unwrap_or_else(|report| panic!("{report}"));
+    let signer = signer("one");
+    let secrets = Named(named(&config).0, Some(Arc::new(KeyRing::new(Some(signer.set())))));
+    let callers = Callers::new(&config, &secrets, None, Now(0));
+    Proxy { door: Door { config, callers }, signer }
+}
+
+impl Proxy {
+    fn says(&self, ip: &str, header: &'static str, value: &str) -> String {
+        let caller = caller().from(ip).header(header, value);
+        let asking = Asking {
+            ip: caller.ip,
+            headers: &caller.headers,
+            certificate: None,
+            now: Now(NOW as u64 * 1_000_000_000),
+            unix: &|| NOW,
+            tokens: None,
+        };
+        let gate = self.door.callers.egress().expect("a way out");
+        match self.door.callers.pass(gate, &asking) {
+            Ok(id) => (*self.door.config.clients[id.index()].name).to_owned(),
+            Err(denied) => match denied.failure {
+                Some(failure) => format!("{} {}", denied.reason.as_str(), failure.why.as_str()),
+                None => denied.reason.as_str().to_owned(),
+            },
+        }
+    }
+
+    fn password(&self, user: &str, password: &str) -> String {
+        let encoded = STANDARD.encode(format!("{user}:{password}"));
+        self.says("203.0.113.9", "proxy-authorization", &format!("Basic {encoded}"))
+    }
+}
+
+#[test]
+fn a_proxys_user_and_password_are_known() {
+    let proxy = proxy(EGRESS);
+    assert_eq!(proxy.password("fn", PASSWORD), "fn");
+    assert_eq!(proxy.password("fn", "wrong"), "credentials_invalid unknown");
+    assert_eq!(proxy.password("other", PASSWORD), "credentials_invalid unknown");
+}
+
+#[test]
+fn a_token_may_be_the_password_of_any_user() {
+    let proxy = proxy(EGRESS);
+    let token = proxy.signer.token(claims());
+    assert_eq!(proxy.password("x", &token), "platform");
+    assert_eq!(proxy.password("", &token), "platform");
+    assert_eq!(proxy.says("203.0.113.9", "proxy-authorization", &format!("Bearer {token}")), "platform");
+    // As long as identity platforms make them.
+    let mut long = claims();
+    long["groups"] = json!("g".repeat(3_000));
+    assert_eq!(proxy.password("x", &proxy.signer.token(long)), "platform");
+    let mut expired = claims();
+    expired["exp"] = json!(NOW - 60);
+    assert_eq!(proxy.password("x", &proxy.signer.token(expired)), "credentials_invalid expired");
+    assert_eq!(proxy.password("x", &signer("one").token(claims())), "credentials_invalid signature");
+    // Where no client shows tokens, it is a password as any.
+    let without = self::proxy(&EGRESS.replace("clients = [\"fn\", \"platform\", \"office\"]", "clients = [\"fn\"]"));
+    assert_eq!(without.password("x", &without.signer.token(claims())), "credentials_invalid unknown");
+}
+
+#[test]
+fn what_is_the_destinations_is_not_read() {
+    let proxy = proxy(EGRESS);
+    let missing = "credentials_missing missing";
+    assert_eq!(proxy.says("203.0.113.9", "x-api-key", PARTNER), missing);
+    let basic = format!("Basic {}", STANDARD.encode(format!("fn:{PASSWORD}")));
+    assert_eq!(proxy.says("203.0.113.9", "authorization", &basic), missing);
+    let gate = proxy.door.callers.egress().unwrap();
+    assert_eq!(gate.taken(), ["proxy-authorization"]);
+    assert_eq!(gate.challenges()[0], r#"Basic realm="gatepost", charset="UTF-8""#);
+    assert_eq!(gate.expects(), "expected Basic credentials or a bearer token");
+}
+
+#[test]
+fn networks_alone_let_in_whom_a_rule_names() {
+    let proxy = proxy(EGRESS);
+    assert_eq!(proxy.says("192.0.2.7", "x-none", "1"), "office");
+    // Somebody who might show more is asked to.
+    assert_eq!(proxy.says("198.51.100.7", "x-none", "1"), "credentials_missing missing");
+    let report = self::proxy(&EGRESS.replace("[egress.listener", "[egress]\nmode = \"report\"\n[egress.listener"));
+    assert_eq!(report.says("198.51.100.7", "x-none", "1"), "stranger");
+    let by_network =
+        self::proxy(&EGRESS.replace("clients = [\"fn\", \"platform\", \"office\"]", "clients = [\"office\"]"));
+    assert_eq!(by_network.says("198.51.100.7", "x-none", "1"), "forbidden_client");
+    assert!(Door { ..door("[\"partner\"]") }.callers.egress().is_none());
+}

@@ -1,0 +1,408 @@
+//! A request in absolute form, passed on to where a rule leads; the answer passed back. Both are framed in one way only, and that is checked here
+//! byte by byte; what is between client and proxy alone stays there.
+
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, header};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    answer::Refusal,
+    conn::{Conn, End},
+    pass::{Fault, Pass, Side as At},
+    pool::{self, Kept, Key},
+    record::Record,
+    serve::{Caller, Stream},
+    way,
+};
+use crate::{
+    decide::{
+        Reason,
+        egress::{Absolute, Authority, Direction},
+        http1::{
+            answer::{self, Answer, Ends, LookAnswer},
+            head::{Framing, Head},
+        },
+    },
+    observe::clock::now,
+};
+
+/// What becomes of the client's connection.
+pub enum After {
+    /// A further request may come.
+    Keep,
+    Close,
+    /// Nothing was answered yet.
+    Refuse(Refusal),
+}
+
+/// A request that may be passed on.
+pub struct Asked<'r> {
+    pub head: Head,
+    pub method: &'r [u8],
+    pub headers: &'r HeaderMap,
+    pub to: Authority<'static>,
+    pub absolute: &'r Absolute<'r>,
+}
+
+/// Why a request is not passed on at all, whoever asks.
+pub fn unfit(method: &[u8], headers: &HeaderMap) -> Option<Refusal> {
+    if method == b"TRACE" {
+        return Some(Refusal::new(Reason::MethodNotAllowed, "TRACE would show what the proxy adds"));
+    }
+    // RFC 9110 §7.8: what it would become is nothing that could be judged here.
+    headers
+        .contains_key(header::UPGRADE)
+        .then(|| Refusal::new(Reason::BadRequest, "Upgrade is not forwarded: use CONNECT for other protocols"))
+}
+
+/// Passes a request on, and its answer back. `inbox`: what the client has sent behind the head.
+pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>, inbox: &mut BytesMut) -> After {
+    let key = Key {
+        generation: record.live.snapshot.generation,
+        client: record.client,
+        rule: record.rule,
+        target: record.target.clone().unwrap_or_default(),
+    };
+    let conn = caller.conn.clone();
+    let (_, _, timeouts) = way::terms(record);
+    let (idle, total, first_byte) = (timeouts.idle, timeouts.total, timeouts.first_byte);
+    conn.tunnel(now(), idle, total);
+    let mut kept = pool::take(&key);
+    loop {
+        let is_fresh = kept.is_none();
+        let one = match kept.take() {
+            Some(one) => one,
+            None => match dial(&conn, record, &asked.to).await {
+                Ok(one) => one,
+                Err(after) => return after,
+            },
+        };
+        (record.address, record.source) = (one.address, one.source);
+        let mut exchange = Exchange {
+            request: Pass::new(asked.head.framing, request_head(asked)),
+            answer: Answering::Head(BytesMut::new(), 0),
+            is_head: asked.method == b"HEAD",
+            is_1_0: asked.head.is_1_0,
+            keeps: !asked.head.closes && !asked.head.is_1_0,
+            reusable: true,
+            status: None,
+            is_answered: false,
+            first_byte,
+            waits: false,
+        };
+        let Kept { mut stream, address, source, left } = one;
+        let done =
+            conn.within(poll_fn(|cx| exchange.poll(cx, &mut caller.stream, &mut stream, record, &conn, inbox))).await;
+        conn.no_step();
+        match done {
+            Ok(Ok(())) => {
+                conn.no_tunnel();
+                record.status = exchange.status;
+                if exchange.reusable && exchange.request.is_done() {
+                    pool::put(key, Kept { stream, address, source, left });
+                }
+                let keeps = exchange.keeps && exchange.request.is_done();
+                return if keeps { After::Keep } else { After::Close };
+            }
+            // RFC 9112 §9.3.1: a kept connection may have been closed as the request was on its way.
+            Ok(Err(Fault(At::Origin, _)))
+                if !is_fresh && !exchange.is_answered && exchange.is_untouched() && is_repeatable(asked) =>
+            {
+                continue;
+            }
+            Ok(Err(fault)) => return faulty(record, &exchange, &fault),
+            Err(end) => return ended(record, &exchange, end),
+        }
+    }
+}
+
+async fn dial(conn: &Conn, record: &mut Record, to: &Authority<'static>) -> Result<Kept, After> {
+    let dialled = conn
+        .within(async {
+            let course = way::course(record, to).await?;
+            way::connect(record, &course).await
+        })
+        .await;
+    match dialled {
+        Ok(Ok(stream)) => {
+            Ok(Kept { stream, address: record.address, source: record.source, left: record.left_from.take() })
+        }
+        Ok(Err(refusal)) => Err(After::Refuse(refusal)),
+        Err(End::Idle | End::Total | End::Late) => {
+            Err(After::Refuse(Refusal::new(Reason::UpstreamTimeout, "it took too long to connect")))
+        }
+        Err(end) => {
+            record.ended = Some(end.as_str());
+            Err(After::Close)
+        }
+    }
+}
+
+/// RFC 9110 §9.2.2, and nothing of it that could be half sent.
+fn is_repeatable(asked: &Asked<'_>) -> bool {
+    asked.head.framing == Framing::None && matches!(asked.method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
+}
+
+fn faulty(record: &mut Record, exchange: &Exchange, fault: &Fault) -> After {
+    record.status = exchange.status;
+    let Fault(at, why) = fault;
+    match at {
+        At::Client => {
+            record.ended = Some("client_gone");
+            After::Close
+        }
+        At::Request if !exchange.is_answered => After::Refuse(Refusal::new(Reason::BadRequest, why.clone())),
+        At::Origin if !exchange.is_answered => After::Refuse(Refusal::new(Reason::UpstreamReset, why.clone())),
+        At::Request | At::Origin => {
+            record.reason = Some(if *at == At::Origin { Reason::UpstreamReset } else { Reason::BadRequest });
+            After::Close
+        }
+    }
+}
+
+fn ended(record: &mut Record, exchange: &Exchange, end: End) -> After {
+    record.status = exchange.status;
+    if !exchange.is_answered && matches!(end, End::Late | End::Idle | End::Total) {
+        return After::Refuse(if exchange.request.is_done() {
+            Refusal::new(Reason::UpstreamTimeout, "no answer in time")
+        } else {
+            Refusal::new(Reason::RequestTimeout, "the body did not arrive in time")
+        });
+    }
+    record.ended = Some(end.as_str());
+    After::Close
+}
+
+enum Answering {
+    /// What has come of the head, and how far it was searched.
+    Head(BytesMut, usize),
+    Body(Box<Pass>),
+    Done,
+}
+
+struct Exchange {
+    request: Pass,
+    answer: Answering,
+    is_head: bool,
+    is_1_0: bool,
+    /// The client's connection, behind this.
+    keeps: bool,
+    /// The origin's.
+    reusable: bool,
+    status: Option<u16>,
+    /// Something of the final answer's head may be with the client.
+    is_answered: bool,
+    first_byte: std::time::Duration,
+    /// The request is there, its answer is not.
+    waits: bool,
+}
+
+impl Exchange {
+    /// Nothing of an answer has come.
+    fn is_untouched(&self) -> bool {
+        matches!(&self.answer, Answering::Head(bytes, _) if bytes.is_empty())
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+        origin: &mut tokio::net::TcpStream,
+        record: &mut Record,
+        conn: &Conn,
+        inbox: &mut BytesMut,
+    ) -> Poll<Result<(), Fault>> {
+        let ticket = record.ticket.as_ref().filter(|ticket| ticket.is_paced());
+        if !self.request.is_done() {
+            let sent = self.request.poll(cx, client, origin, inbox, &record.moved.sent, conn, ticket, Direction::Up);
+            match sent {
+                // An origin may answer before it has read everything, and close: its answer counts.
+                Poll::Ready(Err(Fault(At::Origin, _))) => {
+                    self.request.give_up();
+                    (self.keeps, self.reusable) = (false, false);
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if self.request.is_done() && !self.waits && matches!(self.answer, Answering::Head(..)) {
+            self.waits = true;
+            conn.step(now(), self.first_byte);
+        }
+        loop {
+            match &mut self.answer {
+                Answering::Head(bytes, searched) => {
+                    let mut room = [0; 4096];
+                    if bytes.is_empty()
+                        || matches!(answer::look(bytes, *searched, self.is_head), LookAnswer::Partial(_))
+                    {
+                        let mut buffer = ReadBuf::new(&mut room);
+                        match Pin::new(&mut *origin).poll_read(cx, &mut buffer) {
+                            Poll::Pending => return Poll::Pending,
+                            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                                return origin_fault("it closed the connection without an answer");
+                            }
+                            Poll::Ready(Ok(())) => bytes.extend_from_slice(buffer.filled()),
+                            Poll::Ready(Err(e)) => return origin_fault(e.to_string()),
+                        }
+                        conn.moved();
+                    }
+                    match answer::look(bytes, *searched, self.is_head) {
+                        LookAnswer::Partial(at) => *searched = at,
+                        LookAnswer::Bad(why) => return origin_fault(why),
+                        LookAnswer::Answer(found) if found.status == 101 => {
+                            return origin_fault("it switches protocols, which nobody asked for");
+                        }
+                        LookAnswer::Answer(found) => {
+                            let mut bytes = std::mem::take(bytes);
+                            let head = bytes.split_to(found.end).freeze();
+                            self.head(&head, &found, bytes, conn);
+                        }
+                    }
+                }
+                Answering::Body(pass) => {
+                    let mut none = BytesMut::new();
+                    let moved =
+                        pass.poll(cx, origin, client, &mut none, &record.moved.received, conn, ticket, Direction::Down);
+                    match moved {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault.turned())),
+                        Poll::Ready(Ok(())) => {}
+                    }
+                    if Pin::new(&mut *client).poll_flush(cx).map_err(client_gone)?.is_pending() {
+                        return Poll::Pending;
+                    }
+                    let over = pass.take_over();
+                    self.answer = if self.is_answered {
+                        // Nobody asked for what is behind an answer.
+                        self.reusable &= over.is_empty();
+                        Answering::Done
+                    } else {
+                        Answering::Head(over, 0)
+                    };
+                }
+                Answering::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// A head is there: what is passed back of it, and what is to follow.
+    fn head(&mut self, bytes: &Bytes, found: &Answer, rest: BytesMut, conn: &Conn) {
+        self.status = Some(found.status);
+        if found.status < 200 {
+            // RFC 9110 §15.2: a client of HTTP/1.0 knows no interim answers.
+            let head = if self.is_1_0 { Vec::new() } else { answer_head(bytes, found, false) };
+            self.answer = Answering::Body(Box::new(Pass::over_read(Framing::None, head, rest)));
+            return;
+        }
+        conn.no_step();
+        self.is_answered = true;
+        self.keeps &= found.ends != Ends::WithConnection && self.request.is_done() && !conn.is_draining();
+        self.reusable &= !found.closes;
+        let head = answer_head(bytes, found, !self.keeps);
+        let pass = match found.ends {
+            Ends::By(framing) => Pass::over_read(framing, head, rest),
+            Ends::WithConnection => Pass::to_end(head, rest),
+        };
+        self.answer = Answering::Body(Box::new(pass));
+    }
+}
+
+fn origin_fault(why: impl Into<Cow<'static, str>>) -> Poll<Result<(), Fault>> {
+    Poll::Ready(Err(Fault(At::Origin, why.into())))
+}
+
+fn client_gone(error: io::Error) -> Fault {
+    Fault(At::Client, error.to_string().into())
+}
+
+/// Fields that are between two neighbours (RFC 9110 §7.6.1), and those by which a client might speak for the proxy.
+fn stays(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "forwarded"
+    ) || name.starts_with("proxy-")
+        || name.starts_with("x-forwarded-")
+        || name == "x-upstream-https-proxy"
+}
+
+/// Whether the sender named a field as one for its neighbour. What frames a message is not for it to take away.
+fn is_named<'v>(mut connection: impl Iterator<Item = &'v [u8]>, name: &str) -> bool {
+    !matches!(name, "host" | "content-length" | "via" | "authorization")
+        && connection.any(|value| {
+            value.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+        })
+}
+
+/// What the origin is sent before the body.
+fn request_head(asked: &Asked<'_>) -> Vec<u8> {
+    let path = asked.absolute.origin_form(asked.method == b"OPTIONS");
+    let mut out = Vec::with_capacity(512);
+    // An origin answers HTTP/1.0 in what a client of it can read.
+    let version = if asked.head.is_1_0 { "1.0" } else { "1.1" };
+    out.extend_from_slice(asked.method);
+    out.extend_from_slice(format!(" {path} HTTP/{version}\r\nHost: {}\r\n", asked.absolute.host()).as_bytes());
+    let connection = || asked.headers.get_all(header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
+    for (name, value) in asked.headers {
+        if name != header::HOST && !stays(name.as_str()) && !is_named(connection(), name.as_str()) {
+            field(&mut out, name, value.as_bytes());
+        }
+    }
+    if asked.head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"Via: 1.1 gatepost\r\n\r\n");
+    out
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the client is sent before the body. The head was looked at before: its lines are whole.
+fn answer_head(bytes: &[u8], found: &Answer, closes: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 64);
+    out.extend_from_slice(b"HTTP/1.1");
+    out.extend_from_slice(&bytes[8..found.fields]);
+    let lines = || {
+        bytes[found.fields..found.end].split(|b| *b == b'\n').filter_map(|line| {
+            let line = line.strip_suffix(b"\r")?;
+            let colon = memchr::memchr(b':', line)?;
+            Some((line, std::str::from_utf8(&line[..colon]).ok()?.to_ascii_lowercase(), line[colon + 1..].trim_ascii()))
+        })
+    };
+    let connection: Vec<&[u8]> = lines().filter(|(_, name, _)| name == "connection").map(|(.., value)| value).collect();
+    for (line, name, _) in lines() {
+        if !stays(&name) && !is_named(connection.iter().copied(), &name) {
+            out.extend_from_slice(line);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    if found.ends == Ends::By(Framing::Chunked) {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"Via: 1.1 gatepost\r\n");
+    if closes && found.status >= 200 {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}

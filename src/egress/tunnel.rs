@@ -1,0 +1,199 @@
+//! CONNECT: a tunnel to where a rule leads, and nothing else.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    answer::Refusal,
+    conn::{Allowed, Conn, End},
+    record::Record,
+    relay::{Ended, relay},
+    serve::Stream,
+    way::{self, is_local, terms},
+};
+use crate::{
+    config::model::{EgressMode, Name, OnRevoke},
+    decide::{
+        Reason, Snapshot,
+        egress::{Authority, Choice, Hello, HelloReader, Judge, hello_agrees, wanted_name},
+    },
+    egress::live,
+    observe::clock::now,
+};
+
+/// A tunnel that stands: what is left is to move bytes.
+pub struct Tunnel {
+    pub client: Stream,
+    upstream: TcpStream,
+    record: Box<Record>,
+    conn: Arc<Conn>,
+}
+
+/// Opens a tunnel: dials, answers 200, and compares the TLS client's name. `ahead`: what the client has sent behind its request.
+///
+/// # Errors
+///
+/// The refusal, with the client's side: before 200.
+pub async fn open(
+    mut client: Stream,
+    mut record: Box<Record>,
+    to: Authority<'static>,
+    mut ahead: BytesMut,
+    conn: Arc<Conn>,
+) -> Result<Option<Tunnel>, (Refusal, Stream, Box<Record>)> {
+    let dialled = conn
+        .within(async {
+            let course = way::course(&mut record, &to).await?;
+            way::connect(&mut record, &course).await
+        })
+        .await;
+    let mut upstream = match dialled {
+        Ok(Ok(upstream)) => upstream,
+        Ok(Err(refusal)) => return Err((refusal, client, record)),
+        Err(end) => {
+            record.ended = Some(end.as_str());
+            return Ok(None);
+        }
+    };
+    let (rule, egress, timeouts) = terms(&record);
+    let wanted = wanted_name(rule, &to).map(str::to_owned);
+    let is_reported = rule.map_or(egress.mode, |rule| rule.mode) == EgressMode::Report;
+    let (hello_most, idle, total) = (timeouts.tls_name, timeouts.idle, timeouts.total);
+    if egress.on_revoke == OnRevoke::Close {
+        conn.set_allowed(Box::new(Standing::of(&record, &to)));
+    }
+
+    let answer = format!("HTTP/1.1 200 Connection established\r\nX-Request-Id: {}\r\n\r\n", record.id.as_str());
+    record.status = Some(200);
+    conn.tunnel(now(), idle, total);
+    match conn.within(client.write_all(answer.as_bytes())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            record.ended = Some("client_gone");
+            return Ok(None);
+        }
+        Err(end) => {
+            record.ended = Some(end.as_str());
+            return Ok(None);
+        }
+    }
+    if let Some(wanted) = wanted {
+        conn.step(now(), hello_most);
+        let hello = conn.within(hello(&mut client, &mut ahead)).await;
+        conn.no_step();
+        let agrees = match &hello {
+            Ok(hello) => hello_agrees(hello, &wanted),
+            Err(End::Late) => false,
+            Err(end) => {
+                record.ended = Some(end.as_str());
+                return Ok(None);
+            }
+        };
+        if !agrees && is_reported && hello.is_ok() {
+            record.would_refuse = Some(Reason::ServerNameMismatch);
+        } else if !agrees {
+            // It was told 200: the log has the reason.
+            record.reason = Some(Reason::ServerNameMismatch);
+            return Ok(None);
+        }
+    }
+    while ahead.has_remaining() {
+        match conn.within(upstream.write(&ahead)).await {
+            Ok(Ok(n @ 1..)) => {
+                ahead.advance(n);
+                record.moved.sent.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(_) => {
+                record.ended = Some("upstream_gone");
+                return Ok(None);
+            }
+            Err(end) => {
+                record.ended = Some(end.as_str());
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(Tunnel { client, upstream, record, conn }))
+}
+
+/// Reads until the name that the client asks for is known, or nobody can wait for it any more.
+async fn hello(client: &mut Stream, ahead: &mut BytesMut) -> Hello {
+    let mut reader = HelloReader::default();
+    let mut seen = 0;
+    loop {
+        match reader.feed(&ahead[seen..]) {
+            Hello::NeedMore => {}
+            known => return known,
+        }
+        seen = ahead.len();
+        // The reader bounds it.
+        match client.read_buf(ahead).await {
+            Ok(1..) => {}
+            _ => return Hello::NeedMore,
+        }
+    }
+}
+
+impl Tunnel {
+    /// Moves bytes until it ends.
+    pub async fn run(mut self) {
+        let (record, conn) = (&mut self.record, &self.conn);
+        let ended = match &mut self.client {
+            Stream::Tcp(client) => relay(client, &mut self.upstream, conn, &record.moved, record.ticket.as_ref()).await,
+            Stream::Other(client) => {
+                relay(&mut **client, &mut self.upstream, conn, &record.moved, record.ticket.as_ref()).await
+            }
+        };
+        record.ended = match ended {
+            Ended::Well => None,
+            Ended::Broken => Some("reset"),
+            Ended::By(end) => Some(end.as_str()),
+        };
+    }
+}
+
+/// What a tunnel stands on, to be asked again after a reload, by the words of the config.
+struct Standing {
+    client: Option<Name>,
+    to: Authority<'static>,
+    address: Option<std::net::SocketAddr>,
+}
+
+impl Standing {
+    fn of(record: &Record, to: &Authority<'static>) -> Self {
+        let config = &record.live.snapshot.config;
+        Self {
+            client: record.client.map(|id| config.clients[id.index()].name.clone()),
+            to: to.clone(),
+            address: record.address,
+        }
+    }
+
+    fn holds(&self, snapshot: &Snapshot, own: &crate::decide::egress::Own) -> bool {
+        let config = &snapshot.config;
+        let known = config.clients.iter().position(|client| Some(&client.name) == self.client.as_ref());
+        let Some(client) = known.and_then(|at| u32::try_from(at).ok()).map(crate::config::model::ClientId) else {
+            return false;
+        };
+        let rule = match snapshot.egress.choose(client, &self.to) {
+            Choice::Rule(id) => Some(&config.egress.rules[id.index()]),
+            Choice::Unlisted => None,
+            Choice::Refused => return false,
+        };
+        let judge = Judge::of(rule, own, &is_local);
+        self.address.is_none_or(|at| judge.one(at.ip(), at.port()).is_ok())
+    }
+}
+
+impl Allowed for Standing {
+    fn is_allowed(&self) -> bool {
+        live::current().is_none_or(|(_, live)| {
+            live.snapshot.config.egress.on_revoke == OnRevoke::Keep || self.holds(&live.snapshot, &live.own)
+        })
+    }
+}

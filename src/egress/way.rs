@@ -1,0 +1,218 @@
+//! From a request's target to a connection: who asks → rule → bounds → addresses → source → dial. What `decide::egress` decides is done here.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use http::HeaderMap;
+use tokio::net::TcpStream;
+
+use super::{
+    answer::Refusal,
+    dial::{DialError, dial},
+    live,
+    record::{Left, Record},
+};
+use crate::{
+    config::model::{Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
+    decide::{
+        ClientCertificate, Reason,
+        auth::Asking,
+        egress::{Authority, Choice, Host, Judge, source, source_address},
+    },
+    observe::{clock::now, unix_ms},
+    upstream::resolve::lookup,
+};
+
+/// Finds out who asks, and whether that one may go there; takes its place among the rule's. What is found is written down in `record`.
+///
+/// # Errors
+///
+/// What it is told. No name server has been asked, and nothing was dialled.
+pub fn admit(
+    record: &mut Record,
+    to: impl FnOnce() -> Result<Authority<'static>, Refusal>,
+    headers: &HeaderMap,
+    certificate: Option<&ClientCertificate>,
+    ip: Option<IpAddr>,
+) -> Result<Authority<'static>, Refusal> {
+    let snapshot = record.live.snapshot.clone();
+    let Some(gate) = snapshot.callers.egress() else {
+        return Err(Refusal::new(Reason::ForbiddenClient, ""));
+    };
+    // Who comes by a unix socket is on this machine.
+    let ip = ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let tokens = live::tokens();
+    let asking = Asking {
+        ip,
+        headers,
+        certificate,
+        now: now(),
+        unix: &|| i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX),
+        tokens: tokens.as_deref(),
+    };
+    let client = snapshot.callers.pass(gate, &asking).map_err(|denied| {
+        record.client = denied.client;
+        let mut refusal = Refusal::new(denied.reason, "");
+        if matches!(denied.reason, Reason::CredentialsMissing | Reason::CredentialsInvalid) {
+            refusal.challenges = gate.challenges().to_vec();
+            refusal.detail = gate.expects().to_owned().into();
+        }
+        refusal.retry_after = denied.wait.map(|wait| wait.retry_after());
+        refusal
+    })?;
+    record.client = Some(client);
+    let to = to()?;
+    record.target = Some(to.to_string().into_bytes().into());
+    let rule = match snapshot.egress.choose(client, &to) {
+        Choice::Rule(id) => id,
+        Choice::Unlisted => {
+            record.would_refuse = Some(Reason::DestinationNotAllowed);
+            return Ok(to);
+        }
+        Choice::Refused => {
+            let name = &snapshot.config.clients[client.index()].name;
+            let detail = format!("no rule takes client {name} to {to}");
+            return Err(Refusal::new(Reason::DestinationNotAllowed, detail));
+        }
+    };
+    record.rule = Some(rule);
+    let mode = snapshot.config.egress.rules[rule.index()].mode;
+    let entered = snapshot.egress.enter(rule, mode, client, ip, now());
+    let (ticket, over) =
+        entered.map_err(|over| Refusal { retry_after: Some(over.retry_after), ..Refusal::new(over.reason, "") })?;
+    record.enter(ticket);
+    if mode == EgressMode::Report {
+        record.would_refuse = Some(over.map_or(Reason::DestinationNotAllowed, |over| over.reason));
+    }
+    Ok(to)
+}
+
+/// The rule that took a record, and the timeouts in force.
+pub fn terms(record: &Record) -> (Option<&EgressRule>, &Egress, &EgressTimeouts) {
+    let egress = &record.live.snapshot.config.egress;
+    let rule = record.rule.map(|id| &egress.rules[id.index()]);
+    (rule, egress, rule.map_or(&egress.timeouts, |rule| &rule.timeouts))
+}
+
+/// Where to dial, and from where: everything that is decided before a socket is opened.
+#[derive(Debug)]
+pub struct Course {
+    port: u16,
+    addresses: Vec<IpAddr>,
+}
+
+/// Resolves a destination, and judges every address of it.
+///
+/// # Errors
+///
+/// What the client is told.
+pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Course, Refusal> {
+    let live = record.live.clone();
+    let egress = &live.snapshot.config.egress;
+    let rule = record.rule.map(|id| &egress.rules[id.index()]);
+    let judge = || Judge::of(rule, &live.own, &is_local);
+    let refused = |address: IpAddr, why: &dyn std::fmt::Display| {
+        Refusal::new(Reason::AddressNotAllowed, format!("{address} is {why}"))
+    };
+    let addresses = match &to.host {
+        Host::Address(ip) => {
+            judge().one(*ip, to.port).map_err(|why| refused(*ip, &why))?;
+            vec![*ip]
+        }
+        Host::Name(name) => {
+            let began = Instant::now();
+            let answer = lookup::addresses(name, &egress.resolver.servers, egress.resolver.timeout).await;
+            record.dns = Some(began.elapsed());
+            let answers = answer.map_err(|why| Refusal::new(Reason::NameNotResolved, format!("{name}: {why}")))?;
+            judge().all(&answers, to.port).map_err(|r| refused(r.address, &r.why))?
+        }
+    };
+    if addresses.is_empty() {
+        return Err(Refusal::new(Reason::NameNotResolved, format!("{}: the name has no addresses", to.host)));
+    }
+    Ok(Course { port: to.port, addresses })
+}
+
+/// Dials the addresses of a course, one after the other, each from where its client leaves.
+///
+/// # Errors
+///
+/// What the client is told: of the last address that was tried.
+pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, Refusal> {
+    let live = record.live.clone();
+    let config = &live.snapshot.config;
+    let (_, _, timeouts) = terms(record);
+    let most = timeouts.connect;
+    let client = record.client.map_or("", |id| &config.clients[id.index()].name);
+    let began = Instant::now();
+    let mut refusal =
+        Refusal::new(Reason::UpstreamUnreachable, "the source has no address of the destination's family");
+    let source = source(config, record.rule.map(|id| &config.egress.rules[id.index()]));
+    for ip in &course.addresses {
+        let from = match source {
+            None => None,
+            Some((id, source)) => match source_address(source, client, *ip) {
+                Some((_, from)) => Some((id, from)),
+                None => continue,
+            },
+        };
+        let address = SocketAddr::new(*ip, course.port);
+        (record.address, record.source) = (Some(address), from);
+        match tokio::time::timeout(most, dial(address, from.map(|(_, ip)| ip))).await {
+            Ok(Ok(stream)) => {
+                record.connect = Some(began.elapsed());
+                left(record, from, None);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => refusal = told(record, from, &error),
+            Err(_) => refusal = Refusal::new(Reason::UpstreamTimeout, format!("no connection within {most:?}")),
+        }
+    }
+    record.connect = Some(began.elapsed());
+    Err(refusal)
+}
+
+fn told(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: &DialError) -> Refusal {
+    left(record, from, Some(error));
+    match error {
+        // The address is the source's own matter.
+        DialError::SourceAbsent(error) => Refusal::new(
+            Reason::SourceUnavailable,
+            match error.kind() {
+                ErrorKind::AddrNotAvailable => "this machine does not have the source's address now".to_owned(),
+                _ => format!("the source's address cannot be used: {error}"),
+            },
+        ),
+        DialError::PortsExhausted => {
+            Refusal::new(Reason::SourceUnavailable, "the source has no port left towards this destination")
+        }
+        // What the system says of a network holds nothing of ours.
+        DialError::Unreachable(error) => Refusal::new(Reason::UpstreamUnreachable, error.to_string()),
+    }
+}
+
+/// Counts what became of a source's address.
+fn left(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: Option<&DialError>) {
+    let live = record.live.clone();
+    let Some(counts) = from.and_then(|(id, ip)| live.counts.source(id, ip)) else { return };
+    match error {
+        Some(DialError::SourceAbsent(_)) => counts.up.store(false, Relaxed),
+        Some(DialError::PortsExhausted) => {
+            counts.exhausted.fetch_add(1, Relaxed);
+        }
+        Some(DialError::Unreachable(_)) => {}
+        None => {
+            counts.up.store(true, Relaxed);
+            record.left_from = Some(Left::from(Arc::clone(counts)));
+        }
+    }
+}
+
+/// Whether this machine has an address. Asked seldom: only where something of ours listens on all addresses, on that very port.
+pub fn is_local(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}

@@ -1,0 +1,332 @@
+//! Requests in absolute form through the way out, and real clients.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use crate::harness::{
+    Gateway, Origin, Reply, authority, eventually, gateway, origin,
+    proxy::{Client, Said, mirror},
+    when,
+};
+
+/// A way out for whoever is on this machine, to everything on the destination's port.
+async fn out(to: &Origin, more: &str) -> Gateway {
+    gateway(config(to.port(), more)).start().await
+}
+
+fn config(port: u16, more: &str) -> String {
+    format!(
+        r#"
+        [client.fn]
+        networks = ["127.0.0.1/32"]
+        [egress.listener.out]
+        address = "127.0.0.1:0"
+        {more}
+        [egress.rule.r]
+        clients = ["fn"]
+        to = ["127.0.0.1:{port}", "localhost:{port}"]
+        private = ["127.0.0.0/8", "::1/128"]
+        "#
+    )
+}
+
+async fn ask(gate: &Gateway, request: &str) -> Said {
+    gate.client("127.0.0.1").await.ask(request).await
+}
+
+#[tokio::test]
+async fn a_request_is_passed_on_as_its_target_says_and_what_is_the_proxys_stays() {
+    let far =
+        origin().answers(|_| Reply::text("ok").header("Keep-Alive", "timeout=5").header("X-A", "b")).start().await;
+    let gate = out(&far, "").await;
+    let port = far.port();
+    let request = format!(
+        "GET http://localhost:{port}/a?b=c HTTP/1.1\r\nHost: evil.test\r\nProxy-Authorization: Basic eDp5\r\n\
+         Proxy-Connection: keep-alive\r\nConnection: X-Foo, authorization\r\nX-Foo: 1\r\nAuthorization: Bearer t\r\n\
+         X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nTE: trailers\r\nAccept: */*\r\n\r\n"
+    );
+    let mut client = gate.client("127.0.0.1").await;
+    for n in 0..3 {
+        let said = client.ask(&request).await;
+        assert_eq!((said.status, said.body.as_str()), (200, "ok"), "{said:?}");
+        assert!(said.head.contains("X-A: b\r\n") && !said.head.contains("Keep-Alive"), "{said:?}");
+        assert!(said.head.contains("\r\nVia: 1.1 gatepost\r\n"), "{said:?}");
+        assert_eq!(far.last().nth, n, "the connection is kept on both sides");
+    }
+    let seen = far.last();
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/a?b=c"));
+    assert_eq!(seen.header("host"), Some(&*format!("localhost:{port}")));
+    assert_eq!(seen.header("authorization"), Some("Bearer t"));
+    assert_eq!(seen.header("via"), Some("1.1 gatepost"));
+    for gone in ["proxy-authorization", "proxy-connection", "x-foo", "x-forwarded-for", "forwarded", "te", "connection"]
+    {
+        assert_eq!(seen.header(gone), None, "{gone}");
+    }
+    let line = &gate.log(3).await[0];
+    assert_eq!((&line["kind"], &line["method"], &line["status"]), (&"forward".into(), &"GET".into(), &200.into()));
+    assert_eq!(line["target"], format!("localhost:{port}"), "without path and query: {line}");
+}
+
+#[tokio::test]
+async fn bodies_pass_in_both_framings_and_both_directions() {
+    let far = origin()
+        .answers(|seen| {
+            let body = String::from_utf8_lossy(&seen.body).into_owned();
+            if seen.target == "/chunks" { Reply::chunks(&["got ", &body]) } else { Reply::text(format!("got {body}")) }
+        })
+        .start()
+        .await;
+    let gate = out(&far, "").await;
+    let url = format!("http://127.0.0.1:{}", far.port());
+    let mut client = gate.client("127.0.0.1").await;
+    let said = client.ask(&format!("POST {url}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")).await;
+    assert_eq!(said.body, "got hello");
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
+    let said = client.ask(&format!("POST {url}/ HTTP/1.1\r\nHost: x\r\n{chunked}")).await;
+    assert_eq!(said.body, "got hello");
+    // Two at once: the second waits for its turn.
+    let two = format!("GET {url}/ HTTP/1.1\r\nHost: x\r\n\r\n").repeat(2);
+    assert_eq!(client.ask(&two).await.body, "got ");
+    assert_eq!(client.ask("").await.body, "got ");
+    let said = client.ask(&format!("HEAD {url}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    assert_eq!(said.status, 200);
+    client.say(format!("GET {url}/chunks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    let all = client.rest().await;
+    assert!(all.contains("Transfer-Encoding: chunked\r\n") && all.ends_with("4\r\ngot \r\n0\r\n\r\n"), "{all}");
+    assert!(all.contains("Connection: close\r\n"), "{all}");
+    gate.counts("gatepost_egress_open", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_goes_nowhere() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let url = format!("http://127.0.0.1:{}", far.port());
+    let get = |fields: &str| format!("GET {url}/ HTTP/1.1\r\n{fields}\r\n");
+    for (request, status, reason) in [
+        (get(""), 400, "bad_request"),
+        (get("Host: x\r\nHost: x\r\n"), 400, "bad_request"),
+        (get("Host: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"), 400, "bad_request"),
+        (get("Host: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n"), 400, "bad_request"),
+        (get("Host: x\r\nA: b\r\n c\r\n"), 400, "bad_request"),
+        (get("Host: x\nA: b\r\n"), 400, "bad_request"),
+        (get("Host: x\r\nUpgrade: h2c\r\n"), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), 400, "bad_request"),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".into(), 400, "bad_request"),
+        (format!("TRACE {url}/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n"), 405, "method_not_allowed"),
+        (url.replace("http", "GET https") + "/ HTTP/1.1\r\nHost: x\r\n\r\n", 403, "destination_not_allowed"),
+        ("GET ftp://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), 403, "destination_not_allowed"),
+        ("GET http://u:p@127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), 400, "bad_request"),
+        (get("Host: x\r\nTransfer-Encoding: chunked\r\n") + "5\nhello", 400, "bad_request"),
+    ] {
+        ask(&gate, &request).await.is(status, reason);
+    }
+    assert_eq!(far.requests(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_wrong_is_never_passed_on() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let request = format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port());
+    for bytes in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "nonsense\r\n\r\n",
+        "",
+    ] {
+        far.now_answers(move |_| Reply::raw(bytes).then_close());
+        ask(&gate, &request).await.is(502, "upstream_reset");
+    }
+    far.now_answers(|_| Reply::text("ok"));
+    assert_eq!(ask(&gate, &request).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_destination_closed_costs_nobody_a_request() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let request = format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port());
+    let mut client = gate.client("127.0.0.1").await;
+    for _ in 0..5 {
+        assert_eq!(client.ask(&request).await.status, 200);
+        far.close_idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_does_not_answer_is_given_up() {
+    let never = crate::harness::gate();
+    let waits = never.clone();
+    let far = origin().answers(move |_| Reply::text("late").after(&waits)).start().await;
+    let gate = out(&far, "[egress]\ntimeouts = { first_byte = \"300ms\" }").await;
+    let said = ask(&gate, &format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port())).await;
+    said.is(504, "upstream_timeout");
+    never.open();
+    let dead = origin::dead_address();
+    let to = format!("127.0.0.1:{}", far.port());
+    gate.swap(&to, &dead.to_string()).await;
+    ask(&gate, &format!("GET http://{dead}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await.is(502, "upstream_unreachable");
+}
+
+#[tokio::test]
+async fn a_client_behind_a_proxy_header_is_known_by_what_that_says() {
+    let far = origin().start().await;
+    let port = far.port();
+    let text = config(port, "proxy_protocol = { from = [\"127.0.0.5/32\"] }").replace("127.0.0.1/32", "192.0.2.9/32");
+    let gate = gateway(text).start().await;
+    let mut client = gate.client("127.0.0.5").await;
+    client.say("PROXY TCP4 192.0.2.9 192.0.2.1 5 6\r\n").await;
+    let said = client.ask(&format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    assert_eq!(said.status, 200, "{said:?}");
+    assert_eq!(gate.log_line().await["client_ip"], "192.0.2.9");
+}
+
+#[tokio::test]
+async fn a_removed_listener_closes_and_a_new_one_opens() {
+    let far = mirror("127.0.0.1:0").await;
+    let gate = gateway(config(far.port(), "")).start().await;
+    let to = format!("127.0.0.1:{}", far.port());
+    let mut stays = gate.opened(&to).await;
+    let mut kept = gate.client("127.0.0.1").await;
+    let forward = format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(kept.ask(&forward).await.body, "127.0.0.1");
+    let before = gate.address("egress.out");
+    gate.swap("[egress.listener.out]", "[egress.listener.second]").await;
+    gate.says(&["no longer listening", "egress.out"]).await;
+    // It is told first; the kernel's queue is still taken.
+    eventually("the socket closes", async || when(tokio::net::TcpStream::connect(before).await.is_err())).await;
+    assert_eq!(kept.rest().await, "", "it waits for a request, and ends");
+    assert_eq!(stays.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.body, "127.0.0.1");
+    let mut client = Client(tokio::net::TcpStream::connect(gate.address("egress.second")).await.unwrap());
+    assert_eq!(client.ask(&format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n")).await.status, 200);
+}
+
+/// Runs a real client; what it said.
+async fn run(program: &str, args: &[String]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null());
+    let done = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    match done {
+        Ok(done) => Some(format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))),
+        // Not on this machine.
+        Err(_) => None,
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
+}
+
+struct Tls {
+    far: Origin,
+    gate: Gateway,
+    proxy: String,
+    plain: String,
+    secure: String,
+    ca: PathBuf,
+    _authority: crate::harness::tls::Authority,
+    _plain: Origin,
+}
+
+/// A destination over TLS and one without, behind a plain proxy.
+async fn with_tls(more: &str) -> Tls {
+    let authority = authority();
+    let leaf = authority.leaf(&["localhost", "127.0.0.1"]);
+    let far = origin().tls(&leaf).answers(|seen| Reply::text(format!("secure {}", seen.target))).start().await;
+    let plain = origin().answers(|seen| Reply::text(format!("plain {}", seen.target))).start().await;
+    let text = config(far.port(), &more.replace("@TLS@", &leaf.toml())).replace(
+        &format!("\"localhost:{}\"", far.port()),
+        &format!("\"localhost:{}\", \"localhost:{}\"", far.port(), plain.port()),
+    );
+    let gate = gateway(text).start().await;
+    Tls {
+        proxy: gate.address("egress.out").to_string(),
+        plain: format!("http://localhost:{}/p", plain.port()),
+        secure: format!("https://localhost:{}/s", far.port()),
+        ca: authority.ca(),
+        far,
+        gate,
+        _plain: plain,
+        _authority: authority,
+    }
+}
+
+#[tokio::test]
+async fn curl_works_unchanged_also_over_tls_to_the_proxy() {
+    for (more, scheme) in [("", "http"), ("tls = [@TLS@]", "https")] {
+        let it = with_tls(more).await;
+        let ca = it.ca.display().to_string();
+        let proxy = format!("{scheme}://localhost:{}", it.gate.address("egress.out").port());
+        let common = ["-sS", "-x", &proxy, "--proxy-cacert", &ca, "--cacert", &ca];
+        let args = words(&[&common[..], &[&it.plain, &it.secure]].concat());
+        let Some(said) = run("curl", &args).await else { return };
+        assert_eq!(said, "plain /psecure /s", "{proxy}");
+        let refused = words(&[&common[..], &["https://other.test/"]].concat());
+        let said = run("curl", &refused).await.unwrap();
+        assert!(said.contains("403"), "{said}");
+        assert!(it.far.requests() == 1);
+    }
+}
+
+#[tokio::test]
+async fn pythons_clients_work_unchanged() {
+    let it = with_tls("").await;
+    let script = format!(
+        r#"
+import os, ssl, urllib.request
+os.environ.update(http_proxy="http://{proxy}", https_proxy="http://{proxy}", no_proxy="")
+context = ssl.create_default_context(cafile="{ca}")
+print(urllib.request.urlopen("{plain}").read().decode(), urllib.request.urlopen("{secure}", context=context).read().decode())
+try:
+    import requests
+except ImportError:
+    print("plain /p secure /s 403")
+else:
+    session = requests.Session()
+    print(session.get("{plain}").text, session.post("{secure}", data=b"x", verify="{ca}").text, session.get("http://other.test/").status_code)
+"#,
+        proxy = it.proxy,
+        ca = it.ca.display(),
+        plain = it.plain,
+        secure = it.secure
+    );
+    let Some(said) = run("python3", &["-c".to_owned(), script]).await else { return };
+    assert_eq!(said, "plain /p secure /s\nplain /p secure /s 403\n");
+}
+
+#[tokio::test]
+async fn javas_http_client_works_unchanged() {
+    let it = with_tls("").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Main.java");
+    let source = r#"
+import java.io.*; import java.net.*; import java.net.http.*; import java.nio.file.*; import java.security.*; import java.security.cert.*;
+import javax.net.ssl.*;
+public class Main {
+    public static void main(String[] a) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null);
+        store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(new FileInputStream(a[3])));
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, trust.getTrustManagers(), null);
+        HttpClient client = HttpClient.newBuilder().proxy(ProxySelector.of(new InetSocketAddress("127.0.0.1", Integer.parseInt(a[0]))))
+            .sslContext(context).build();
+        for (int at = 1; at < 3; at++)
+            System.out.println(client.send(HttpRequest.newBuilder(URI.create(a[at])).build(), HttpResponse.BodyHandlers.ofString()).body());
+    }
+}
+"#;
+    std::fs::write(&file, source).unwrap();
+    let port = it.gate.address("egress.out").port().to_string();
+    let ca = it.ca.display().to_string();
+    let args = words(&[&file.display().to_string(), &port, &it.plain, &it.secure, &ca]);
+    let Some(said) = run("java", &args).await else { return };
+    assert_eq!(said, "plain /p\nsecure /s\n");
+}
