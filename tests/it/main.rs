@@ -32,6 +32,7 @@ mod every_key_acts;
 mod explains_what_happens;
 #[cfg(test)]
 mod foresees_what_a_change_does;
+#[cfg(test)]
 mod forwards_requests;
 #[cfg(test)]
 mod gets_its_certificates;

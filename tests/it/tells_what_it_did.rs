@@ -235,8 +235,8 @@ async fn the_status_shows_functions_and_weights_and_what_they_are_working_on() {
     let told = status();
     let mut sorted = rows(&told)[1..].to_vec();
     sorted.sort();
-    assert_eq!(rows(&told)[0], ["function", "in_flight", "version", "weight"], "{told}");
-    assert_eq!(sorted, [["orders", "0", "v2", "2.5"], ["orders", "1", "v1", "97.5"]], "{told}");
+    assert_eq!(rows(&told)[0], ["function", "in_flight", "version", "weight", "weights_from"], "{told}");
+    assert_eq!(sorted, [["orders", "0", "v2", "2.5", "file"], ["orders", "1", "v1", "97.5", "file"]], "{told}");
     door.open();
     assert_eq!(caller.answer().await.text(), "late");
 }

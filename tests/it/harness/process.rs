@@ -12,6 +12,11 @@ impl Process {
         self.kib("status", "VmRSS:")
     }
 
+    /// Memory of its own in bytes, without the pages of the binary: those of a debug build are nobody's that runs gatepost.
+    pub(crate) fn anonymous(self) -> u64 {
+        self.kib("status", "RssAnon:")
+    }
+
     /// Proportional memory in bytes: shared pages are counted by share.
     pub(crate) fn pss(self) -> u64 {
         self.kib("smaps_rollup", "Pss:")
