@@ -26,6 +26,7 @@ pub(super) struct Told {
     pub(super) warnings: usize,
     interfaces: Vec<Interface>,
     listeners: Vec<ListenerTold>,
+    sources: Vec<SourceTold>,
     versions: Vec<VersionTold>,
 }
 
@@ -36,6 +37,21 @@ struct ListenerTold {
     /// The addresses of this machine that it is reached by.
     at: Vec<IpAddr>,
     findings: Vec<Finding>,
+}
+
+/// One of `[egress.source]`.
+#[derive(Debug, Serialize)]
+struct SourceTold {
+    source: String,
+    /// What calls leave by, and what the world sees of it.
+    addresses: Vec<Leaves>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+struct Leaves {
+    bind: IpAddr,
+    public: IpAddr,
 }
 
 /// One version of a function.
@@ -59,14 +75,26 @@ impl Told {
             Ok(interfaces) => (interfaces, None),
             Err(why) => (Vec::new(), Some(why)),
         };
-        let mut listeners = listeners(loaded, &interfaces, unknown.is_none());
+        let known = unknown.is_none();
+        let mut listeners = listeners(loaded, &interfaces, known);
         if let (Some(why), Some(first)) = (unknown, listeners.first_mut()) {
             let text = format!("this machine's addresses cannot be listed: {why}");
             first.findings.push(Finding::new("address", Level::Warning, text));
         }
-        let all = || listeners.iter().flat_map(|l| &l.findings).chain(versions.iter().flat_map(|v| &v.findings));
+        let sources = sources(loaded, &interfaces, known);
+        let all = || {
+            let machine = listeners.iter().flat_map(|l| &l.findings).chain(sources.iter().flat_map(|s| &s.findings));
+            machine.chain(versions.iter().flat_map(|v| &v.findings))
+        };
         let count = |level| all().filter(|finding| finding.level == level).count();
-        Self { problems: count(Level::Problem), warnings: count(Level::Warning), interfaces, listeners, versions }
+        Self {
+            problems: count(Level::Problem),
+            warnings: count(Level::Warning),
+            interfaces,
+            listeners,
+            sources,
+            versions,
+        }
     }
 
     pub(super) fn print(&self, term: &mut Terminal) -> Outcome {
@@ -86,6 +114,14 @@ impl Told {
                 term.line(format_args!("  reached by {}", at.join(", ")))?;
             }
             print_findings(&listener.findings, term)?;
+        }
+        for source in &self.sources {
+            term.line(term.ink(Ink::Bold, format_args!("egress source {}", source.source)))?;
+            for Leaves { bind, public } in &source.addresses {
+                let seen = if bind == public { String::new() } else { format!(", seen as {public}") };
+                term.line(format_args!("  leaves by {bind}{seen}"))?;
+            }
+            print_findings(&source.findings, term)?;
         }
         let mut last = "";
         for version in &self.versions {
@@ -171,6 +207,22 @@ fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<List
             finding
         }));
         ListenerTold { listener: listener.name.to_string(), address: listener.address.to_string(), at, findings }
+    });
+    all.collect()
+}
+
+fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<SourceTold> {
+    let own = |ip: &IpAddr| interfaces.iter().any(|one| one.addresses.contains(ip));
+    let all = loaded.config.egress.sources.iter().map(|source| {
+        let absent = source.bind.iter().filter(|ip| known && !own(ip));
+        let findings = absent.map(|ip| {
+            Finding::new("address", Level::Problem, format!("this machine has no address {ip}")).help(
+                "calls that should leave by it get 503: a floating address that the other machine holds now, or a slip in the config",
+            )
+        });
+        let addresses = source.bind.iter().enumerate();
+        let addresses = addresses.map(|(at, bind)| Leaves { bind: *bind, public: source.public_of(at).unwrap_or(*bind) });
+        SourceTold { source: source.name.to_string(), addresses: addresses.collect(), findings: findings.collect() }
     });
     all.collect()
 }
