@@ -40,34 +40,17 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ),
 ];
 
+/// The rooms that are more than rules.
+const AT_WORK: &[&str] = &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"];
+
 /// Words that only some rooms may write, and why.
 const BANNED: [(&str, &[&str], &str); 6] = [
     ("pingora", &["ingress", "upstream", "serve"], "pingora stays where bytes are moved"),
-    (
-        "tokio",
-        &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"],
-        "rules know no runtime",
-    ),
-    (
-        "tracing",
-        &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"],
-        "rules return, they don't log",
-    ),
-    (
-        "Instant::now",
-        &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"],
-        "the clock is an argument",
-    ),
-    (
-        "SystemTime::now",
-        &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"],
-        "the clock is an argument",
-    ),
-    (
-        "std::net::TcpStream",
-        &["upstream", "release", "observe", "ingress", "egress", "admin", "serve", "cli"],
-        "rules know no sockets",
-    ),
+    ("tokio", AT_WORK, "rules know no runtime"),
+    ("tracing", AT_WORK, "rules return, they don't log"),
+    ("Instant::now", AT_WORK, "the clock is an argument"),
+    ("SystemTime::now", AT_WORK, "the clock is an argument"),
+    ("std::net::TcpStream", AT_WORK, "rules know no sockets"),
 ];
 
 #[test]
