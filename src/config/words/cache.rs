@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::http_words::{cookie_name, header_name, unknown_word};
+use super::http_words::{named, unknown_word};
 use crate::config::{
     model::CacheKey,
     read::{Complaint, Word, words},
@@ -21,11 +21,7 @@ impl Word for CacheKey {
                 }
                 _ => Err(unknown_word(text, &["client", "client_ip"])),
             },
-            Some(("header", name)) => header_name(name).map(Self::Header),
-            Some(("cookie", name)) => cookie_name(name).map(Self::Cookie),
-            Some(("query", "")) => Err(Complaint::new("`query:` names no key")),
-            Some(("query", name)) => Ok(Self::Query(name.to_owned())),
-            Some((kind, _)) => Err(unknown_word(kind, &["header", "cookie", "query"])),
+            Some(pair) => named(pair, Self::Header, Self::Cookie, Self::Query),
         }
     }
 

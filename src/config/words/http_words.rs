@@ -115,16 +115,28 @@ impl Word for LimitKey {
                 "client" => Ok(Self::Client),
                 _ => Err(unknown_word(text, &["route", "client_ip", "client"])),
             },
-            Some(("header", name)) => header_name(name).map(Self::Header),
-            Some(("cookie", name)) => cookie_name(name).map(Self::Cookie),
-            Some(("query", "")) => Err(Complaint::new("`query:` names no key")),
-            Some(("query", name)) => Ok(Self::Query(name.to_owned())),
-            Some((kind, _)) => Err(unknown_word(kind, &["header", "cookie", "query"])),
+            Some(pair) => named(pair, Self::Header, Self::Cookie, Self::Query),
         }
     }
 
     fn form() -> Json {
         json!({ "pattern": "^(route|client_ip|client|header:.+|cookie:.+|query:.+)$" })
+    }
+}
+
+/// What is named by its kind: `header:NAME`, `cookie:NAME`, `query:NAME`, taken apart at the colon.
+pub(super) fn named<T>(
+    (kind, name): (&str, &str),
+    header: impl FnOnce(HeaderName) -> T,
+    cookie: impl FnOnce(String) -> T,
+    query: impl FnOnce(String) -> T,
+) -> Result<T, Complaint> {
+    match (kind, name) {
+        ("header", name) => header_name(name).map(header),
+        ("cookie", name) => cookie_name(name).map(cookie),
+        ("query", "") => Err(Complaint::new("`query:` names no key")),
+        ("query", name) => Ok(query(name.to_owned())),
+        (kind, _) => Err(unknown_word(kind, &["header", "cookie", "query"])),
     }
 }
 
