@@ -6,6 +6,7 @@
 mod budget;
 mod cache;
 mod caller;
+mod cluster;
 mod concurrency;
 mod credential;
 mod egress;
@@ -68,6 +69,7 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        cluster::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
     ]
