@@ -39,7 +39,10 @@ where
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" if !read => wrong_method("GET, HEAD"),
         "/healthz" => full(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => match backend.ready() {
-            Ok(()) => full(StatusCode::OK, TEXT, "ready\n"),
+            Ok(()) => match backend.degraded() {
+                None => full(StatusCode::OK, TEXT, "ready\n"),
+                Some(why) => full(StatusCode::OK, TEXT, format!("ready, degraded: {why}\n")),
+            },
             Err(why) => full(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         "/metrics" => full(StatusCode::OK, METRICS, backend.metrics()),

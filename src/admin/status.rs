@@ -33,6 +33,9 @@ pub struct Status {
     /// A row a certificate, by listener and in the order of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
+    /// `None`: alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<super::ClusterStatus>,
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,

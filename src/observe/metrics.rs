@@ -11,6 +11,7 @@ mod auth;
 mod budget;
 mod cache;
 mod cells;
+mod cluster;
 mod concurrency;
 mod egress;
 mod guards;
@@ -35,6 +36,7 @@ use arc_swap::ArcSwap;
 
 pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
+pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
@@ -98,6 +100,7 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    cluster: Mutex<Option<ClusterCounts>>,
     guards: Mutex<guards::Guards>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
@@ -122,6 +125,7 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            cluster: Mutex::default(),
             guards: Mutex::default(),
             tokens: Mutex::default(),
             places: Mutex::default(),
@@ -165,6 +169,11 @@ impl Metrics {
     /// Shows these budgets instead of those before.
     pub fn set_budgets(&self, budgets: Vec<BudgetCounts>) {
         *lock(&self.budgets) = budgets;
+    }
+
+    /// Shows this standing instead of that before.
+    pub fn set_cluster(&self, counts: Option<ClusterCounts>) {
+        *lock(&self.cluster) = counts;
     }
 
     /// Shows these key sets instead of those before.
@@ -223,6 +232,7 @@ impl Metrics {
         jwks::render(&lock(&self.jwks), &mut out);
         tokens::render(&lock(&self.tokens), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        cluster::render(*lock(&self.cluster), &mut out);
         lock(&self.guards).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
 use crate::{
     admin::{
         Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status,
@@ -35,6 +35,7 @@ pub struct Board {
     pub workers: usize,
     pub draining: AtomicBool,
     pub changing: Mutex<Changing>,
+    cluster: cluster::Shown,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -56,9 +57,10 @@ impl Board {
         metrics: Arc<Metrics>,
         workers: usize,
         orders: mpsc::UnboundedSender<Order>,
+        cluster: cluster::Shown,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { live, metrics, workers, draining, changing: Mutex::default(), orders }
+        Self { live, metrics, workers, draining, changing: Mutex::default(), cluster, orders }
     }
 
     pub fn changing(&self) -> MutexGuard<'_, Changing> {
@@ -97,6 +99,10 @@ impl Backend for Board {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
     }
 
+    fn degraded(&self) -> Option<String> {
+        cluster::look(&self.cluster).as_ref()?.degraded()
+    }
+
     fn metrics(&self) -> String {
         let live = self.live.load();
         for (id, limiters) in (0..).map(RouteId).zip(&*live.snapshot.limits) {
@@ -113,6 +119,7 @@ impl Backend for Board {
         };
         let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
         self.metrics.set_certificates(certificates);
+        self.metrics.set_cluster(cluster::counts(&self.cluster, &live.snapshot));
         self.metrics.set_budgets(budgets::counts(&live.snapshot));
         self.metrics.render()
     }
@@ -163,6 +170,7 @@ impl Backend for Board {
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
+            cluster: cluster::look(&self.cluster).as_ref().map(cluster::Standing::status),
             last_reload: changing.last.clone(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,

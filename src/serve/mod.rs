@@ -9,6 +9,7 @@ pub mod bind;
 mod board;
 mod budgets;
 mod certificate;
+mod cluster;
 mod connection;
 mod egress;
 pub mod generations;

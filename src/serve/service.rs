@@ -27,6 +27,7 @@ use super::{
     board::{Board, told},
     budgets::Budgets,
     certificate::Served,
+    cluster::Membership,
     generations::{Author, Generations, StateError},
     guards::Guards,
     jwks::{KeySets, Known},
@@ -103,6 +104,7 @@ pub struct Service {
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     pub(super) releases: Releases,
     guards: Guards,
+    pub(super) cluster: Membership,
     read_at: SystemTime,
     /// The last config that was looked at, by its hash, and what came of it.
     pub(super) last: Option<(String, Receipt)>,
@@ -175,7 +177,10 @@ impl Service {
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
-        let board = Arc::new(Board::new(live, metrics, count, orders));
+        let mut cluster = Membership::default();
+        let board = Arc::new(Board::new(live, metrics, count, orders, cluster.shown()));
+        cluster.follow(&loaded, &board.live, &config.server.state_dir, &resolver);
+        cluster.first().await;
         let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
         let admin = serve_admin(&board, &config.admin.address, admin_socket);
         let total = Arc::new(Total::new(max_connections(config), shedding));
@@ -203,6 +208,7 @@ impl Service {
             max_memory,
             releases,
             guards,
+            cluster,
             read_at,
             last: None,
             refused: None,
@@ -468,6 +474,7 @@ impl Service {
         let next = Arc::new(next);
         self.board.live.store(next.clone());
         self.board.metrics.install(handles.clone(), generation);
+        self.cluster.follow(&loaded, &self.board.live, &config.server.state_dir, &self.resolver);
 
         self.listeners.total().set_max(max_connections(&config));
         self.max_memory.send_replace(config.server.max_memory);
@@ -608,7 +615,8 @@ impl Service {
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, logs, admin, mut budgets, .. } = self;
+        let Self { running, logs, admin, mut budgets, cluster, .. } = self;
+        cluster.stop().await;
         if let Some(file) = admin.file {
             file.remove();
         }

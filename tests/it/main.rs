@@ -93,6 +93,8 @@ mod sends_back_bad_canaries;
 #[cfg(test)]
 mod shares_answers;
 #[cfg(test)]
+mod shares_with_other_gateposts;
+#[cfg(test)]
 mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
