@@ -15,7 +15,7 @@ use atomic_waker::AtomicWaker;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
-use super::io::Transport;
+use super::{io::Transport, stall::Stall};
 use crate::{
     config::model::ListenerTimeouts,
     decide::{ClientCertificate, Now},
@@ -112,6 +112,8 @@ pub struct Conn {
     ip_value: OnceLock<HeaderValue>,
     /// What the caller proved in the TLS handshake.
     certificate: OnceLock<Box<Certificate>>,
+    /// The present request's answer, beside what its caller takes.
+    pub stall: Stall,
     /// The present request waits for its function's turn: what its caller sends is not read on.
     pub is_held: AtomicBool,
     /// After the present request this connection is to close.
@@ -252,6 +254,7 @@ impl Conn {
             of,
             ip_value: OnceLock::new(),
             certificate: OnceLock::new(),
+            stall: Stall::default(),
             is_held: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
@@ -310,6 +313,7 @@ impl Conn {
         self.begin(Phase::None);
         self.bound_silence(None);
         self.bound_total(None);
+        self.stall.request_begins();
         self.ended.store(0, Relaxed);
         self.asked.store(false, Relaxed);
         self.answered.store(false, Relaxed);
@@ -454,14 +458,17 @@ impl Conn {
         self.waker.register(waker);
     }
 
-    /// Wakes the connection's task.
+    /// Wakes the connection's task, which can be woken again before it registers anew.
     pub fn wake(&self) {
-        self.waker.wake();
+        if let Some(waker) = self.waker.take() {
+            self.waker.register(&waker);
+            waker.wake();
+        }
     }
 
     fn end(&self, how: u8) {
         self.ended.store(how, Relaxed);
-        self.waker.wake();
+        self.wake();
     }
 
     /// No further request after the present one; a connection that waits for one ends now. One that never had a request
@@ -473,7 +480,7 @@ impl Conn {
             if matches!(self.phase(), Phase::Idle | Phase::Handshake) {
                 self.hurry();
             }
-            return self.waker.wake();
+            return self.wake();
         }
         match self.phase() {
             Phase::Idle => self.end(ENDED_DRAINED),
