@@ -1,11 +1,15 @@
 //! The tables of the way out as they are written.
 
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
 use super::{
-    model::{EgressMode, MixedAnswers, OnRevoke, Rate, TlsName},
+    model::{EgressMode, MixedAnswers, OnRevoke, Rate, ResolvedBy, TlsName},
     raw::{Certificate, Connections, Names, Networks, ProxyProtocol},
-    read::{Map, OneOrMany, table},
+    read::{Map, OneOrMany, Read, Reader, Value, read_at, read_table, table},
+    secret::SecretRef,
     source::At,
-    words::{Bandwidth, FilePath, Mode, NameServer, Patience, SourceAddress, Text, ToWord},
+    words::{Bandwidth, BasicUser, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord},
 };
 use crate::config::model::{ClientAuthNeed, ListenAddress, TlsProfile};
 
@@ -107,6 +111,8 @@ table! {
         to: Vec<At<ToWord>> [required],
         /// The `[egress.source]` to leave from. Default: as the system chooses.
         source: Text,
+        /// The proxy that connects in gatepost's place: its URL, or a table with `url`. Default: none.
+        parent: Parent,
         /// Networks that are not public, and that these destinations may be in all the same.
         private: Networks,
         /// Bounds for each client.
@@ -119,6 +125,45 @@ table! {
         tls_name: TlsName,
         /// How long things may take. Default: as `[egress]` has it.
         timeouts: EgressRuleTimeouts,
+    }
+}
+
+table! {
+    struct ParentTable {
+        /// `http://host:port` or `https://host:port`.
+        url: ParentUrl [required],
+        /// The user whom it knows gatepost by (Basic).
+        user: BasicUser,
+        /// The password of `user`.
+        password: SecretRef,
+        /// Of an https parent: PEM bundle that alone is trusted for it. Default: the system's roots.
+        ca: FilePath,
+        /// Who looks up the names of destinations: `here` (the default) judges their addresses, and asks the parent for one that is allowed;
+        /// `parent` asks it for the name.
+        resolve: ResolvedBy,
+    }
+}
+
+/// A parent proxy: a URL, or a table.
+#[derive(Debug, Clone)]
+pub(super) struct Parent(pub(super) ParentTable);
+
+impl Read for Parent {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => {
+                read_at(value, reader).map(|url| Self(ParentTable { url: Some(url), ..ParentTable::default() }))
+            }
+            DeValue::Table(_) => read_table(value, reader).map(Self),
+            _ => {
+                reader.expected("a URL, or a table with `url`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<ParentUrl as Read>::schema(), <ParentTable as Read>::schema()] })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod conn;
 mod dial;
 mod forward;
 pub mod live;
+pub mod parent;
 mod pass;
 mod pool;
 mod record;

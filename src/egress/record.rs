@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     live::{self, Live},
+    parent::Through,
     relay::Moved,
 };
 use crate::{
@@ -75,7 +76,10 @@ pub struct Record {
     pub client: Option<ClientId>,
     pub rule: Option<EgressRuleId>,
     pub source: Option<(EgressSourceId, IpAddr)>,
+    /// What was dialled.
     pub address: Option<SocketAddr>,
+    /// The parent that was asked to connect.
+    pub through: Option<Arc<Through>>,
     pub would_refuse: Option<Reason>,
     pub reason: Option<Reason>,
     /// What the client was told.
@@ -108,6 +112,7 @@ impl Record {
             rule: None,
             source: None,
             address: None,
+            through: None,
             would_refuse: None,
             reason: None,
             status: None,
@@ -162,6 +167,8 @@ impl Drop for Record {
             method: self.method.as_deref(),
             target: self.target.as_deref(),
             address: self.address,
+            parent: self.through.as_ref().map(|through| &*through.url),
+            asked: self.through.as_ref().map(|through| &*through.asked),
             source: source.map(|s| &*s.name),
             source_address: self.source.map(|(_, ip)| ip),
             rule: rule.map(|r| &*r.name),

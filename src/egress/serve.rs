@@ -19,7 +19,7 @@ use super::{
     answer::{self, Refusal},
     conn::{Conn, End},
     forward::{self, After, Asked},
-    live, pool,
+    live, parent, pool,
     record::Record,
     relay::Side,
     tunnel::{self, Tunnel},
@@ -28,7 +28,8 @@ use super::{
 use crate::{
     config::model::{ListenerTimeouts, Name},
     decide::{
-        ClientCertificate, Reason, egress as policy,
+        ClientCertificate, Reason,
+        egress::{self as policy, via},
         http1::head::{self, BadHead, Head, HeadLimits, Look, To},
     },
     observe::clock::now,
@@ -47,12 +48,21 @@ pub struct Caller {
     pub timeouts: ListenerTimeouts,
 }
 
-/// A client's side.
+/// A side of a tunnel: the client's, or what was dialled.
 pub enum Stream {
     /// As nearly all are.
     Tcp(TcpStream),
     /// TLS, or a unix socket.
     Other(Box<dyn Side>),
+}
+
+impl Stream {
+    pub fn as_side(&mut self) -> &mut dyn Side {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Other(stream) => &mut **stream,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -243,6 +253,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         return Box::pin(forwarded(caller, record, &bytes, head, &headers, inbox)).await;
     }
     let to = || {
+        parent::no_circle(&headers)?;
         policy::connect(target).map(policy::Authority::into_owned).map_err(|p| Refusal::new(p.reason(), p.to_string()))
     };
     let to = match way::admit(&mut record, to, &headers, caller.certificate.as_deref(), caller.ip) {
@@ -252,8 +263,9 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
             return (Next::End, None);
         }
     };
+    let via = parent::of(&record).map(|_| via::with_ours(&headers, &parent::OWN_NAME)).unwrap_or_default();
     drop(headers);
-    match tunnel::open(caller.stream, record, to, std::mem::take(inbox), caller.conn.clone()).await {
+    match tunnel::open(caller.stream, record, to, &via, std::mem::take(inbox), caller.conn.clone()).await {
         Ok(Some(tunnel)) => (Next::Tunnel(Box::new(tunnel)), None),
         Ok(None) => (Next::End, None),
         Err((refusal, stream, mut record)) => {
@@ -277,6 +289,7 @@ async fn forwarded(
         if let Some(refusal) = forward::unfit(method, headers) {
             return Err(refusal);
         }
+        parent::no_circle(headers)?;
         let found = policy::absolute(target).map_err(|p| Refusal::new(p.reason(), p.to_string()))?;
         let to = found.authority.clone().into_owned();
         absolute = Some(found);

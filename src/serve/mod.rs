@@ -23,6 +23,7 @@ mod made;
 mod memory;
 pub mod notify;
 mod outliers;
+mod parents;
 mod per_ip;
 pub mod receipt;
 mod releases;

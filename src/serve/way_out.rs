@@ -12,6 +12,7 @@ use super::{
     acme::Wanted,
     listener::Way,
     listeners::{Listeners, Plan},
+    parents::Parents,
     tls::{self, AllTls},
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
 pub struct WayOut {
     pub listeners: Listeners,
     pub tls: AllTls,
+    parents: Parents,
     live: Arc<ArcSwap<egress::Live>>,
 }
 
@@ -35,12 +37,14 @@ pub struct WayOut {
 pub struct PlannedWayOut {
     plan: Plan,
     tls: AllTls,
+    parents: Parents,
 }
 
 /// What tunnels are decided by, before it is known where the listeners are.
 pub fn live(snapshot: &Snapshot, handles: &Handles) -> egress::Live {
     egress::Live {
         own: Own::of(&snapshot.config),
+        parents: Arc::default(),
         counts: handles.egress.clone(),
         snapshot: Arc::new(snapshot.clone()),
     }
@@ -49,7 +53,7 @@ pub fn live(snapshot: &Snapshot, handles: &Handles) -> egress::Live {
 impl WayOut {
     /// Shares the workers and the total with the listeners of the way in.
     pub fn new(way_in: &Listeners, live: Arc<ArcSwap<egress::Live>>) -> Self {
-        Self { listeners: way_in.beside(Way::Out), tls: AllTls::default(), live }
+        Self { listeners: way_in.beside(Way::Out), tls: AllTls::default(), parents: Parents::default(), live }
     }
 
     /// Everything that can fail; `others` are sockets of ours that close with this reload.
@@ -60,12 +64,14 @@ impl WayOut {
     pub fn prepare(&self, loaded: &Loaded, acme: &Wanted, others: &[BorrowedFd<'_>]) -> Result<PlannedWayOut, String> {
         let tls = tls::prepare(loaded, Way::Out, acme, &self.tls)?;
         let plan = self.listeners.plan(&loaded.config.egress.listeners, &tls, others)?;
-        Ok(PlannedWayOut { plan, tls })
+        let parents = self.parents.of(loaded)?;
+        Ok(PlannedWayOut { plan, tls, parents })
     }
 
     /// Puts a generation in force. Nothing here fails.
     pub fn apply(&mut self, planned: PlannedWayOut, live: &Live, way_in: &Listeners, admin: &ListenAddress) {
-        let PlannedWayOut { plan, tls } = planned;
+        let PlannedWayOut { plan, tls, parents } = planned;
+        self.parents = parents;
         let listeners = &live.snapshot.config.egress.listeners;
         let counts = &live.handles.egress;
         // First without the listeners that are new: nobody comes by those yet.
@@ -85,7 +91,8 @@ impl WayOut {
         });
         let own = Own::new(&live.snapshot.config, tcp);
         let (snapshot, counts) = (Arc::new(live.snapshot.clone()), live.handles.egress.clone());
-        self.live.store(Arc::new(egress::Live { snapshot, counts, own }));
+        let parents = self.parents.by_rule.clone();
+        self.live.store(Arc::new(egress::Live { snapshot, counts, own, parents }));
     }
 
     /// Looks which addresses to leave from this machine has: a floating one comes and goes.

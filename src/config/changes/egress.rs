@@ -97,6 +97,7 @@ to = ["a.example"]
             (OLD.replace("[\"f\"]", "[\"f\", \"g\"]"), "egress rule r: clients f → f, g"),
             (OLD.replace("a.example", "*.a.example:80"), "egress rule r: to a.example:443 → *.a.example:80"),
             (rule(r#"source = "rest""#), "egress rule r: source the system's → rest"),
+            (rule(r#"parent = "http://P.example:3128/""#), "egress rule r: parent none → http://p.example:3128"),
             (rule(r#"private = ["@inside"]"#), "egress rule r: private none → 10.0.0.0/8"),
             (rule("limits = { tunnels = 9 }"), "egress rule r: limits.tunnels any → 9"),
             (rule(r#"limits = { bandwidth = "9MiB/s" }"#), "egress rule r: limits.bandwidth any → 9MiB/s"),
@@ -115,6 +116,19 @@ to = ["a.example"]
         // What is a rule's by default changes with it.
         let lines = told(&top(r#"timeouts = { idle = "9s" }"#));
         assert_eq!(lines, ["egress.timeouts.idle 5m → 9s", "egress rule r: timeouts.idle 5m → 9s"]);
+        let parent = |keys: &str| config(&rule(&format!("parent = {{ url = \"https://p.example:3128\", {keys} }}")));
+        let plain = parent("resolve = \"here\"");
+        for (keys, lines) in [
+            (r#"resolve = "parent""#, &["egress rule r: parent.resolve here → parent"][..]),
+            (r#"ca = "/etc/ca.pem""#, &["egress rule r: parent.ca the system's → /etc/ca.pem"]),
+            (
+                r#"user = "u", password = "env:P""#,
+                &["egress rule r: parent.user none → u", "egress rule r: parent.password none → env:P"],
+            ),
+        ] {
+            let told: Vec<_> = changes(&plain, &parent(keys)).iter().map(ToString::to_string).collect();
+            assert_eq!(told, lines, "{keys}");
+        }
         let lines = told(&rule(r#"limits = { rate = "9/s" }"#));
         assert_eq!(lines, ["egress rule r: limits.rate any → 9/s", "egress rule r: limits.burst any → 9"]);
     }

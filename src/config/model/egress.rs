@@ -4,12 +4,14 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
     time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::{ClientId, EgressSourceId, Limit, Listener, Name, Networks};
+use super::{ClientId, EgressSourceId, EndpointHost, Limit, Listener, Name, Networks};
+use crate::config::secret::SecretRef;
 
 /// `[egress]` and its tables. Without a listener there is no way out.
 #[derive(Debug, Clone, Default)]
@@ -121,6 +123,8 @@ pub struct EgressRule {
     pub to: Vec<Destination>,
     /// `None`: as the system chooses.
     pub source: Option<EgressSourceId>,
+    /// `None`: destinations are dialled.
+    pub parent: Option<Parent>,
     /// Networks that are not public, and allowed all the same.
     pub private: Networks,
     pub limits: EgressLimits,
@@ -129,6 +133,40 @@ pub struct EgressRule {
     pub tls_name: TlsName,
     /// What is in force: the rule's own, or the egress's.
     pub timeouts: EgressTimeouts,
+}
+
+/// A rule's `parent`: the proxy that connects to destinations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Parent {
+    pub tls: bool,
+    pub host: EndpointHost,
+    pub port: u16,
+    /// Basic (RFC 7617): the user, and where the password is.
+    pub credentials: Option<(String, SecretRef)>,
+    /// PEM bundle that alone is trusted; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+    pub resolve: ResolvedBy,
+}
+
+impl fmt::Display for Parent {
+    /// Its URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        match &self.host {
+            EndpointHost::Address(IpAddr::V6(ip)) => write!(f, "{scheme}://[{ip}]:{}", self.port),
+            host => write!(f, "{scheme}://{host}:{}", self.port),
+        }
+    }
+}
+
+/// Who looks up the names of destinations that are reached through a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ResolvedBy {
+    /// Their addresses are judged, and the parent is asked for one that is allowed. The default.
+    #[default]
+    Here,
+    /// It is asked for the name; where that leads is its word.
+    Parent,
 }
 
 /// Of a rule, for each of its clients.

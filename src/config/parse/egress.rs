@@ -201,8 +201,14 @@ impl<'s> Scope<'s> {
             None => None,
             Some(at) => Some(self.source_id(at, sources)?),
         };
+        let parent = match &raw.parent {
+            None => None,
+            Some(at) => Some(self.parent(&at.value.0)?),
+        };
         let limits = self.egress_limits(raw.limits.as_ref().map(|at| &at.value));
         let (clients, to, private) = (clients?, to?, private?);
+        let hosts: Vec<DestinationHost> = to.iter().map(|(one, _)| one.host.clone()).collect();
+        self.nothing_is_judged(raw, &hosts);
         if !raw.broken {
             self.literals_are_reachable(name, &to, &private);
         }
@@ -214,6 +220,7 @@ impl<'s> Scope<'s> {
             clients,
             to: to.into_iter().map(|(destination, _)| destination).collect(),
             source,
+            parent,
             private,
             limits,
             mode: raw.mode.as_ref().map(|at| at.value).unwrap_or_default(),

@@ -17,6 +17,7 @@ mod authority;
 mod hello;
 mod policy;
 mod rules;
+pub mod via;
 #[cfg(test)]
 mod tests;
 

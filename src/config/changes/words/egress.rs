@@ -5,7 +5,7 @@ use crate::config::{
     Config,
     model::{
         Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, Limit, Listener, MixedAnswers, OnRevoke,
-        Resolver, Source, TlsName,
+        Parent, ResolvedBy, Resolver, Source, TlsName,
     },
 };
 
@@ -51,6 +51,7 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         clients,
         to,
         source,
+        parent,
         private,
         limits: EgressLimits { tunnels, rate: per_client, bandwidth },
         mode,
@@ -64,7 +65,8 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         None => (None, None),
         Some(Limit { rate, burst, per: _, max_keys: _, dry_run: _ }) => (Some(*rate), Some(*burst)),
     };
-    vec![
+    let mut leaves = parent_leaves(parent.as_ref());
+    leaves.extend([
         Leaf::list("clients", "nobody", clients.iter().map(|id| name_at(&config.clients, id.index()))),
         Leaf::list("to", "nowhere", to),
         Leaf::option("source", "the system's", source.map(|id| name_at(&config.egress.sources, id.index()))),
@@ -91,6 +93,26 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         Leaf::one("timeouts.connect", duration(connect)),
         Leaf::one("timeouts.idle", duration(idle)),
         Leaf::option("timeouts.total", "none", total.map(duration)),
+    ]);
+    leaves
+}
+
+/// Without a parent there are the same leaves: they are compared one by one.
+fn parent_leaves(parent: Option<&Parent>) -> Vec<Leaf> {
+    let credentials = parent.and_then(|parent| parent.credentials.as_ref());
+    let ca = parent.and_then(|parent| parent.ca.as_ref());
+    vec![
+        Leaf::option("parent", "none", parent),
+        Leaf::option("parent.user", "none", credentials.map(|(user, _)| user)),
+        Leaf::option("parent.password", "none", credentials.map(|(_, password)| password)),
+        Leaf::option("parent.ca", "the system's", ca.map(|ca| ca.display())),
+        Leaf::one(
+            "parent.resolve",
+            match parent.map(|parent| parent.resolve).unwrap_or_default() {
+                ResolvedBy::Here => "here",
+                ResolvedBy::Parent => "parent",
+            },
+        ),
     ]
 }
 
