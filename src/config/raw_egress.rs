@@ -6,10 +6,10 @@ use toml::de::DeValue;
 use super::{
     model::{EgressMode, MixedAnswers, OnRevoke, Rate, ResolvedBy, TlsName},
     raw::{Certificate, Connections, Names, Networks, ProxyProtocol},
-    read::{Map, OneOrMany, Read, Reader, Value, read_at, read_table, table},
+    read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::At,
-    words::{Bandwidth, BasicUser, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord},
+    words::{Bandwidth, BasicUser, EchoUrl, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord},
 };
 use crate::config::model::{ClientAuthNeed, ListenAddress, TlsProfile};
 
@@ -23,6 +23,8 @@ table! {
         on_revoke: OnRevoke,
         /// How long things may take, where a rule says nothing else.
         timeouts: EgressTimeouts,
+        /// The percentage of the connections there may be above which no client may have more than its share. Default 80; 100: never.
+        fair_share: Whole<1, 100>,
         /// Who is asked for names.
         resolver: Resolver,
         /// Where functions reach the proxy.
@@ -100,6 +102,19 @@ table! {
         bind: OneOrMany<SourceAddress> [required],
         /// What the world sees instead, behind a NAT: one, or one for each of `bind`. Partners whitelist these.
         public: OneOrMany<SourceAddress>,
+        /// Who is asked what the world sees, to compare it with `public`. Default: nobody.
+        check: SourceCheck,
+    }
+}
+
+table! {
+    struct SourceCheck {
+        /// An echo: it answers with the address that it is called from, as text or in JSON.
+        url: EchoUrl [required],
+        /// How often. Default `10m`.
+        every: Patience,
+        /// PEM bundle that alone is trusted for an https `url`. Default: the system's roots.
+        ca: FilePath,
     }
 }
 

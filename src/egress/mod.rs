@@ -8,7 +8,7 @@
 
 mod answer;
 pub mod conn;
-mod dial;
+pub mod dial;
 mod forward;
 pub mod live;
 pub mod parent;
@@ -23,4 +23,4 @@ mod way;
 pub use conn::Conn;
 pub use live::{Live, enter};
 pub use relay::Side;
-pub use serve::{Caller, Stream, serve, sweep};
+pub use serve::{Caller, Rooms, Stream, serve, sweep};

@@ -15,7 +15,7 @@ use crate::{
     config::model::{ClientId, EgressRuleId, EgressSourceId, Name},
     decide::{
         Now, Reason,
-        egress::{Ticket, status},
+        egress::{Place, Ticket, status},
     },
     observe::{
         EgressEntry,
@@ -90,6 +90,8 @@ pub struct Record {
     pub moved: Moved,
     /// Its place under the rule's limits.
     pub ticket: Option<Ticket>,
+    /// And among its client's.
+    pub share: Option<Place>,
     under_way: Option<Arc<EgressCounts>>,
     pub left_from: Option<Left>,
 }
@@ -121,6 +123,7 @@ impl Record {
             connect: None,
             moved: Moved::default(),
             ticket: None,
+            share: None,
             under_way: None,
             left_from: None,
         })

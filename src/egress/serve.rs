@@ -45,7 +45,14 @@ pub struct Caller {
     pub ip: Option<IpAddr>,
     pub certificate: Option<Box<ClientCertificate>>,
     pub listener: Name,
+    pub rooms: Arc<dyn Rooms>,
     pub timeouts: ListenerTimeouts,
+}
+
+/// What a connection counts in.
+pub trait Rooms: Send + Sync {
+    /// The listener's, where it has a bound of its own, and the process's: as they are now, this connection included.
+    fn rooms(&self) -> [Option<policy::Room>; 2];
 }
 
 /// A side of a tunnel: the client's, or what was dialled.
@@ -256,7 +263,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         parent::no_circle(&headers)?;
         policy::connect(target).map(policy::Authority::into_owned).map_err(|p| Refusal::new(p.reason(), p.to_string()))
     };
-    let to = match way::admit(&mut record, to, &headers, caller.certificate.as_deref(), caller.ip) {
+    let to = match way::admit(&mut record, to, &headers, &caller) {
         Ok(to) => to,
         Err(refusal) => {
             say(caller.stream, &mut record, &refusal, false).await;
@@ -295,7 +302,7 @@ async fn forwarded(
         absolute = Some(found);
         Ok(to)
     };
-    let admitted = way::admit(&mut record, to, headers, caller.certificate.as_deref(), caller.ip);
+    let admitted = way::admit(&mut record, to, headers, &caller);
     let after = match (admitted, &absolute) {
         (Ok(to), Some(absolute)) => {
             let asked = Asked { method, headers, to, absolute, head };

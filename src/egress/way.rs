@@ -1,7 +1,6 @@
 //! From a request's target to a connection: who asks → rule → bounds → addresses → source → dial. What `decide::egress` decides is done here.
 
 use std::{
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -16,14 +15,14 @@ use super::{
     dial::{DialError, dial},
     live, parent,
     record::{Left, Record},
-    serve::Stream,
+    serve::{Caller, Stream},
 };
 use crate::{
-    config::model::{Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
+    config::model::{ClientId, Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
     decide::{
-        ClientCertificate, Reason,
+        Reason,
         auth::Asking,
-        egress::{Authority, Choice, Host, Judge, MOST_DIALLED, source, source_address},
+        egress::{Authority, Choice, Host, Judge, MOST_DIALLED, OverShare, source, source_address},
     },
     observe::{clock::now, unix_ms},
     upstream::resolve::lookup,
@@ -38,20 +37,19 @@ pub fn admit(
     record: &mut Record,
     to: impl FnOnce() -> Result<Authority<'static>, Refusal>,
     headers: &HeaderMap,
-    certificate: Option<&ClientCertificate>,
-    ip: Option<IpAddr>,
+    caller: &Caller,
 ) -> Result<Authority<'static>, Refusal> {
     let snapshot = record.live.snapshot.clone();
     let Some(gate) = snapshot.callers.egress() else {
         return Err(Refusal::new(Reason::ForbiddenClient, ""));
     };
     // Who comes by a unix socket is on this machine.
-    let ip = ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ip = caller.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let tokens = live::tokens();
     let asking = Asking {
         ip,
         headers,
-        certificate,
+        certificate: caller.certificate.as_deref(),
         now: now(),
         unix: &|| i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX),
         tokens: tokens.as_deref(),
@@ -73,6 +71,7 @@ pub fn admit(
         Choice::Rule(id) => id,
         Choice::Unlisted => {
             record.would_refuse = Some(Reason::DestinationNotAllowed);
+            share(record, client, caller)?;
             return Ok(to);
         }
         Choice::Refused => {
@@ -82,6 +81,7 @@ pub fn admit(
         }
     };
     record.rule = Some(rule);
+    share(record, client, caller)?;
     let mode = snapshot.config.egress.rules[rule.index()].mode;
     let entered = snapshot.egress.enter(rule, mode, client, ip, now());
     let (ticket, over) =
@@ -98,6 +98,20 @@ pub fn terms(record: &Record) -> (Option<&EgressRule>, &Egress, &EgressTimeouts)
     let egress = &record.live.snapshot.config.egress;
     let rule = record.rule.map(|id| &egress.rules[id.index()]);
     (rule, egress, rule.map_or(&egress.timeouts, |rule| &rule.timeouts))
+}
+
+/// Takes a place among the client's, in every mode: what is short is gatepost's own.
+fn share(record: &mut Record, client: ClientId, caller: &Caller) -> Result<(), Refusal> {
+    let rooms = caller.rooms.rooms().into_iter().flatten();
+    record.share = record.live.snapshot.egress.share(client, rooms).map_err(|over| {
+        let OverShare { holds, share, room } = over;
+        let detail = format!(
+            "{} of {} connections are open, and while they are short a client may hold {share}: this one holds {holds}",
+            room.open, room.most
+        );
+        Refusal { retry_after: Some(1), ..Refusal::new(Reason::TunnelsExhausted, detail) }
+    })?;
+    Ok(())
 }
 
 /// Where to go: everything that is decided before a socket is opened.
@@ -225,21 +239,12 @@ pub async fn dial_first(record: &mut Record, addresses: &[IpAddr], port: u16) ->
 
 fn told(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: &DialError) -> Refusal {
     left(record, from, Some(error));
-    match error {
+    let reason = match error {
         // The address is the source's own matter.
-        DialError::SourceAbsent(error) => Refusal::new(
-            Reason::SourceUnavailable,
-            match error.kind() {
-                ErrorKind::AddrNotAvailable => "this machine does not have the source's address now".to_owned(),
-                _ => format!("the source's address cannot be used: {error}"),
-            },
-        ),
-        DialError::PortsExhausted => {
-            Refusal::new(Reason::SourceUnavailable, "the source has no port left towards this destination")
-        }
-        // What the system says of a network holds nothing of ours.
-        DialError::Unreachable(error) => Refusal::new(Reason::UpstreamUnreachable, error.to_string()),
-    }
+        DialError::SourceAbsent(_) | DialError::PortsExhausted => Reason::SourceUnavailable,
+        DialError::Unreachable(_) => Reason::UpstreamUnreachable,
+    };
+    Refusal::new(reason, error.to_string())
 }
 
 /// Counts what became of a source's address.

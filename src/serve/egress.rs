@@ -72,7 +72,8 @@ impl Begun {
         certificate: Option<Box<crate::decide::ClientCertificate>>,
     ) -> Caller {
         let (listener, timeouts) = (self.listener.name.clone(), self.settings.timeouts);
-        Caller { stream, ahead, conn: self.conn, ip: self.ip, certificate, listener, timeouts }
+        let rooms = self.listener;
+        Caller { stream, ahead, conn: self.conn, ip: self.ip, certificate, listener, rooms, timeouts }
     }
 }
 

@@ -10,11 +10,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ClientId, EgressSourceId, EndpointHost, Limit, Listener, Name, Networks};
+use super::{ClientId, EgressSourceId, Endpoint, EndpointHost, Limit, Listener, Name, Networks};
 use crate::config::secret::SecretRef;
 
 /// `[egress]` and its tables. Without a listener there is no way out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Egress {
     /// For destinations that no rule takes.
     pub mode: EgressMode,
@@ -22,6 +22,8 @@ pub struct Egress {
     pub deny_message: Option<String>,
     pub on_revoke: OnRevoke,
     pub timeouts: EgressTimeouts,
+    /// The percentage of connections above which no client may have more than its share. Default 80; with 100 never.
+    pub fair_share: u8,
     pub resolver: Resolver,
     /// `[egress.listener.NAME]`, sorted by name; [`EgressListenerId`](super::EgressListenerId) points in here. Of a listener's keys those are at
     /// their defaults that an egress listener has not: no `h2c`, no ACME, any `min_body_rate`.
@@ -30,6 +32,26 @@ pub struct Egress {
     pub sources: Vec<Source>,
     /// Sorted by name; [`EgressRuleId`](super::EgressRuleId) points in here.
     pub rules: Vec<EgressRule>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            mode: EgressMode::default(),
+            deny_message: None,
+            on_revoke: OnRevoke::default(),
+            timeouts: EgressTimeouts::default(),
+            fair_share: Self::FAIR_SHARE,
+            resolver: Resolver::default(),
+            listeners: Vec::new(),
+            sources: Vec::new(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Egress {
+    pub const FAIR_SHARE: u8 = 80;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -100,6 +122,18 @@ pub struct Source {
     pub bind: Vec<IpAddr>,
     /// What the world sees: empty (the same as `bind`), one, or one for each of `bind`.
     pub public: Vec<IpAddr>,
+    /// `None`: nobody is asked what the world sees.
+    pub check: Option<SourceCheck>,
+}
+
+/// A source's `check`: an echo, which says from where it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SourceCheck {
+    pub url: Endpoint,
+    /// PEM bundle that alone is trusted; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Default 10 min.
+    pub every: Duration,
 }
 
 impl Source {

@@ -1,12 +1,17 @@
-//! A rule's `parent`.
+//! A rule's `parent`, and a source's `check`.
 
-use super::Scope;
+use std::time::Duration;
+
+use super::{Scope, patience};
 use crate::config::{
-    model::{DestinationHost, Parent, ResolvedBy},
-    raw_egress::{EgressRule, ParentTable},
+    model::{DestinationHost, Parent, ResolvedBy, SourceCheck},
+    raw_egress::{EgressRule, ParentTable, SourceCheck as RawCheck},
     report::Problem,
     source::{At, Span},
 };
+
+/// An echo is asked no more often.
+const LEAST: Duration = Duration::from_secs(1);
 
 impl Scope<'_> {
     pub(super) fn parent(&mut self, raw: &ParentTable) -> Option<Parent> {
@@ -40,6 +45,28 @@ impl Scope<'_> {
             ca,
             resolve: raw.resolve.as_ref().map(|at| at.value).unwrap_or_default(),
         })
+    }
+
+    pub(super) fn source_check(&mut self, raw: &RawCheck) -> Option<SourceCheck> {
+        let before = self.report.len();
+        let url = raw.url.as_ref()?.value.0.clone();
+        if let Some(ca) = raw.ca.as_ref().filter(|_| !url.tls) {
+            self.report
+                .push(Problem::at("`ca` says nothing without an https `url`", ca.span).label("not needed here"));
+        }
+        if let Some(every) = raw.every.as_ref().filter(|every| every.value.0 < LEAST) {
+            self.report.push(
+                Problem::at(format!("every {:?} is a burden to whoever is asked", every.value.0), every.span)
+                    .label(format!("expected at least `{}s`", LEAST.as_secs())),
+            );
+        }
+        let ca = raw.ca.as_ref().map(|at| {
+            let path = self.path(at);
+            self.pointers.anchors.push(At { value: path.clone(), span: at.span });
+            path
+        });
+        let every = patience(raw.every.as_ref(), 600);
+        (self.report.len() == before).then_some(SourceCheck { url, ca, every })
     }
 
     fn half(&mut self, at: Span, there: &str, missing: &str) {

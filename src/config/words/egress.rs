@@ -247,6 +247,25 @@ impl Word for ParentUrl {
     }
 }
 
+/// What says from where it is called.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct EchoUrl(pub(in crate::config) Endpoint);
+
+impl Word for EchoUrl {
+    const EXPECTED: &'static str = "a URL such as `https://echo.example.com/ip`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        <Endpoint as Word>::parse(text).map(Self).map_err(|complaint| Complaint {
+            message: complaint.message.replace("a function's URL", "an echo's URL"),
+            ..complaint
+        })
+    }
+
+    fn form() -> Json {
+        <Endpoint as Word>::form()
+    }
+}
+
 /// Bytes per second, above zero.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Bandwidth(pub(in crate::config) NonZeroU64);
@@ -308,7 +327,7 @@ either! {
     ResolvedBy: "here" Self::Here, "parent" Self::Parent;
 }
 
-words!(ToWord, SourceAddress, ParentUrl, Bandwidth, EgressMode, OnRevoke, MixedAnswers, TlsName, ResolvedBy);
+words!(ToWord, SourceAddress, ParentUrl, EchoUrl, Bandwidth, EgressMode, OnRevoke, MixedAnswers, TlsName, ResolvedBy);
 
 #[cfg(test)]
 mod tests {
