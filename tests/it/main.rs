@@ -95,6 +95,8 @@ mod says_why_it_does_not_start;
 #[cfg(test)]
 mod sends_back_bad_canaries;
 #[cfg(test)]
+mod serves_real_clients;
+#[cfg(test)]
 mod shares_answers;
 #[cfg(test)]
 mod shares_the_way_out;
