@@ -268,7 +268,13 @@ impl Exchange {
                     {
                         let mut buffer = ReadBuf::new(&mut room);
                         match Pin::new(&mut *origin).poll_read(cx, &mut buffer) {
-                            Poll::Pending => return Poll::Pending,
+                            Poll::Pending => {
+                                // What TLS towards a parent has made of the request.
+                                return match Pin::new(&mut *origin).poll_flush(cx) {
+                                    Poll::Ready(Err(e)) => origin_fault(e.to_string()),
+                                    _ => Poll::Pending,
+                                };
+                            }
                             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                                 return origin_fault("it closed the connection without an answer");
                             }

@@ -161,8 +161,8 @@ impl Tunnel {
         let (record, conn) = (&mut self.record, &self.conn);
         let (moved, ticket) = (&record.moved, record.ticket.as_ref());
         let ended = match (&mut self.client, &mut self.upstream) {
-            (Stream::Tcp(client), Stream::Tcp(upstream)) => relay(client, upstream, conn, moved, ticket).await,
-            (client, upstream) => relay(client.as_side(), upstream.as_side(), conn, moved, ticket).await,
+            (Stream::Tcp(client), Stream::Tcp(upstream)) => relay(client, upstream, conn, moved, ticket, true).await,
+            (client, upstream) => relay(client.as_side(), upstream.as_side(), conn, moved, ticket, false).await,
         };
         record.ended = match ended {
             Ended::Well => None,

@@ -131,4 +131,6 @@ mod tells_what_it_did;
 #[cfg(test)]
 mod tries_again;
 #[cfg(test)]
+mod withstands_the_survey;
+#[cfg(test)]
 mod works_on_each_platform;
