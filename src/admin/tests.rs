@@ -83,6 +83,7 @@ impl Backend for Scripted {
                 in_flight: 1,
             }],
             budgets: Vec::new(),
+            sources: Vec::new(),
             jwks: Vec::new(),
             certificates: Vec::new(),
             last_reload: Some(receipt(Outcome::Unchanged)),

@@ -39,7 +39,7 @@ pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
 
-pub use egress::{EgressCounts, EgressHandles, SourceCounts};
+pub use egress::{EgressCounts, EgressHandles, Seen, SourceCounts};
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
 

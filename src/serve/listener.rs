@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     config::model::{Listener, ListenerTimeouts, Name, Networks},
+    decide::egress::Room,
     ingress::{conn::ListenerKey, wire},
     observe::{
         metrics::{ConnectionResult, ListenerCounts},
@@ -108,13 +109,14 @@ pub struct Shared {
     pub key: ListenerKey,
     pub settings: ArcSwap<Settings>,
     open: AtomicUsize,
+    total: Arc<Total>,
     per_ip: Arc<PerIp>,
     /// Turns true when these connections are to end.
     ending: watch::Sender<bool>,
 }
 
 impl Shared {
-    pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
+    pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>, total: Arc<Total>) -> Self {
         let ending = watch::Sender::new(false);
         Self {
             way,
@@ -122,6 +124,7 @@ impl Shared {
             key,
             settings: ArcSwap::from(settings),
             open: AtomicUsize::new(0),
+            total,
             per_ip: Arc::default(),
             ending,
         }
@@ -135,6 +138,14 @@ impl Shared {
             Way::In => workers.drain(Some(self.key)),
             Way::Out => workers.drain_egress(Some(self.key.0)),
         }
+    }
+}
+
+impl crate::egress::Rooms for Shared {
+    fn rooms(&self) -> [Option<Room>; 2] {
+        let own = self.settings.load().max_connections;
+        let own = own.map(|most| Room { open: self.open.load(Relaxed), most });
+        [own, Some(Room { open: self.total.open.load(Relaxed), most: self.total.max.load(Relaxed) })]
     }
 }
 

@@ -193,7 +193,8 @@ impl Listeners {
         for (id, ((listener, step), &key)) in listeners.iter().zip(plan.0).zip(&keys.of).enumerate() {
             let name = &listener.name;
             let settings = Arc::new(Settings::of(listener, tls.get(name).cloned(), counts(id).clone()));
-            let shared = || Arc::new(Shared::new(way, name.clone(), key, settings.clone()));
+            let total = &self.total;
+            let shared = || Arc::new(Shared::new(way, name.clone(), key, settings.clone(), total.clone()));
             let held = match &step {
                 Step::Keep | Step::Renew => old.remove(name),
                 Step::TakeOver => {
