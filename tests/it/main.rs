@@ -37,6 +37,8 @@ mod forwards_requests;
 #[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
+mod goes_on_degraded;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -117,10 +119,14 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_the_service_manager;
+#[cfg(test)]
 mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
 #[cfg(test)]
 mod tries_again;
+#[cfg(test)]
+mod upgrades_without_a_gap;
 #[cfg(test)]
 mod works_on_each_platform;
