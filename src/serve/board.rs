@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told,
+        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told,
         SourceStatus, Status, VersionStatus,
     },
     config::{
@@ -24,6 +24,7 @@ use crate::{
     ingress::live::{self, Live},
     observe::{
         Metrics,
+        degraded::Degraded,
         metrics::{CertificateExpiry, ListenerCounts, Seen, SourceCounts},
     },
 };
@@ -112,6 +113,11 @@ impl Backend for Board {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
     }
 
+    fn degraded(&self) -> Vec<DegradedStatus> {
+        let told = |d: Degraded| DegradedStatus { what: d.what.as_str().to_owned(), why: d.why };
+        self.metrics.degraded().into_iter().map(told).collect()
+    }
+
     fn metrics(&self) -> String {
         let live = self.live.load();
         for (id, limiters) in (0..).map(RouteId).zip(&*live.snapshot.limits) {
@@ -180,6 +186,7 @@ impl Backend for Board {
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
             last_reload: changing.last.clone(),
+            degraded: self.degraded(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,
         }

@@ -41,6 +41,8 @@ mod gets_its_certificates;
 #[cfg(test)]
 mod goes_through_parents;
 #[cfg(test)]
+mod goes_on_degraded;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_holds;
@@ -125,6 +127,8 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_the_service_manager;
+#[cfg(test)]
 mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
@@ -132,5 +136,7 @@ mod tells_what_it_did;
 mod tries_again;
 #[cfg(test)]
 mod withstands_the_survey;
+#[cfg(test)]
+mod upgrades_without_a_gap;
 #[cfg(test)]
 mod works_on_each_platform;
