@@ -97,6 +97,11 @@ impl Releases {
         }
     }
 
+    /// Whether it could not be written.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
     /// Writes what is not yet written.
     pub fn save(&mut self) {
         let Some(state) = self.book.unwritten() else { return };
@@ -206,7 +211,7 @@ impl Service {
                 let paused = self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true);
                 paused.into_iter().chain(self.send_back_everywhere(function, &request.author)).collect()
             }
-            requests::Kind::Reload => Vec::new(),
+            requests::Kind::Reload | requests::Kind::Upgrade => Vec::new(),
         };
         let live = |event: &Event| Change { text: event.text.clone(), applies: Applied::Live };
         let changes: Vec<Change> = events.iter().map(live).collect();

@@ -4,6 +4,7 @@
 //! [`Refused`] and has taken from none. `gcra` has the arithmetic, `table` the buckets of keys, `shared` what several gateposts
 //! have in common.
 
+mod carry;
 mod gcra;
 mod key;
 mod shared;
@@ -24,8 +25,9 @@ use http::HeaderValue;
 use super::Now;
 use crate::config::model::{Limit, LimitKey, Name};
 
+pub use carry::{Debts, Told};
 use gcra::{Pace, Wait};
-pub use key::{KeyFacts, parameter};
+pub use key::{KeyFacts, Seed, parameter};
 pub use shared::{Due, Shared, Standing, of_cluster};
 pub use table::KeyHash;
 use table::{Table, Taken, take_plain};

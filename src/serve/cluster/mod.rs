@@ -99,6 +99,11 @@ impl Membership {
         self.shown.clone()
     }
 
+    /// What somebody should know, though requests are served.
+    pub fn degraded(&self) -> Option<String> {
+        look(&self.shown).as_ref()?.degraded()
+    }
+
     /// What is known of the others' releases; `None`: there is no cluster.
     fn met(&mut self) -> Option<&mut Met> {
         self.running.as_mut().map(|running| &mut running.met)
@@ -158,6 +163,7 @@ impl Membership {
             exchange: met.exchange.clone(),
             state: String::new(),
             beaten: false,
+            renamed: false,
             due: VecDeque::new(),
             settling: settling(),
             beating: beating(),
@@ -221,6 +227,8 @@ struct Task {
     state: String,
     /// This life has had a beat.
     beaten: bool,
+    /// The id is another's by now: what is remembered is his.
+    renamed: bool,
     /// What is still to be settled: no more is taken from limits before that is done.
     due: VecDeque<(Arc<Limiter>, Due)>,
     settling: Script,
@@ -346,9 +354,10 @@ impl Task {
         let members: Vec<Member> = rows.chunks_exact(3).filter_map(member).collect();
         let run = before.split_once(' ').and_then(|(_, said)| serde_json::from_str::<Card>(said).ok()).map(|c| c.run);
         if self.beaten && run.is_some_and(|run| run != card.run) {
-            // A state directory that was copied.
+            // Its successor in an upgrade, or one whose state directory was copied.
             self.remembered.id = Remembered::named(random()).id;
-            tracing::warn!("cluster: another member has this one's id; it takes a new one");
+            self.renamed = true;
+            tracing::info!("cluster: another process has this one's id; it goes on under a new one");
         }
         self.beaten = true;
         let count = count(&members);
@@ -356,7 +365,7 @@ impl Task {
         standing.set_salt(salt);
         standing.set_members(count);
         let known = std::mem::replace(&mut self.remembered.members, count);
-        if known != count || !*self.knows.borrow() {
+        if !self.renamed && (known != count || !*self.knows.borrow()) {
             tracing::info!(members = count, store = %self.store.config.redis, "cluster");
             if let Err(error) = self.remembered.write(&self.state_dir) {
                 tracing::warn!(%error, "degraded: how many members there are would not survive a restart");

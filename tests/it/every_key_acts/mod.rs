@@ -11,6 +11,7 @@ mod concurrency;
 mod credential;
 mod egress;
 mod egress_listener;
+mod egress_parent;
 mod function;
 mod guard;
 mod handling;
@@ -72,6 +73,7 @@ fn proofs() -> Vec<Proof> {
         cluster::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
+        egress_parent::proofs(),
     ]
     .concat()
 }
