@@ -85,7 +85,7 @@ impl KeyHash {
         Self((hash >> 1).max(1))
     }
 
-    pub(super) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 
@@ -110,11 +110,6 @@ impl KeyHash {
     /// Spread over all 64 bits, another way than the table does.
     pub(super) fn mixed(self) -> u64 {
         self.0.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 20
-    }
-
-    /// For the store that members share: 16 digits.
-    pub fn as_u64(self) -> u64 {
-        self.0
     }
 
     pub(super) fn pending(self, nonce: u64) -> u128 {

@@ -314,7 +314,7 @@ impl Task {
         let mut question = self.settling.prepare_invoke();
         for (limiter, due) in &batch {
             let name = limiter.shared_name().unwrap_or_default();
-            question.key(self.key(format_args!("limit:{name}:{:016x}", due.key.as_u64())));
+            question.key(self.key(format_args!("limit:{name}:{:016x}", due.key.number())));
             question.arg(limiter.micros(due.used)).arg(limiter.most_micros());
         }
         let ahead: Vec<i64> = link.run(&question).await?;
