@@ -33,6 +33,9 @@ Of \fBgatepost run\fR:
 SIGHUP
 Reads the config again.
 .TP
+SIGUSR2
+Hands over to the binary as it is now, as \fBgatepost upgrade\fR asks for.
+.TP
 SIGTERM, SIGINT
 Takes nothing new, finishes what is under way within \fIserver.drain\fR, and ends. A second one ends the wait.
 .SH ENVIRONMENT
