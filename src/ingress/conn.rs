@@ -118,6 +118,8 @@ pub struct Conn {
     pub is_held: AtomicBool,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
+    /// The next request that comes is the last.
+    retiring: AtomicBool,
     /// An h2 connection, past its TLS.
     pub is_h2: AtomicBool,
 }
@@ -257,6 +259,7 @@ impl Conn {
             stall: Stall::default(),
             is_held: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
@@ -489,6 +492,24 @@ impl Conn {
         }
     }
 
+    /// One more request, whose answer tells the caller so; an idle connection stays until its own end. Of h2: both goodbyes.
+    pub fn retire(&self) {
+        if self.is_h2.load(Relaxed) {
+            self.closing.store(true, Relaxed);
+            return self.waker.wake();
+        }
+        self.retiring.store(true, Relaxed);
+    }
+
+    /// A request has come: whether it is the last on this connection.
+    pub fn is_last(&self) -> bool {
+        let last = self.retiring.load(Relaxed);
+        if last {
+            self.closing.store(true, Relaxed);
+        }
+        last
+    }
+
     /// Ends the present phase soon, if it would end later.
     pub fn hurry(&self) {
         let soon = after(FIRST);
@@ -600,6 +621,12 @@ pub fn drain(listener: Option<ListenerKey>) {
     for conn in conns.iter().filter(|c| listener.is_none_or(|l| c.info.listener == l)) {
         conn.drain();
     }
+}
+
+/// Lets each of this worker's connections have one more request.
+pub fn retire() {
+    let conns: Vec<_> = SWEEPER.with_borrow(|s| s.conns.iter().filter_map(Weak::upgrade).collect());
+    conns.iter().for_each(|conn| conn.retire());
 }
 
 /// Ends all of this worker's connections, with the requests on them: each still tells its end. `false`: there are none.
