@@ -18,8 +18,8 @@ mod status;
 
 pub use server::{Listener, Socket, serve};
 pub use status::{
-    BudgetStatus, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt, SourceStatus,
-    Status, VersionStatus,
+    BudgetStatus, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt, SourceStatus, Status,
+    VersionStatus,
 };
 
 /// Where the answers come from.

@@ -9,7 +9,9 @@ use super::{
     read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
     secret::SecretRef,
     source::At,
-    words::{Bandwidth, BasicUser, EchoUrl, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord},
+    words::{
+        Bandwidth, BasicUser, EchoUrl, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord,
+    },
 };
 use crate::config::model::{ClientAuthNeed, ListenAddress, TlsProfile};
 

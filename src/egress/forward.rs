@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     answer::Refusal,
     conn::{Conn, End},
-    pass::{Fault, Pass, Side as At},
     parent::{self, Through},
+    pass::{Fault, Pass, Side as At},
     pool::{self, Kept, Key},
     record::Record,
     serve::{Caller, Stream},

@@ -188,9 +188,7 @@ pub async fn connect(record: &mut Record, course: &Course, via: &[u8]) -> Result
             300..400 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
             // It could not get there: perhaps it can to the next address.
             504 => told(Reason::UpstreamTimeout, &format_args!("it had no answer from {asked} in time (504)")),
-            429 | 500.. => {
-                told(Reason::UpstreamUnreachable, &format_args!("it did not connect to {asked} ({status})"))
-            }
+            429 | 500.. => told(Reason::UpstreamUnreachable, &format_args!("it did not connect to {asked} ({status})")),
             _ => return Err(told(Reason::DestinationNotAllowed, &format_args!("it refuses {asked} ({status})"))),
         };
     }
@@ -227,7 +225,10 @@ async fn answered(stream: &mut Stream, head: &[u8], most: Duration) -> Result<(u
             }
             inbox.reserve(1024);
             if stream.read_buf(&mut inbox).await.map_err(reset)? == 0 {
-                return Err((Reason::UpstreamReset, "it closed the connection without an answer to CONNECT".to_owned()));
+                return Err((
+                    Reason::UpstreamReset,
+                    "it closed the connection without an answer to CONNECT".to_owned(),
+                ));
             }
         }
     };

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told,
-        SourceStatus, Status, VersionStatus,
+        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, SourceStatus,
+        Status, VersionStatus,
     },
     config::{
         SecretRef,

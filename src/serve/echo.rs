@@ -253,7 +253,9 @@ fn tell(question: &Question, last: &Seen, seen: &Seen) {
         (_, Seen::Failed(why)) => tracing::warn!(
             %source, address = %bind, by = %url, error = %why, "cannot ask what the world sees of the source's address"
         ),
-        (_, Seen::Agrees) => tracing::info!(%source, address = %bind, %public, by = %url, "the world sees the source's address as partners were told"),
+        (_, Seen::Agrees) => {
+            tracing::info!(%source, address = %bind, %public, by = %url, "the world sees the source's address as partners were told")
+        }
         (_, Seen::Unknown) => {}
     }
 }

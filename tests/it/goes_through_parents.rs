@@ -114,7 +114,10 @@ async fn a_parent_is_asked_for_the_address_that_was_judged_and_sees_the_rules_so
     drop(client);
     drop(gate.opened("127.0.0.7:9000").await);
     let heads = parent.heads();
-    assert!(heads[0].starts_with("CONNECT 127.0.0.9:9000 HTTP/1.1\r\nHost: 127.0.0.9:9000\r\nVia: 1.1 gatepost-"), "{heads:?}");
+    assert!(
+        heads[0].starts_with("CONNECT 127.0.0.9:9000 HTTP/1.1\r\nHost: 127.0.0.9:9000\r\nVia: 1.1 gatepost-"),
+        "{heads:?}"
+    );
     assert!(heads[1].starts_with("CONNECT 127.0.0.7:9000 "), "{heads:?}");
     let lines = gate.log(2).await;
     let line = lines.iter().find(|line| line["target"] == "far.test:9000").unwrap();
@@ -161,8 +164,18 @@ async fn what_a_parent_says_instead_of_yes_becomes_a_reason_that_tells_whose_it_
     let oversize: &'static str =
         Box::leak(format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "a".repeat(LARGE)).into_boxed_str());
     for (answer, status, reason, detail) in [
-        (Some("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"p\"\r\n\r\n"), 503, "credential_unavailable", "wants other credentials"),
-        (Some("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"), 403, "destination_not_allowed", "it refuses 127.0.0.7:9000 (403)"),
+        (
+            Some("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"p\"\r\n\r\n"),
+            503,
+            "credential_unavailable",
+            "wants other credentials",
+        ),
+        (
+            Some("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            403,
+            "destination_not_allowed",
+            "it refuses 127.0.0.7:9000 (403)",
+        ),
         (Some("HTTP/1.1 404 Not Found\r\n\r\n"), 403, "destination_not_allowed", "(404)"),
         (Some("HTTP/1.1 500 x\r\n\r\n"), 502, "upstream_unreachable", "did not connect to 127.0.0.7:9000 (500)"),
         (Some("HTTP/1.1 503 x\r\n\r\n"), 502, "upstream_unreachable", "(503)"),
@@ -283,7 +296,9 @@ async fn tunnels_and_requests_go_through_a_parent_over_tls_with_its_credentials(
 async fn two_gateposts_with_each_other_for_a_parent_answer_508() {
     let dns = Dns::start().await;
     let to = "\"127.0.0.7:9000\"";
-    let one = gateway(config(&dns, to, "\"http://127.0.0.8:1\"", PRIVATE).replace("127.0.0.1/32", "127.0.0.0/8")).start().await;
+    let one = gateway(config(&dns, to, "\"http://127.0.0.8:1\"", PRIVATE).replace("127.0.0.1/32", "127.0.0.0/8"))
+        .start()
+        .await;
     let at = format!("\"http://{}\"", one.address("egress.out"));
     let other = gateway(config(&dns, to, &at, PRIVATE).replace("127.0.0.1/32", "127.0.0.0/8")).start().await;
     one.swap("127.0.0.8:1", &other.address("egress.out").to_string()).await;
@@ -294,7 +309,11 @@ async fn two_gateposts_with_each_other_for_a_parent_answer_508() {
     assert_eq!(said.status, 508, "{said:?}");
     // Each has sent it on once. A parent's answer to a request in absolute form is passed back as it is.
     let lines = [one.log(4).await, other.log(2).await].concat();
-    assert_eq!((lines.len(), lines.iter().filter(|line| line["reason"] == "loop_detected").count()), (6, 4), "{lines:#?}");
+    assert_eq!(
+        (lines.len(), lines.iter().filter(|line| line["reason"] == "loop_detected").count()),
+        (6, 4),
+        "{lines:#?}"
+    );
     // Nobody's own name is believed to be another's.
     let via = "GET http://127.0.0.7:9000/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 gatepost-00000000\r\n\r\n";
     assert_eq!(one.client("127.0.0.1").await.ask(via).await.status, 508);
@@ -325,7 +344,8 @@ async fn a_real_tinyproxy_serves_as_a_parent() {
         far.port()
     );
     fs::write(&file, text).unwrap();
-    let child = Command::new("tinyproxy").arg("-d").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child =
+        Command::new("tinyproxy").arg("-d").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let _running = Tinyproxy(child.expect("tinyproxy (Debian's package tinyproxy-bin)"));
     eventually("tinyproxy listens", async || when(TcpStream::connect(free).await.is_ok())).await;
     let table = format!("{{ url = \"http://{free}\", user = \"user\", password = \"file:@DIR@/password\" }}");

@@ -69,7 +69,9 @@ impl Out {
     async fn said_to(&self, mut command: Command, package: &str) -> String {
         command.arg(&self.proxy).arg(&self.ca).args([&self.plain, &self.secure]).stdin(Stdio::null());
         // Nothing of the machine's own may come between.
-        for name in ["no_proxy", "NO_PROXY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        for name in
+            ["no_proxy", "NO_PROXY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        {
             command.env_remove(name);
         }
         let done = tokio::task::spawn_blocking(move || command.output()).await.unwrap();

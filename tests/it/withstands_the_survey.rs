@@ -222,7 +222,8 @@ async fn targets_are_refused_and_nothing_is_dialled() {
         count += 1;
     }
     // 45, 46: itself, by address, by name, and by the public address of a source.
-    let itself = [own, gate.admin().port()].map(|port| [("127.0.0.1", port), ("127.0.0.61", port), ("me.allowed.test", port)]);
+    let itself =
+        [own, gate.admin().port()].map(|port| [("127.0.0.1", port), ("127.0.0.61", port), ("me.allowed.test", port)]);
     for (host, port) in itself.into_iter().flatten() {
         let said = say(&gate, "127.0.0.1", &connect(format!("{host}:{port}").as_bytes())).await;
         assert_eq!(said.status, 403, "45: {host}:{port}: {said:?}");
@@ -234,7 +235,9 @@ async fn targets_are_refused_and_nothing_is_dialled() {
     }
     gate.counts("gatepost_egress_source_open", &[], 0.0).await;
     // Names that nothing allows were never asked for, by either; those that are listed once for both clients (the cache of one worker).
-    for name in ["127.1", "2130706433", "0x7f.0.0.1", "a..b", "allowed.evil.test", "evilallowed.test", "allowed.test.evil.test"] {
+    for name in
+        ["127.1", "2130706433", "0x7f.0.0.1", "a..b", "allowed.evil.test", "evilallowed.test", "allowed.test.evil.test"]
+    {
         assert_eq!(dns.asked(name), 0, "{name}");
     }
 }
@@ -288,7 +291,14 @@ async fn requests_in_absolute_form_are_refused_and_nothing_is_dialled() {
         (64, get("/", "Host: a\r\n"), 400),
         (64, get("/", "Host: allowed.test\r\n"), 400),
         // Nobody is led elsewhere by a field.
-        (65, get("http://10.0.0.5/", "Host: a\r\nX-Upstream-Https-Proxy: http://allowed.test\r\nForwarded: for=8.8.8.8\r\n"), 403),
+        (
+            65,
+            get(
+                "http://10.0.0.5/",
+                "Host: a\r\nX-Upstream-Https-Proxy: http://allowed.test\r\nForwarded: for=8.8.8.8\r\n",
+            ),
+            403,
+        ),
         (66, get("http://10.0.0.5/", "Host: a\r\nConnection: authorization, connection\r\n"), 403),
         (70, get("http://allowed.test/", "Host: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n"), 400),
         (70, "TRACE http://allowed.test/ HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n".to_owned(), 405),

@@ -220,7 +220,9 @@ fn heard((question, seen): &Echo) -> Finding {
     match seen {
         Ok(ip) if *ip == public => Finding::new("echo", Level::Ok, format!("{by} sees {bind} as {ip}")),
         Ok(ip) => Finding::new("echo", Level::Problem, format!("{by} sees {bind} as {ip}, and `public` says {public}"))
-            .help("partners who were told the public address refuse what leaves from here: see to the NAT, or to the key"),
+            .help(
+                "partners who were told the public address refuse what leaves from here: see to the NAT, or to the key",
+            ),
         Err(why) => Finding::new("echo", Level::Warning, format!("what the world sees of {bind} is not known: {why}")),
     }
 }

@@ -89,7 +89,8 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     }
     for one in &told.addresses {
         let bind = if one.here { one.bind.to_string() } else { format!("{} (not on this machine)", one.bind) };
-        let mut row = vec![one.public.to_string(), one.source.clone(), bind, list(&one.clients), list(&one.destinations)];
+        let mut row =
+            vec![one.public.to_string(), one.source.clone(), bind, list(&one.clients), list(&one.destinations)];
         if options.check {
             row.insert(3, one.seen.clone().unwrap_or_else(|| "no `check`".to_owned()));
         }
@@ -111,7 +112,9 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     match told.addresses.iter().filter(|one| one.agrees == Some(false)).count() {
         0 => Ok(()),
         _ => {
-            term.warn(format_args!("the world sees other addresses than `public`: partners may refuse what leaves from them"));
+            term.warn(format_args!(
+                "the world sees other addresses than `public`: partners may refuse what leaves from them"
+            ));
             Err(Failure::Told(1))
         }
     }
@@ -120,7 +123,8 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
 impl Told {
     /// What the world sees of each address, where the source says whom to ask.
     fn ask(&mut self, loaded: &Loaded) -> Outcome {
-        let questions = echo::questions(loaded, &mut Connectors::default()).map_err(|why| Failure::Failed(anyhow!(why)))?;
+        let questions =
+            echo::questions(loaded, &mut Connectors::default()).map_err(|why| Failure::Failed(anyhow!(why)))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         for question in questions {
             let seen = runtime.block_on(question.ask());

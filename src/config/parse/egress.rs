@@ -64,7 +64,11 @@ impl<'s> Scope<'s> {
             deny_message: raw.deny_message.as_ref().map(|at| at.value.0.clone()),
             on_revoke: raw.on_revoke.as_ref().map(|at| at.value).unwrap_or_default(),
             timeouts,
-            fair_share: raw.fair_share.as_ref().and_then(|at| u8::try_from(at.value.0).ok()).unwrap_or(Egress::FAIR_SHARE),
+            fair_share: raw
+                .fair_share
+                .as_ref()
+                .and_then(|at| u8::try_from(at.value.0).ok())
+                .unwrap_or(Egress::FAIR_SHARE),
             resolver,
             listeners,
             sources: known,

@@ -51,8 +51,7 @@ impl Scope<'_> {
         let before = self.report.len();
         let url = raw.url.as_ref()?.value.0.clone();
         if let Some(ca) = raw.ca.as_ref().filter(|_| !url.tls) {
-            self.report
-                .push(Problem::at("`ca` says nothing without an https `url`", ca.span).label("not needed here"));
+            self.report.push(Problem::at("`ca` says nothing without an https `url`", ca.span).label("not needed here"));
         }
         if let Some(every) = raw.every.as_ref().filter(|every| every.value.0 < LEAST) {
             self.report.push(

@@ -18,9 +18,9 @@ mod hello;
 mod policy;
 mod rules;
 mod share;
-pub mod via;
 #[cfg(test)]
 mod tests;
+pub mod via;
 
 pub use address::{Judge, MOST_DIALLED, NotAllowed, Own, Refused};
 pub use authority::{Absolute, Authority, AuthorityProblem, Host, absolute, connect};

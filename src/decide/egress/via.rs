@@ -48,7 +48,9 @@ mod tests {
         ] {
             assert!(has_passed(&headers(via), "gatepost-07"), "{via:?}");
         }
-        for via in [&[][..], &["1.1 gatepost"], &["1.1 gatepost-070"], &["1.1 fred (gatepost-07)"], &["gatepost-07"], &[""]] {
+        for via in
+            [&[][..], &["1.1 gatepost"], &["1.1 gatepost-070"], &["1.1 fred (gatepost-07)"], &["gatepost-07"], &[""]]
+        {
             assert!(!has_passed(&headers(via), "gatepost-07"), "{via:?}");
         }
     }

@@ -282,7 +282,11 @@ impl EgressHandles {
             }
         }
         let name = "gatepost_egress_source_agrees";
-        out.family(name, Kind::Gauge, "1 while the world sees the address as partners were told, 0 while it sees another.");
+        out.family(
+            name,
+            Kind::Gauge,
+            "1 while the world sees the address as partners were told, 0 while it sees another.",
+        );
         for (source, ip, counts) in self.sources() {
             let agrees = match counts.last_seen() {
                 Seen::Agrees => 1,

@@ -4,8 +4,8 @@ use super::{Leaf, bytes, duration, listener_leaves, name_at, quoted, rate};
 use crate::config::{
     Config,
     model::{
-        Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, Endpoint, Limit, Listener, MixedAnswers, OnRevoke,
-        Parent, ResolvedBy, Resolver, Source, SourceCheck, TlsName,
+        Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, Endpoint, Limit, Listener, MixedAnswers,
+        OnRevoke, Parent, ResolvedBy, Resolver, Source, SourceCheck, TlsName,
     },
 };
 
@@ -46,9 +46,8 @@ pub(in crate::config::changes) fn egress_source_leaves(source: &Source) -> Vec<L
     let Source { name: _, bind, public, check } = source;
     let check = check.as_ref();
     let scheme = |url: &Endpoint| if url.tls { "https" } else { "http" };
-    let url = check.map(|SourceCheck { url, ca: _, every: _ }| {
-        format!("{}://{}{}", scheme(url), url.authority, url.base_path)
-    });
+    let url = check
+        .map(|SourceCheck { url, ca: _, every: _ }| format!("{}://{}{}", scheme(url), url.authority, url.base_path));
     vec![
         Leaf::list("bind", "none", bind),
         Leaf::list("public", "as bind", public),
