@@ -3,6 +3,7 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod budget;
+mod cluster;
 mod concurrency;
 mod guard;
 mod health;
@@ -11,6 +12,7 @@ mod retries;
 mod token;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
+pub use cluster::{Cluster, LimitScope, RedisUrl};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
 pub use health::Health;
@@ -68,6 +70,8 @@ pub struct Config {
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
     pub freeze: Freeze,
+    /// `None`: alone.
+    pub cluster: Option<Cluster>,
     /// The way out.
     pub egress: Egress,
 }
@@ -509,6 +513,8 @@ pub struct Limit {
     pub max_keys: NonZeroU32,
     /// Only count, never refuse.
     pub dry_run: bool,
+    /// Among whom it counts.
+    pub scope: LimitScope,
 }
 
 impl Limit {
@@ -519,6 +525,7 @@ impl Limit {
         per: LimitKey::ClientIp,
         max_keys: NonZeroU32::MIN.saturating_add(99_999),
         dry_run: false,
+        scope: LimitScope::Instance,
     };
 }
 

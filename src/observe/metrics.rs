@@ -11,6 +11,7 @@ mod auth;
 mod budget;
 mod cache;
 mod cells;
+mod cluster;
 mod concurrency;
 mod egress;
 mod guards;
@@ -35,6 +36,7 @@ use arc_swap::ArcSwap;
 
 pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
+pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
@@ -45,6 +47,7 @@ pub use process::resident;
 
 use super::{
     access::{Counts, lock},
+    degraded::{Degraded, What},
     shedding::Shedding,
 };
 use crate::{
@@ -98,9 +101,11 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    cluster: Mutex<Option<ClusterCounts>>,
     guards: Mutex<guards::Guards>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
+    degraded: Mutex<Vec<Degraded>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -122,9 +127,11 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            cluster: Mutex::default(),
             guards: Mutex::default(),
             tokens: Mutex::default(),
             places: Mutex::default(),
+            degraded: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -167,6 +174,11 @@ impl Metrics {
         *lock(&self.budgets) = budgets;
     }
 
+    /// Shows this standing instead of that before.
+    pub fn set_cluster(&self, counts: Option<ClusterCounts>) {
+        *lock(&self.cluster) = counts;
+    }
+
     /// Shows these key sets instead of those before.
     pub fn set_jwks(&self, jwks: Vec<Arc<JwksCounts>>) {
         *lock(&self.jwks) = jwks;
@@ -190,6 +202,15 @@ impl Metrics {
     /// Shows these numbers of functions with `concurrency` instead of those before.
     pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
         *lock(&self.places) = places;
+    }
+
+    /// Shows these as degraded, and nothing else.
+    pub fn set_degraded(&self, degraded: Vec<Degraded>) {
+        *lock(&self.degraded) = degraded;
+    }
+
+    pub fn degraded(&self) -> Vec<Degraded> {
+        lock(&self.degraded).clone()
     }
 
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
@@ -223,6 +244,7 @@ impl Metrics {
         jwks::render(&lock(&self.jwks), &mut out);
         tokens::render(&lock(&self.tokens), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        cluster::render(*lock(&self.cluster), &mut out);
         lock(&self.guards).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
@@ -232,6 +254,14 @@ impl Metrics {
         let help = "What memory may be used, by server.max_memory or the control group.";
         let limit = self.shedding.limit().map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string());
         out.single("gatepost_memory_limit_bytes", Kind::Gauge, help, limit);
+        let name = "gatepost_degraded";
+        out.family(name, Kind::Gauge, "1 while that part does not work as it should; the rest goes on.");
+        let degraded = lock(&self.degraded);
+        for what in What::ALL {
+            let is_so = degraded.iter().any(|degraded| degraded.what == what);
+            out.sample(name, &[("what", what.as_str())], u8::from(is_so));
+        }
+        drop(degraded);
         process::render(&mut out, self.started);
         out.finish()
     }

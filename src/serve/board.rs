@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, SourceStatus,
-        Status, VersionStatus,
+        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told,
+        SourceStatus, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -24,6 +24,7 @@ use crate::{
     ingress::live::{self, Live},
     observe::{
         Metrics,
+        degraded::Degraded,
         metrics::{CertificateExpiry, ListenerCounts, Seen, SourceCounts},
     },
 };
@@ -35,6 +36,7 @@ pub struct Board {
     pub workers: usize,
     pub draining: AtomicBool,
     pub changing: Mutex<Changing>,
+    cluster: cluster::Shown,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -56,9 +58,10 @@ impl Board {
         metrics: Arc<Metrics>,
         workers: usize,
         orders: mpsc::UnboundedSender<Order>,
+        cluster: cluster::Shown,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { live, metrics, workers, draining, changing: Mutex::default(), orders }
+        Self { live, metrics, workers, draining, changing: Mutex::default(), cluster, orders }
     }
 
     pub fn changing(&self) -> MutexGuard<'_, Changing> {
@@ -112,6 +115,11 @@ impl Backend for Board {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
     }
 
+    fn degraded(&self) -> Vec<DegradedStatus> {
+        let told = |d: Degraded| DegradedStatus { what: d.what.as_str().to_owned(), why: d.why };
+        self.metrics.degraded().into_iter().map(told).collect()
+    }
+
     fn metrics(&self) -> String {
         let live = self.live.load();
         for (id, limiters) in (0..).map(RouteId).zip(&*live.snapshot.limits) {
@@ -128,6 +136,7 @@ impl Backend for Board {
         };
         let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
         self.metrics.set_certificates(certificates);
+        self.metrics.set_cluster(cluster::counts(&self.cluster, &live.snapshot));
         self.metrics.set_budgets(budgets::counts(&live.snapshot));
         self.metrics.render()
     }
@@ -179,7 +188,9 @@ impl Backend for Board {
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
+            cluster: cluster::look(&self.cluster).as_ref().map(cluster::Standing::status),
             last_reload: changing.last.clone(),
+            degraded: self.degraded(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,
         }

@@ -121,6 +121,13 @@ impl WayOut {
         }
     }
 
+    /// Sources whose addresses this machine does not have.
+    pub fn sources_down(&self) -> Vec<String> {
+        let live = self.live.load();
+        let down = live.counts.sources().filter(|(.., counts)| !counts.up.load(Relaxed));
+        down.map(|(source, address, _)| format!("{source} ({address})")).collect()
+    }
+
     /// For the status page: what listens where.
     pub fn shown(&self, live: &Live) -> Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)> {
         let listeners = live.snapshot.config.egress.listeners.iter().enumerate();

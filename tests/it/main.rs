@@ -39,6 +39,8 @@ mod forwards_requests;
 #[cfg(test)]
 mod gets_its_certificates;
 #[cfg(test)]
+mod goes_on_degraded;
+#[cfg(test)]
 mod goes_through_parents;
 #[cfg(test)]
 mod harness;
@@ -101,6 +103,8 @@ mod shares_answers;
 #[cfg(test)]
 mod shares_the_way_out;
 #[cfg(test)]
+mod shares_with_other_gateposts;
+#[cfg(test)]
 mod sheds_what_is_too_much;
 #[cfg(test)]
 mod shipped_configs;
@@ -125,11 +129,15 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_the_service_manager;
+#[cfg(test)]
 mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
 #[cfg(test)]
 mod tries_again;
+#[cfg(test)]
+mod upgrades_without_a_gap;
 #[cfg(test)]
 mod withstands_the_survey;
 #[cfg(test)]

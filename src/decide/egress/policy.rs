@@ -169,6 +169,11 @@ impl Policy {
         }
     }
 
+    /// The rules' rates.
+    pub fn limiters(&self) -> impl Iterator<Item = (&Name, &Arc<Limiter>)> {
+        self.counts.iter().filter_map(|rule| Some((&rule.name, rule.rate.as_ref()?)))
+    }
+
     /// Which rule takes `client` there. Knows no addresses but those that are written out, and asks nobody.
     pub fn choose(&self, client: ClientId, to: &Authority<'_>) -> Choice {
         match (self.rules.find(client, to), self.mode) {

@@ -6,6 +6,7 @@
 mod budget;
 mod cache;
 mod caller;
+mod cluster;
 mod concurrency;
 mod credential;
 mod egress;
@@ -69,6 +70,7 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        cluster::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
         egress_parent::proofs(),
