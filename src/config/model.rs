@@ -6,6 +6,7 @@ mod budget;
 mod concurrency;
 mod guard;
 mod health;
+mod mirror;
 mod platform;
 mod retries;
 mod token;
@@ -14,6 +15,7 @@ pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
 pub use health::Health;
+pub use mirror::Mirror;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
 pub use token::IdToken;
@@ -37,11 +39,13 @@ pub use egress::{
 pub use cache::{Cache, CacheKey, Fallback};
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
+mod hook;
 mod listener;
 mod proportion;
 mod ramp;
 
 pub use handling::*;
+pub use hook::Hook;
 pub use listener::*;
 pub use proportion::in_proportion;
 pub use ramp::{DAYS, Freeze, FreezeWindow, Hours, Ramp};
@@ -244,6 +248,8 @@ pub struct Function {
     pub platform: Platform,
     pub budget: Option<Box<Budget>>,
     pub guard: Option<Guard>,
+    /// `None`: nobody gets copies.
+    pub mirror: Option<Box<Mirror>>,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
     /// `None`: only what is always safe is tried again.

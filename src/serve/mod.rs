@@ -14,6 +14,7 @@ mod egress;
 pub mod generations;
 mod guards;
 mod h2;
+mod hooks;
 mod identity;
 pub mod jwks;
 mod listener;
@@ -90,6 +91,8 @@ enum Order {
     Look,
     /// Requests wait in the state directory.
     Requests,
+    /// A ramp's hook has answered.
+    Answered(hooks::Answered),
 }
 
 /// Serves until it is told to stop: SIGTERM, SIGINT or `stop`.
@@ -197,6 +200,10 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                         let _ = answer.send(receipt);
                     }
                 }
+            }
+            Order::Answered(answered) => {
+                service.hook_answered(answered);
+                continue;
             }
             Order::Requests => {
                 for receipt in service.answer_requests().await {

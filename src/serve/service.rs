@@ -1,6 +1,8 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod hooks;
 mod judge;
+mod mirrors;
 
 use std::{
     future::Future,
@@ -55,6 +57,7 @@ use crate::{
     ingress::{
         cache::caches,
         live::{self, Live},
+        mirror::{self, mirrors},
     },
     observe::Metrics,
     upstream::{Resolver, concurrency},
@@ -87,7 +90,7 @@ pub struct Service {
     logs: Logs,
     resolver: Resolver,
     pub(super) generations: Generations,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     running: Running,
     listeners: Listeners,
     admin: AdminServing,
@@ -96,7 +99,9 @@ pub struct Service {
     key_sets: KeySets,
     tokens: Tokens,
     acme: acme::Manager,
-    roots: Roots,
+    pub(super) roots: Roots,
+    /// What connections to mirrors trust; `None`: there are none.
+    pub(super) mirrors_trust: Option<Roots>,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
     budgets: Budgets,
@@ -158,6 +163,7 @@ impl Service {
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             guards: guards.watches(config),
+            mirrors: mirrors(config, count, None),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
@@ -198,6 +204,7 @@ impl Service {
             tokens,
             acme,
             roots,
+            mirrors_trust: None,
             also_watched: Vec::new(),
             budgets,
             max_memory,
@@ -209,6 +216,8 @@ impl Service {
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
+        let config = service.loaded.config.clone();
+        service.connect_mirrors(&config).map_err(|e| anyhow!(e))?;
         let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
         service.tls = tls::prepare(&service.loaded, Way::In, &acme, &service.tls).map_err(|e| anyhow!(e))?;
         let listeners = &service.loaded.config.listeners;
@@ -419,6 +428,7 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
+        self.connect_mirrors(config)?;
         Ok(Prepared { targets, tokens, signers, tls, acme, plan, way_out, logs, admin })
     }
 
@@ -458,6 +468,7 @@ impl Service {
             places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
             guards: self.guards.watches(&config),
+            mirrors: mirrors(&config, workers, Some((&old.snapshot.config, &old.mirrors))),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
@@ -532,6 +543,7 @@ impl Service {
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
         self.board.metrics.set_tokens(self.tokens.counts());
+        self.board.metrics.set_mirrors(mirror::counts(&live.mirrors));
         self.warn_of_ends();
     }
 
