@@ -23,6 +23,7 @@ mod parse;
 mod raw;
 mod raw_budget;
 mod raw_cache;
+mod raw_cluster;
 mod raw_concurrency;
 mod raw_egress;
 mod raw_guard;

@@ -3,6 +3,7 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod budget;
+mod cluster;
 mod concurrency;
 mod guard;
 mod health;
@@ -12,6 +13,7 @@ mod retries;
 mod token;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
+pub use cluster::{Cluster, LimitScope, RedisUrl};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
 pub use health::Health;
@@ -33,7 +35,7 @@ mod egress;
 
 pub use egress::{
     Destination, DestinationHost, Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, MixedAnswers, OnRevoke,
-    Resolver, Source, TlsName,
+    Parent, ResolvedBy, Resolver, Source, SourceCheck, TlsName,
 };
 
 pub use cache::{Cache, CacheKey, Fallback};
@@ -72,6 +74,8 @@ pub struct Config {
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
     pub freeze: Freeze,
+    /// `None`: alone.
+    pub cluster: Option<Cluster>,
     /// The way out.
     pub egress: Egress,
 }
@@ -515,6 +519,8 @@ pub struct Limit {
     pub max_keys: NonZeroU32,
     /// Only count, never refuse.
     pub dry_run: bool,
+    /// Among whom it counts.
+    pub scope: LimitScope,
 }
 
 impl Limit {
@@ -525,6 +531,7 @@ impl Limit {
         per: LimitKey::ClientIp,
         max_keys: NonZeroU32::MIN.saturating_add(99_999),
         dry_run: false,
+        scope: LimitScope::Instance,
     };
 }
 

@@ -8,11 +8,12 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey, LimitScope,
         ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_budget::Budget,
     raw_cache::{Cache, Fallback},
+    raw_cluster::Cluster,
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_egress::Egress,
     raw_guard::Guard,
@@ -48,6 +49,7 @@ pub(super) struct File {
     pub(super) limits: Tables<Limit>,
     pub(super) credentials: Tables<Credential>,
     pub(super) freeze: Freeze,
+    pub(super) cluster: Option<Cluster>,
     pub(super) egress: Egress,
 }
 
@@ -476,6 +478,8 @@ table! {
         max_keys: Connections,
         /// Only count, never refuse. Default `false`.
         dry_run: bool,
+        /// Whose requests count: this `instance`'s (the default), exactly, or those of all members of the `cluster`.
+        scope: LimitScope,
     }
 }
 

@@ -11,6 +11,7 @@ mod auth;
 mod budget;
 mod cache;
 mod cells;
+mod cluster;
 mod concurrency;
 mod egress;
 mod guards;
@@ -37,17 +38,19 @@ use arc_swap::ArcSwap;
 
 pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
+pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
 pub use mirror::{MirrorCounts, MirrorResult};
 pub use tokens::TokenCounts;
 
-pub use egress::{EgressCounts, EgressHandles, SourceCounts};
+pub use egress::{EgressCounts, EgressHandles, Seen, SourceCounts};
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
 
 use super::{
     access::{Counts, lock},
+    degraded::{Degraded, What},
     shedding::Shedding,
 };
 use crate::{
@@ -101,11 +104,13 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    cluster: Mutex<Option<ClusterCounts>>,
     guards: Mutex<guards::Guards>,
     ramps: Mutex<ramps::Ramps>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
     mirrors: Mutex<Vec<Arc<MirrorCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
+    degraded: Mutex<Vec<Degraded>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -127,11 +132,13 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            cluster: Mutex::default(),
             guards: Mutex::default(),
             ramps: Mutex::default(),
             tokens: Mutex::default(),
             mirrors: Mutex::default(),
             places: Mutex::default(),
+            degraded: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -195,6 +202,11 @@ impl Metrics {
         *lock(&self.budgets) = budgets;
     }
 
+    /// Shows this standing instead of that before.
+    pub fn set_cluster(&self, counts: Option<ClusterCounts>) {
+        *lock(&self.cluster) = counts;
+    }
+
     /// Shows these key sets instead of those before.
     pub fn set_jwks(&self, jwks: Vec<Arc<JwksCounts>>) {
         *lock(&self.jwks) = jwks;
@@ -218,6 +230,15 @@ impl Metrics {
     /// Shows these numbers of functions with `concurrency` instead of those before.
     pub fn set_places(&self, places: Vec<(Name, Numbers)>) {
         *lock(&self.places) = places;
+    }
+
+    /// Shows these as degraded, and nothing else.
+    pub fn set_degraded(&self, degraded: Vec<Degraded>) {
+        *lock(&self.degraded) = degraded;
+    }
+
+    pub fn degraded(&self) -> Vec<Degraded> {
+        lock(&self.degraded).clone()
     }
 
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
@@ -252,6 +273,7 @@ impl Metrics {
         tokens::render(&lock(&self.tokens), &mut out);
         mirror::render(&lock(&self.mirrors), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        cluster::render(*lock(&self.cluster), &mut out);
         lock(&self.guards).render(&mut out);
         lock(&self.ramps).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
@@ -262,6 +284,14 @@ impl Metrics {
         let help = "What memory may be used, by server.max_memory or the control group.";
         let limit = self.shedding.limit().map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string());
         out.single("gatepost_memory_limit_bytes", Kind::Gauge, help, limit);
+        let name = "gatepost_degraded";
+        out.family(name, Kind::Gauge, "1 while that part does not work as it should; the rest goes on.");
+        let degraded = lock(&self.degraded);
+        for what in What::ALL {
+            let is_so = degraded.iter().any(|degraded| degraded.what == what);
+            out.sample(name, &[("what", what.as_str())], u8::from(is_so));
+        }
+        drop(degraded);
         process::render(&mut out, self.started);
         out.finish()
     }

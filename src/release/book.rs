@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::{
     Config,
-    model::{Function, GuardAction, Name, VersionId},
+    model::{Function, GuardAction, Name, Ramp, VersionId},
 };
 
 /// Something that happened to a function's release.
@@ -44,7 +44,7 @@ pub struct Charge {
 /// See [the module](self).
 #[derive(Debug, Default)]
 pub struct Book {
-    state: State,
+    pub(super) state: State,
     standings: Standings,
     /// The state is not what was written last.
     dirty: bool,
@@ -227,7 +227,7 @@ impl Book {
             let leave = leave(function);
             let moved = progress.pass(ramp, Meets { elapsed, at, frozen, fit, verdict, leave });
             // A kill forgets no more than this of what was held.
-            let unit = (u64::try_from(ramp.hold.as_millis()).unwrap_or(u64::MAX) / 8).clamp(1, 30_000);
+            let unit = unit(ramp);
             self.dirty |= held / unit != progress.held_ms / unit;
             let Some(moved) = moved else { continue };
             let (name, steps) = (&progress.version, ramp.steps.len());
@@ -261,11 +261,11 @@ impl Book {
         self.state.functions.values().any(|here| here.ramp.as_ref().is_some_and(Progress::runs))
     }
 
-    fn of(&mut self, function: &Name) -> &mut OfFunction {
+    pub(super) fn of(&mut self, function: &Name) -> &mut OfFunction {
         self.state.functions.entry(function.to_string()).or_default()
     }
 
-    fn changed(&mut self, function: &Name) {
+    pub(super) fn changed(&mut self, function: &Name) {
         self.dirty = true;
         self.restand(function);
     }
@@ -280,8 +280,13 @@ impl Book {
     }
 }
 
-fn event(function: &Name, what: &str) -> Event {
+pub(super) fn event(function: &Name, what: &str) -> Event {
     Event { function: function.clone(), text: format!("function {function}: {what}"), evidence: None, alarming: false }
+}
+
+/// In what steps the time that a ramp was held is kept, in milliseconds.
+pub(super) fn unit(ramp: &Ramp) -> u64 {
+    (u64::try_from(ramp.hold.as_millis()).unwrap_or(u64::MAX) / 8).clamp(1, 30_000)
 }
 
 /// The ramp's progress as the file wants it; says what that changes.
@@ -321,7 +326,7 @@ fn ramps(function: &Function) -> Option<VersionId> {
 }
 
 /// What the file says of a version; `None`: nothing, for it is not there.
-fn number(function: &Function, version: &str) -> Option<Number> {
+pub(super) fn number(function: &Function, version: &str) -> Option<Number> {
     let at = function.versions.iter().position(|v| &*v.name == version)?;
     let rest = function.rest.is_some_and(|rest| rest.index() == at);
     Some(Number { share: function.weights[at].0, rest })

@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome, Receipt as Told,
-        Status, VersionStatus,
+        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome,
+        Receipt as Told, SourceStatus, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -24,7 +24,8 @@ use crate::{
     ingress::live::{self, Live},
     observe::{
         Metrics,
-        metrics::{CertificateExpiry, ListenerCounts, MirrorCounts, MirrorResult},
+        degraded::Degraded,
+        metrics::{CertificateExpiry, ListenerCounts, MirrorCounts, MirrorResult, Seen, SourceCounts},
     },
 };
 
@@ -35,6 +36,7 @@ pub struct Board {
     pub workers: usize,
     pub draining: AtomicBool,
     pub changing: Mutex<Changing>,
+    cluster: cluster::Shown,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -56,9 +58,10 @@ impl Board {
         metrics: Arc<Metrics>,
         workers: usize,
         orders: mpsc::UnboundedSender<Order>,
+        cluster: cluster::Shown,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { live, metrics, workers, draining, changing: Mutex::default(), orders }
+        Self { live, metrics, workers, draining, changing: Mutex::default(), cluster, orders }
     }
 
     /// The way to the main thread.
@@ -122,9 +125,29 @@ fn certificate(served: &Served) -> CertificateStatus {
     }
 }
 
+fn source((name, address, counts): (&Name, std::net::IpAddr, &Arc<SourceCounts>)) -> SourceStatus {
+    SourceStatus {
+        source: name.to_string(),
+        address: address.to_string(),
+        here: counts.up.load(Relaxed),
+        open: u64::try_from(counts.open.load(Relaxed)).unwrap_or(0),
+        seen: match counts.last_seen() {
+            Seen::Unknown => None,
+            Seen::Agrees => Some("as public".to_owned()),
+            Seen::Differs(ip) => Some(format!("{ip}, which is not its public address")),
+            Seen::Failed(why) => Some(format!("not known: {why}")),
+        },
+    }
+}
+
 impl Backend for Board {
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
+    }
+
+    fn degraded(&self) -> Vec<DegradedStatus> {
+        let told = |d: Degraded| DegradedStatus { what: d.what.as_str().to_owned(), why: d.why };
+        self.metrics.degraded().into_iter().map(told).collect()
     }
 
     fn metrics(&self) -> String {
@@ -143,6 +166,7 @@ impl Backend for Board {
         };
         let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
         self.metrics.set_certificates(certificates);
+        self.metrics.set_cluster(cluster::counts(&self.cluster, &live.snapshot));
         self.metrics.set_budgets(budgets::counts(&live.snapshot));
         self.metrics.render()
     }
@@ -181,6 +205,7 @@ impl Backend for Board {
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
+            sources: live.handles.egress.sources().map(source).collect(),
             budgets: budgets::status(&live.snapshot),
             guards: changing.guards.clone(),
             mirrors: self.metrics.mirrors().iter().filter_map(|counts| mirror(&live, counts)).collect(),
@@ -194,7 +219,9 @@ impl Backend for Board {
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
+            cluster: cluster::look(&self.cluster).as_ref().map(cluster::Standing::status),
             last_reload: changing.last.clone(),
+            degraded: self.degraded(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,
         }

@@ -103,6 +103,11 @@ impl Releases {
         }
     }
 
+    /// Whether it could not be written.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
     /// Writes what is not yet written.
     pub fn save(&mut self) {
         let Some(state) = self.book.unwritten() else { return };
@@ -147,7 +152,8 @@ impl Service {
         let now = live::now();
         let elapsed = Duration::from_nanos(now.0.saturating_sub(self.releases.passed.0));
         self.releases.passed = now;
-        if self.releases.book.runs() {
+        self.meet_others();
+        if self.releases.book.runs() && self.leads_ramps() {
             let config = self.board.live.load().snapshot.config.clone();
             // The book is taken out, so that the judge may look at everything else.
             let mut book = std::mem::take(&mut self.releases.book);
@@ -221,9 +227,10 @@ impl Service {
                 self.releases.book.pause(&function.name, why.unwrap_or("by hand"), false).into_iter().collect()
             }
             requests::Kind::Rollback => {
-                self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true).into_iter().collect()
+                let paused = self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true);
+                paused.into_iter().chain(self.send_back_everywhere(function, &request.author)).collect()
             }
-            requests::Kind::Reload => Vec::new(),
+            requests::Kind::Reload | requests::Kind::Upgrade => Vec::new(),
         };
         let live = |event: &Event| Change { text: event.text.clone(), applies: Applied::Live };
         let changes: Vec<Change> = events.iter().map(live).collect();
@@ -240,6 +247,7 @@ impl Service {
         self.releases.put_in_force(&self.board, events.iter().map(|event| &*event.function));
         self.board.changing().releases = self.releases.told(&self.board.live.load().snapshot.config);
         self.tell_events(&events, author);
+        self.tell_others();
         self.releases.save();
     }
 

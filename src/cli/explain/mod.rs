@@ -24,8 +24,8 @@ use crate::{
     config::{
         Config, Digest32, Loaded, SecretRef, changes,
         model::{
-            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitUse, ListenAddress, Listener, ListenerId,
-            Route, RouteId, Serves, VersionId,
+            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitScope, LimitUse, ListenAddress, Listener,
+            ListenerId, Route, RouteId, Serves, VersionId,
         },
     },
     decide::{
@@ -356,6 +356,7 @@ fn limits(config: &Config, route: &Route, facts: &Facts<'_>, told: &Told) -> Vec
                 per: changes::limit_key(&limit.per),
                 key: limit_key(&limit.per, facts, told),
                 dry_run: limit.dry_run,
+                cluster: limit.scope == LimitScope::Cluster,
             }
         })
         .collect()

@@ -148,6 +148,9 @@ pub(super) struct LimitTold {
     pub(super) per: String,
     pub(super) key: String,
     pub(super) dry_run: bool,
+    /// It counts for all members of the cluster.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) cluster: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,8 +205,9 @@ impl Told {
             let label = if index == 0 { "limits" } else { "" };
             let shared = limit.shared.as_ref().map_or_else(String::new, |name| format!(" (shared: {name})"));
             let dry = if limit.dry_run { ", only counted (dry_run)" } else { "" };
+            let all = if limit.cluster { ", of all members of the cluster" } else { "" };
             let (rate, burst, per, key) = (&limit.rate, limit.burst, &limit.per, &limit.key);
-            row(term, label, format_args!("{rate}, burst {burst}, per {per}, counted by {key}{shared}{dry}"))?;
+            row(term, label, format_args!("{rate}, burst {burst}, per {per}, counted by {key}{shared}{all}{dry}"))?;
         }
         for (index, edit) in self.edits.iter().enumerate() {
             row(term, if index == 0 { "edits" } else { "" }, edit)?;

@@ -1,20 +1,53 @@
 //! What a limit counts by: a request's key, hashed.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
     net::IpAddr,
-    sync::LazyLock,
+    sync::OnceLock,
 };
 
 use http::HeaderMap;
+use twox_hash::XxHash64;
 
 use super::{KeyHash, Limiter};
 use crate::{config::model::LimitKey, decide::cookie};
 
-/// Keyed with random numbers of this process, so that nobody outside can make keys collide; the same for all limiters,
-/// so that buckets can be carried from one to another.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// Begun with random numbers, so that nobody outside can make keys collide; the same for all limiters, so that buckets can be carried from one
+/// to another, and into another process.
+static HASHER: OnceLock<(Seed, DefaultHasher)> = OnceLock::new();
+
+/// What keys' hashes begin with. Whoever knows it can make keys collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub [u64; 2]);
+
+impl Seed {
+    /// This process's.
+    pub fn own() -> Self {
+        hasher().0
+    }
+
+    /// Goes on with another process's. `false`: keys have been hashed already, by another one.
+    pub fn adopt(self) -> bool {
+        HASHER.get_or_init(|| begun(self)).0 == self
+    }
+
+    /// The same in each process whose hashes are the same: std may change its function with any release of Rust.
+    pub fn mark(self) -> u64 {
+        let mut hasher = begun(self).1;
+        hasher.write(b"gatepost");
+        hasher.finish()
+    }
+}
+
+fn hasher() -> &'static (Seed, DefaultHasher) {
+    HASHER.get_or_init(|| begun(Seed([RandomState::new().hash_one(0), RandomState::new().hash_one(1)])))
+}
+
+fn begun(seed: Seed) -> (Seed, DefaultHasher) {
+    let mut hasher = DefaultHasher::new();
+    seed.0.iter().for_each(|half| hasher.write_u64(*half));
+    (seed, hasher)
+}
 
 /// What a key may be made of.
 #[derive(Debug, Clone, Copy)]
@@ -45,39 +78,49 @@ impl Limiter {
     /// Of a header, a cookie or a query parameter that came several times, the first counts; query names and values are
     /// percent-decoded (RFC 3986 §2.1). A key that is missing or empty counts by the caller's address.
     pub fn key(&self, facts: &KeyFacts) -> KeyHash {
+        let salt = self.shared.as_ref().and_then(|shared| shared.salt());
         let key = match &self.limit.per {
             // Its one bucket needs no key: see `Buckets::One`.
             LimitKey::Route => return KeyHash::ANY,
             LimitKey::ClientIp => None,
-            LimitKey::Client => facts.client.and_then(|name| present(Kind::Client, name.bytes())),
+            LimitKey::Client => facts.client.and_then(|name| present(salt, Kind::Client, name.bytes())),
             LimitKey::Header(name) => {
-                facts.headers.get(name).and_then(|v| present(Kind::Header, v.as_bytes().iter().copied()))
+                facts.headers.get(name).and_then(|v| present(salt, Kind::Header, v.as_bytes().iter().copied()))
             }
-            LimitKey::Cookie(name) => cookie::value(facts.headers, name).and_then(|v| present(Kind::Cookie, v.bytes())),
+            LimitKey::Cookie(name) => {
+                cookie::value(facts.headers, name).and_then(|v| present(salt, Kind::Cookie, v.bytes()))
+            }
             LimitKey::Query(name) => {
-                facts.query.and_then(|query| parameter(query, name)).and_then(|v| present(Kind::Query, v))
+                facts.query.and_then(|query| parameter(query, name)).and_then(|v| present(salt, Kind::Query, v))
             }
         };
-        key.unwrap_or_else(|| by_address(facts.client_ip))
+        key.unwrap_or_else(|| by_address(salt, facts.client_ip))
     }
 }
 
 /// IPv4 whole, IPv6 by /64: what one subscriber is given at least (RFC 6177).
-fn by_address(ip: IpAddr) -> KeyHash {
+fn by_address(salt: Option<u64>, ip: IpAddr) -> KeyHash {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => hash(Kind::V4, ip.octets()),
-        IpAddr::V6(ip) => hash(Kind::V6, ip.octets().into_iter().take(8)),
+        IpAddr::V4(ip) => hash(salt, Kind::V4, ip.octets()),
+        IpAddr::V6(ip) => hash(salt, Kind::V6, ip.octets().into_iter().take(8)),
     }
 }
 
-fn present(kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
+fn present(salt: Option<u64>, kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
     let mut value = value.peekable();
     value.peek()?;
-    Some(hash(kind, value))
+    Some(hash(salt, kind, value))
 }
 
-fn hash(kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
-    let mut hasher = HASHER.build_hasher();
+fn hash(salt: Option<u64>, kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
+    match salt {
+        None => hash_by(hasher().1.clone(), kind, value),
+        // The same on all members, whose secret the salt is.
+        Some(salt) => hash_by(XxHash64::with_seed(salt), kind, value),
+    }
+}
+
+fn hash_by(mut hasher: impl Hasher, kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
     hasher.write_u8(kind as u8);
     for byte in value {
         hasher.write_u8(byte);

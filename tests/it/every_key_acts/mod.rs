@@ -6,10 +6,12 @@
 mod budget;
 mod cache;
 mod caller;
+mod cluster;
 mod concurrency;
 mod credential;
 mod egress;
 mod egress_listener;
+mod egress_parent;
 mod function;
 mod guard;
 mod handling;
@@ -70,8 +72,10 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        cluster::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
+        egress_parent::proofs(),
     ]
     .concat()
 }

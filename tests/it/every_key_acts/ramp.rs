@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Zoned, civil::Weekday, tz::TimeZone};
 
-use super::{Proof, leaf::Leaf, named, table};
+use super::{Proof, credential::places, leaf::Leaf, named, table};
 use crate::harness::{Gateway, Origin, Reply, eventually, gate, origin, origin::Seen, when};
 
 pub(super) fn proofs() -> Vec<Proof> {
@@ -14,8 +14,12 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("function.*.ramp.days", days),
         ("function.*.ramp.timezone", timezone),
         ("function.*.ramp.before_step.url", hook_url),
-        ("function.*.ramp.before_step.bearer", hook_bearer),
-        ("function.*.ramp.before_step.hmac", hook_hmac),
+        ("function.*.ramp.before_step.bearer = env:", hook_bearer),
+        ("function.*.ramp.before_step.bearer = file:", hook_bearer),
+        ("function.*.ramp.before_step.bearer = credential:", hook_bearer),
+        ("function.*.ramp.before_step.hmac = env:", hook_hmac),
+        ("function.*.ramp.before_step.hmac = file:", hook_hmac),
+        ("function.*.ramp.before_step.hmac = credential:", hook_hmac),
         ("function.*.ramp.before_step.timeout", hook_timeout),
         ("function.*.ramp.before_step.again", hook_again),
         ("freeze.timezone", freeze_timezone),
@@ -142,40 +146,40 @@ async fn strict(name: &'static str, value: &'static str) -> Origin {
         .await
 }
 
-const ENV: [(&str, &str); 2] = [("GOOD_KEY", "sesame"), ("BAD_KEY", "barley")];
+const KEYS: [&str; 2] = ["barley", "sesame"];
 
 /// Two gateposts whose hooks are asked with one secret or the other.
-async fn with_secrets(leaf: Leaf, hook: &Origin, leaves: [&str; 2]) -> [Gateway; 2] {
+async fn with_secrets(leaf: Leaf, hook: &Origin, more: &str) -> [Gateway; 2] {
     let versions = [named("v1").await, named("v2").await];
-    let hook = asking(&format!("url = \"{}\", LEAF", hook.url()));
+    let (lines, also) = places(&leaf, KEYS);
+    let hook = asking(&format!("url = \"{}\", LEAF{more}", hook.url()));
     let config = format!(
-        "[function.f]\nversions = {{ v1 = \"{}\", v2 = \"{}\" }}\nweights = {{ v1 = \"rest\" }}\nramp = {{ {hook} }}\n[route.f]\nfunction = \"f\"\n",
+        "[function.f]\nversions = {{ v1 = \"{}\", v2 = \"{}\" }}\nweights = {{ v1 = \"rest\" }}\nramp = {{ {hook} }}\n\
+         [route.f]\nfunction = \"f\"\n",
         versions[0].url(),
         versions[1].url()
     );
-    let pair = leaf.pair(&config, leaves[0], leaves[1]);
-    pair.also(|build| ENV.iter().fold(build, |build, (name, value)| build.env(name, value))).start().await
+    leaf.pair(&config, &lines[0], &lines[1]).also(also).start().await
 }
 
 async fn hook_bearer(leaf: Leaf) {
     let hook = strict("authorization", "Bearer sesame").await;
-    let both = with_secrets(leaf, &hook, ["bearer = \"env:BAD_KEY\"", "bearer = \"env:GOOD_KEY\""]).await;
+    let both = with_secrets(leaf, &hook, "").await;
     comes_to(&both[1], "v2", 40.0).await;
     comes_to(&both[0], "v2", 0.0).await;
 }
 
 async fn hook_hmac(leaf: Leaf) {
     let hook = origin().reply(Reply::text("").status(409)).start().await;
-    let leaves = ["hmac = \"env:BAD_KEY\", again = \"100ms\"", "hmac = \"env:GOOD_KEY\", again = \"100ms\""];
-    let _both = with_secrets(leaf, &hook, leaves).await;
+    let _both = with_secrets(leaf, &hook, ", again = \"100ms\"").await;
     // The same words, signed in two ways.
     let signatures = eventually("both have asked", async || {
         let seen = hook.seen();
-        let all: std::collections::BTreeSet<_> = seen.iter().map(|seen| right_key(seen)).collect();
+        let all: std::collections::BTreeSet<_> = seen.iter().map(right_key).collect();
         (all.len() == 2).then_some(all)
     })
     .await;
-    assert_eq!(signatures.into_iter().collect::<Vec<_>>(), ["barley", "sesame"]);
+    assert_eq!(signatures.into_iter().collect::<Vec<_>>(), KEYS);
 }
 
 /// Which of the two keys the request was signed with.
@@ -187,7 +191,7 @@ fn right_key(seen: &Seen) -> &'static str {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_bytes());
         ring::hmac::sign(&key, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
-    ENV.iter().map(|(_, key)| *key).find(|key| tag_of(key) == tag).expect("one of the two")
+    KEYS.into_iter().find(|key| tag_of(key) == tag).expect("one of the two")
 }
 
 async fn hook_timeout(leaf: Leaf) {
