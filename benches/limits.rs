@@ -128,6 +128,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         platform: gatepost::config::model::Platform::default(),
         budget: None,
         guard: None,
+        mirror: None,
         concurrency: None,
         retries: None,
         health: None,

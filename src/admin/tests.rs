@@ -81,6 +81,7 @@ impl Backend for Scripted {
                 connections: 3,
             }],
             guards: Vec::new(),
+            mirrors: Vec::new(),
             releases: Vec::new(),
             functions: vec![VersionStatus {
                 function: "orders".to_owned(),

@@ -29,6 +29,7 @@ mod raw_egress;
 mod raw_guard;
 mod raw_handling;
 mod raw_health;
+mod raw_mirror;
 mod raw_platform;
 mod raw_ramp;
 mod raw_retries;

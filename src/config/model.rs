@@ -7,6 +7,7 @@ mod cluster;
 mod concurrency;
 mod guard;
 mod health;
+mod mirror;
 mod platform;
 mod retries;
 mod token;
@@ -16,6 +17,7 @@ pub use cluster::{Cluster, LimitScope, RedisUrl};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
 pub use health::Health;
+pub use mirror::Mirror;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
 pub use token::IdToken;
@@ -39,11 +41,13 @@ pub use egress::{
 pub use cache::{Cache, CacheKey, Fallback};
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
+mod hook;
 mod listener;
 mod proportion;
 mod ramp;
 
 pub use handling::*;
+pub use hook::Hook;
 pub use listener::*;
 pub use proportion::in_proportion;
 pub use ramp::{DAYS, Freeze, FreezeWindow, Hours, Ramp};
@@ -248,6 +252,8 @@ pub struct Function {
     pub platform: Platform,
     pub budget: Option<Box<Budget>>,
     pub guard: Option<Guard>,
+    /// `None`: nobody gets copies.
+    pub mirror: Option<Box<Mirror>>,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
     /// `None`: only what is always safe is tried again.

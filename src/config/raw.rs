@@ -19,6 +19,7 @@ use super::{
     raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_health::Health,
+    raw_mirror::Mirror,
     raw_platform::{PlatformRequestId, Removed, Rule},
     raw_ramp::{Freeze, Ramp},
     raw_retries::Retries,
@@ -318,6 +319,8 @@ table! {
         budget: Budget,
         /// Compare canaries with the baseline, and send back one that is worse.
         guard: Guard,
+        /// Copies of requests go to another version, whose answers are compared and dropped. Default: none.
+        mirror: Box<Mirror>,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
         /// Send requests again that came to nothing. Default: only what is always safe.

@@ -87,6 +87,16 @@ impl Ledger {
         admit.then_some(day)
     }
 
+    /// Lets a call in that no caller waits for, and counts it like any other: the platform bills it. Not while callers' own are shed.
+    pub fn spare(&self, budget: &Budget) -> Option<Taken> {
+        let day = Taken(self.day.load(Relaxed));
+        let admit = match budget.action {
+            BudgetAction::Alert => self.calls.fetch_add(1, Relaxed) < u64::MAX,
+            _ => self.passes.load(Relaxed) >= ALL && self.take_within(budget),
+        };
+        admit.then_some(day)
+    }
+
     fn take_within(&self, budget: &Budget) -> bool {
         if budget.spend_per_day.is_some_and(|most| self.spend.load(Relaxed) >= most.0) {
             return false;

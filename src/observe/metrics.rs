@@ -18,13 +18,15 @@ mod guards;
 mod handles;
 mod health;
 mod jwks;
+mod mirror;
 mod process;
+mod ramps;
 mod retries;
 mod text;
 mod tokens;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -39,6 +41,7 @@ pub use cache::{CacheCounts, CacheResult};
 pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
 pub use jwks::JwksCounts;
+pub use mirror::{MirrorCounts, MirrorResult};
 pub use tokens::TokenCounts;
 
 pub use egress::{EgressCounts, EgressHandles, Seen, SourceCounts};
@@ -103,7 +106,9 @@ pub struct Metrics {
     budgets: Mutex<Vec<BudgetCounts>>,
     cluster: Mutex<Option<ClusterCounts>>,
     guards: Mutex<guards::Guards>,
+    ramps: Mutex<ramps::Ramps>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
+    mirrors: Mutex<Vec<Arc<MirrorCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
     degraded: Mutex<Vec<Degraded>>,
     /// Whether new work is turned away for want of memory.
@@ -129,7 +134,9 @@ impl Metrics {
             budgets: Mutex::default(),
             cluster: Mutex::default(),
             guards: Mutex::default(),
+            ramps: Mutex::default(),
             tokens: Mutex::default(),
+            mirrors: Mutex::default(),
             places: Mutex::default(),
             degraded: Mutex::default(),
             shedding: Arc::default(),
@@ -167,6 +174,27 @@ impl Metrics {
     /// Shows these tokens instead of those before.
     pub fn set_tokens(&self, tokens: Vec<Arc<TokenCounts>>) {
         *lock(&self.tokens) = tokens;
+    }
+
+    /// A ramp's hook has said `go` or `hold`, or could not be asked (`failed`).
+    pub fn count_hook(&self, function: &Name, result: &str) {
+        lock(&self.ramps).count(function, result);
+    }
+
+    /// Shows that these ramps' steps are held, by function and version, and no longer counts of other functions.
+    pub fn hold_ramps(&self, held: BTreeSet<(Name, Name)>, is_known: &dyn Fn(&Name) -> bool) {
+        let mut ramps = lock(&self.ramps);
+        ramps.hold(held);
+        ramps.keep(is_known);
+    }
+
+    /// Shows these mirrors instead of those before.
+    pub fn set_mirrors(&self, mirrors: Vec<Arc<MirrorCounts>>) {
+        *lock(&self.mirrors) = mirrors;
+    }
+
+    pub fn mirrors(&self) -> Vec<Arc<MirrorCounts>> {
+        lock(&self.mirrors).clone()
     }
 
     /// Shows these budgets instead of those before.
@@ -243,9 +271,11 @@ impl Metrics {
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
         tokens::render(&lock(&self.tokens), &mut out);
+        mirror::render(&lock(&self.mirrors), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
         cluster::render(*lock(&self.cluster), &mut out);
         lock(&self.guards).render(&mut out);
+        lock(&self.ramps).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

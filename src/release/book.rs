@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     Standings,
-    ramp::{Meets, Moved, Progress, Verdict},
+    hook::Ask,
+    ramp::{Leave, Meets, Moved, Progress, Verdict},
     state::{Latch, Number, OfFunction, State, Unreadable},
 };
 use crate::config::{
@@ -47,6 +48,8 @@ pub struct Book {
     standings: Standings,
     /// The state is not what was written last.
     dirty: bool,
+    /// Steps that somebody is to be asked for.
+    asks: Vec<Ask>,
 }
 
 impl Book {
@@ -199,14 +202,16 @@ impl Book {
     /// Time has passed: ramps move.
     ///
     /// `elapsed` is by a clock that never jumps, `at` the time of day. `judge` says what a guard thinks of a version, `None` where
-    /// there is no guard.
+    /// there is no guard; `leave`, to which share its hook has let it go.
     pub fn pass(
         &mut self,
         config: &Config,
         elapsed: Duration,
         at: Timestamp,
         judge: &dyn Fn(&Function, VersionId) -> Option<Verdict>,
+        leave: &dyn Fn(&Function) -> Leave,
     ) -> Vec<Event> {
+        self.asks.clear();
         let frozen = config.freeze.window(at).is_some();
         let mut events = Vec::new();
         for function in config.functions.iter().filter(|function| function.ramp.is_some()) {
@@ -219,13 +224,19 @@ impl Book {
             };
             let verdict = if progress.runs() { judge(function, ramp.version) } else { None };
             let held = progress.held_ms;
-            let moved = progress.pass(ramp, Meets { elapsed, at, frozen, fit, verdict });
+            let leave = leave(function);
+            let moved = progress.pass(ramp, Meets { elapsed, at, frozen, fit, verdict, leave });
             // A kill forgets no more than this of what was held.
             let unit = unit(ramp);
             self.dirty |= held / unit != progress.held_ms / unit;
             let Some(moved) = moved else { continue };
             let (name, steps) = (&progress.version, ramp.steps.len());
             let text = match moved {
+                Moved::Asks { from, to, step } => {
+                    let (function, version) = (function.name.clone(), name.as_str().into());
+                    self.asks.push(Ask { function, version, from, to, step, steps, verdict });
+                    continue;
+                }
                 Moved::To { from, to, step } => format!("ramp of {name} {from} % → {to} % (step {step} of {steps})"),
                 Moved::Over => {
                     let share = crate::config::model::Share(progress.share);
@@ -238,6 +249,11 @@ impl Book {
             events.push(event(&function.name, &text));
         }
         events
+    }
+
+    /// The steps that ramps would have taken in the last [`pass`](Self::pass), had somebody let them.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
     }
 
     /// Whether time changes anything.

@@ -6,6 +6,7 @@
 
 mod book;
 pub mod guard;
+pub mod hook;
 pub mod outliers;
 pub mod ramp;
 mod standings;

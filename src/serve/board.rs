@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told,
-        SourceStatus, Status, VersionStatus,
+        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome,
+        Receipt as Told, SourceStatus, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -25,7 +25,7 @@ use crate::{
     observe::{
         Metrics,
         degraded::Degraded,
-        metrics::{CertificateExpiry, ListenerCounts, Seen, SourceCounts},
+        metrics::{CertificateExpiry, ListenerCounts, MirrorCounts, MirrorResult, Seen, SourceCounts},
     },
 };
 
@@ -64,6 +64,11 @@ impl Board {
         Self { live, metrics, workers, draining, changing: Mutex::default(), cluster, orders }
     }
 
+    /// The way to the main thread.
+    pub fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        self.orders.clone()
+    }
+
     pub fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +89,31 @@ pub fn told(receipt: &Receipt) -> Told {
         waiting_for_restart: receipt.waiting().map(|c: &Change| c.text.clone()).collect(),
         report: receipt.report.clone(),
     }
+}
+
+/// `None`: the config in force has none for it.
+fn mirror(live: &Live, counts: &MirrorCounts) -> Option<MirrorStatus> {
+    let function = live.snapshot.config.functions.iter().find(|function| function.name == counts.function)?;
+    let share = function.mirror.as_deref()?.share;
+    let of = |result| counts.of(result);
+    let (same, different) = (of(MirrorResult::Same), of(MirrorResult::Different));
+    let mean = |seconds: f64| (same + different > 0).then(|| (seconds * 1e6 / (same + different) as f64).round() / 1e3);
+    let [real, mirror] = counts.seconds();
+    Some(MirrorStatus {
+        function: counts.function.to_string(),
+        version: counts.version.to_string(),
+        share: f64::from(share.0) / 100.0,
+        same,
+        different,
+        failed: of(MirrorResult::Failed),
+        aborted: of(MirrorResult::Aborted),
+        dropped: of(MirrorResult::Dropped),
+        too_large: of(MirrorResult::TooLarge),
+        over_budget: of(MirrorResult::OverBudget),
+        in_flight: counts.under_way.load(Relaxed) as u64,
+        real_ms: mean(real),
+        mirror_ms: mean(mirror),
+    })
 }
 
 fn certificate(served: &Served) -> CertificateStatus {
@@ -178,6 +208,7 @@ impl Backend for Board {
             sources: live.handles.egress.sources().map(source).collect(),
             budgets: budgets::status(&live.snapshot),
             guards: changing.guards.clone(),
+            mirrors: self.metrics.mirrors().iter().filter_map(|counts| mirror(&live, counts)).collect(),
             jwks: (self.metrics.jwks().iter())
                 .map(|set| JwksStatus {
                     url: set.url().to_owned(),

@@ -19,6 +19,7 @@ pub mod generations;
 mod guards;
 mod h2;
 pub mod hand_over;
+mod hooks;
 mod identity;
 mod inherited;
 pub mod jwks;
@@ -107,6 +108,8 @@ enum Order {
     Look,
     /// Requests wait in the state directory.
     Requests,
+    /// A ramp's hook has answered.
+    Answered(hooks::Answered),
     /// What becomes of an upgrade.
     Successor(News),
 }
@@ -280,6 +283,10 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
                         let _ = answer.send(receipt);
                     }
                 }
+            }
+            Order::Answered(answered) => {
+                service.hook_answered(answered);
+                continue;
             }
             Order::Requests => {
                 for receipt in service.answer_requests().await {

@@ -14,7 +14,7 @@ use crate::{
     },
     decide::{Now, split::InForce},
     ingress::live::{self, Live},
-    release::{Book, Charge, Event, Told, outliers::Outliers, state, state::State},
+    release::{Book, Charge, Event, Told, hook::Hooks, outliers::Outliers, ramp::Leave, state, state::State},
 };
 
 /// How often ramps are looked at.
@@ -25,6 +25,8 @@ pub struct Releases {
     pub(super) book: Book,
     /// Versions that fail.
     pub(super) outliers: Outliers,
+    /// Who is asked before steps.
+    pub(super) hooks: Hooks,
     state_dir: PathBuf,
     /// When ramps were looked at last.
     passed: Now,
@@ -51,7 +53,8 @@ impl Releases {
             }
         };
         events.extend(book.follow(config));
-        (Self { book, outliers: Outliers::default(), state_dir, passed: live::now(), unwritten: false }, events)
+        let (outliers, hooks) = (Outliers::default(), Hooks::default());
+        (Self { book, outliers, hooks, state_dir, passed: live::now(), unwritten: false }, events)
     }
 
     pub fn in_force(&self, function: &Function) -> InForce {
@@ -60,7 +63,10 @@ impl Releases {
 
     /// For the status.
     pub fn told(&self, config: &Config) -> Vec<Told> {
-        self.book.told(config, Timestamp::now()).into_iter().chain(self.outliers.told()).collect()
+        let mut told = self.book.told(config, Timestamp::now());
+        self.hooks.tell(&mut told, live::now());
+        told.extend(self.outliers.told());
+        told
     }
 
     /// A config is about to come into force: what that does, for its receipt.
@@ -152,10 +158,23 @@ impl Service {
             // The book is taken out, so that the judge may look at everything else.
             let mut book = std::mem::take(&mut self.releases.book);
             let judge = |function: &Function, version: VersionId| self.guard_says(function, version);
-            let events = book.pass(&config, elapsed, Timestamp::now(), &judge);
+            let hooks = &self.releases.hooks;
+            let leave = |function: &Function| {
+                let Some(ramp) = &function.ramp else { return Leave::Free };
+                let name = &function.versions[ramp.version.index()].name;
+                ramp.before_step
+                    .as_deref()
+                    .map_or(Leave::Free, |hook| Leave::For(hooks.granted(&function.name, name, hook, now)))
+            };
+            let events = book.pass(&config, elapsed, Timestamp::now(), &judge, &leave);
+            let asks = book.take_asks();
             self.releases.book = book;
+            self.ask_hooks(asks);
             self.board.changing().releases = self.releases.told(&config);
             self.happened(events, &Author { by: Some("ramp".to_owned()), reason: None });
+            self.show_holds();
+        } else if !self.releases.hooks.is_empty() {
+            self.show_holds();
         }
         self.releases.save();
     }

@@ -1,7 +1,10 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod certificates;
 mod degraded;
+mod hooks;
 mod judge;
+mod mirrors;
 pub(super) mod upgrade;
 
 use std::{
@@ -55,6 +58,7 @@ use crate::{
     ingress::{
         cache::caches,
         live::{self, Live},
+        mirror::{self, mirrors},
     },
     observe::Metrics,
     upstream::{Resolver, concurrency},
@@ -76,7 +80,7 @@ pub struct Service {
     upgrade: Upgrade,
     around: Around,
     pub(super) generations: Generations,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     running: Running,
     listeners: Listeners,
     admin: AdminServing,
@@ -85,7 +89,9 @@ pub struct Service {
     key_sets: KeySets,
     tokens: Tokens,
     acme: acme::Manager,
-    roots: Roots,
+    pub(super) roots: Roots,
+    /// What connections to mirrors trust; `None`: there are none.
+    pub(super) mirrors_trust: Option<Roots>,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
     budgets: Budgets,
@@ -164,6 +170,7 @@ impl Service {
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             guards: guards.watches(config),
+            mirrors: mirrors(config, count, None),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
@@ -213,6 +220,7 @@ impl Service {
             tokens,
             acme,
             roots,
+            mirrors_trust: None,
             also_watched: Vec::new(),
             budgets,
             max_memory,
@@ -225,6 +233,8 @@ impl Service {
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
+        let config = service.loaded.config.clone();
+        service.connect_mirrors(&config).map_err(|e| anyhow!(e))?;
         let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
         service.tls = tls::prepare(&service.loaded, Way::In, &acme, &service.tls).map_err(|e| anyhow!(e))?;
         let listeners = &service.loaded.config.listeners;
@@ -458,6 +468,7 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
+        self.connect_mirrors(config)?;
         Ok(Prepared { targets, tokens, signers, tls, acme, plan, way_out, logs, admin })
     }
 
@@ -497,6 +508,7 @@ impl Service {
             places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
             guards: self.guards.watches(&config),
+            mirrors: mirrors(&config, workers, Some((&old.snapshot.config, &old.mirrors))),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
@@ -573,6 +585,7 @@ impl Service {
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
         self.board.metrics.set_tokens(self.tokens.counts());
+        self.board.metrics.set_mirrors(mirror::counts(&live.mirrors));
         self.warn_of_ends();
     }
 
@@ -589,23 +602,6 @@ impl Service {
     /// Looks whether the addresses to leave from are there.
     pub fn look_at_sources(&self) {
         self.way_out.look_at_sources();
-    }
-
-    fn served(&self) -> Vec<Served> {
-        let mut served = tls::served(&self.tls, Way::In);
-        served.extend(tls::served(&self.way_out.tls, Way::Out));
-        served
-    }
-
-    /// Tells of certificates that end soon: while nobody has renewed them, again and again.
-    pub fn warn_of_ends(&self) {
-        let now = Timestamp::now().as_second();
-        for served in self.served() {
-            if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
-                let (listener, name) = (&served.listener, served.name());
-                tracing::warn!(%listener, name, "the certificate {end}");
-            }
-        }
     }
 
     /// Drains: no new connections, idle ones close, requests under way end, at most for `server.drain`.

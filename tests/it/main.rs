@@ -7,6 +7,8 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod asks_before_a_step;
+#[cfg(test)]
 mod authenticates_callers;
 #[cfg(test)]
 mod bounds_bodies;
@@ -62,6 +64,8 @@ mod knows_who_is_calling;
 mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
+#[cfg(test)]
+mod mirrors_requests;
 #[cfg(test)]
 mod opens_tunnels;
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod edits;
 mod on_platform;
 mod queue;
 mod told;
+mod watched;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
@@ -247,6 +248,7 @@ fn explain(options: &Options, loaded: &Loaded, term: &mut Terminal) -> Outcome<T
     on_platform::explain(&mut told, function, &headers, &rest);
     cached::explain(&mut told, options, (route, function), (&headers, callers.gate(id)), &rest);
     queue::explain(&mut told, function, route);
+    watched::explain(&mut told, config, function);
     told.retries = again::told(function, &told.method);
     told.health = again::health(function);
     Ok(told)

@@ -9,6 +9,7 @@ use super::{
     cached::Cached,
     on_platform::PlatformTold,
     queue::QueueTold,
+    watched::{GuardTold, MirrorTold},
 };
 use crate::{
     cli::{
@@ -55,6 +56,10 @@ pub(super) struct Told {
     pub(super) cache: Option<Cached>,
     /// Where it may have to wait.
     pub(super) queue: Option<QueueTold>,
+    /// Who gets a copy of it.
+    pub(super) mirror: Option<MirrorTold>,
+    /// Who watches the canaries that it may meet.
+    pub(super) guard: Option<GuardTold>,
     /// When it would be sent again.
     pub(super) retries: Option<RetriesTold>,
     /// When a version would be out of traffic.
@@ -96,6 +101,8 @@ impl Default for Told {
             platform: None,
             cache: None,
             queue: None,
+            mirror: None,
+            guard: None,
             retries: None,
             health: None,
             picked_by: None,
@@ -221,6 +228,12 @@ impl Told {
             cache.print(term)?;
         }
         self.print_release(term)?;
+        if let Some(guard) = &self.guard {
+            guard.print(term)?;
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.print(term)?;
+        }
         if let Some(queue) = &self.queue {
             queue.print(term)?;
         }

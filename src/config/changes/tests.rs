@@ -111,6 +111,7 @@ fn base() -> Config {
             zone: Zone::utc(),
         })),
         guard: Some(Guard::default()),
+        mirror: None,
         concurrency: Some(Concurrency::default()),
         retries: None,
         health: None,

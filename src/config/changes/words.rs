@@ -9,6 +9,7 @@ mod cluster;
 mod concurrency;
 mod egress;
 mod health;
+mod mirror;
 mod platform;
 mod ramp;
 mod retries;
@@ -243,6 +244,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         platform: on,
         budget,
         guard,
+        // Told with the function, whose versions it names.
+        mirror: _,
         concurrency,
         retries,
         health,
@@ -280,6 +283,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     leaves.extend(retries::retry_leaves(retries.as_ref()));
     leaves.extend(health::health_leaves(health.as_ref()));
     leaves.extend(guard::guard_leaves(guard.as_ref()));
+    leaves.extend(mirror::mirror_leaves(function));
     leaves
 }
 

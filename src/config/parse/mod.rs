@@ -15,6 +15,7 @@ mod guard;
 mod handling;
 mod health;
 mod listener;
+mod mirror;
 mod pages;
 mod ramp;
 mod retries;

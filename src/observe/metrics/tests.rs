@@ -95,6 +95,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 platform: Platform::default(),
                 budget: None,
                 guard: None,
+                mirror: None,
                 concurrency: None,
                 retries: None,
                 health: None,

@@ -20,6 +20,7 @@ mod id_token;
 mod leaf;
 mod limit;
 mod listener;
+mod mirror;
 mod platform;
 mod ramp;
 mod release;
@@ -62,6 +63,7 @@ fn proofs() -> Vec<Proof> {
         guard::proofs(),
         release::proofs(),
         ramp::proofs(),
+        mirror::proofs(),
         platform::proofs(),
         retries::proofs(),
         health::proofs(),
