@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     answer::Refusal,
     conn::{Conn, End},
+    here,
     pass::{Fault, Pass, Side as At},
     pool::{self, Kept, Key},
     record::Record,
@@ -75,7 +76,8 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
     let (_, _, timeouts) = way::terms(record);
     let (idle, total, first_byte) = (timeouts.idle, timeouts.total, timeouts.first_byte);
     conn.tunnel(now(), idle, total);
-    let mut kept = pool::take(&key);
+    // One that left from an address that went away leads nowhere, and says nothing of it.
+    let mut kept = pool::take(&key).filter(|kept| kept.source.is_none_or(|(_, from)| here::has(from)));
     loop {
         let is_fresh = kept.is_none();
         let one = match kept.take() {

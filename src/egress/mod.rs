@@ -10,6 +10,7 @@ mod answer;
 pub mod conn;
 mod dial;
 mod forward;
+pub mod here;
 pub mod live;
 mod pass;
 mod pool;
