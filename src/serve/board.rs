@@ -9,23 +9,16 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author, present::Shown};
 use crate::{
     admin::{
         Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status,
         VersionStatus,
     },
-    config::{
-        SecretRef,
-        changes::Change,
-        model::{ListenAddress, Name, RouteId},
-    },
+    config::{SecretRef, changes::Change, model::RouteId},
     decide::split::InForce,
     ingress::live::{self, Live},
-    observe::{
-        Metrics,
-        metrics::{CertificateExpiry, ListenerCounts},
-    },
+    observe::{Metrics, metrics::CertificateExpiry},
 };
 
 /// Shared with the admin server; requests never come here.
@@ -42,7 +35,7 @@ pub struct Board {
 #[derive(Default)]
 pub struct Changing {
     pub since: String,
-    pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
+    pub listeners: Vec<Shown>,
     pub certificates: Vec<Served>,
     pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
@@ -134,6 +127,7 @@ impl Backend for Board {
                     address: address.to_string(),
                     tls: *tls,
                     connections: u64::try_from(counts.open()).unwrap_or(0),
+                    address_present: counts.is_present(),
                 })
                 .collect(),
             functions: live
