@@ -57,6 +57,8 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod moves_with_its_address;
+#[cfg(test)]
 mod opens_tunnels;
 #[cfg(test)]
 mod outlives_slow_callers;
