@@ -24,8 +24,10 @@ pub mod reply;
 pub mod request_id;
 mod retry;
 mod sign;
+pub mod stall;
 pub mod stream;
 mod tell;
+mod transport;
 mod turn;
 pub mod wire;
 
