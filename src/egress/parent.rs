@@ -16,10 +16,11 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     answer::Refusal,
+    here,
     live::Live,
     record::Record,
     serve::Stream,
-    way::{self, Course, is_local},
+    way::{self, Course},
 };
 use crate::{
     config::model::{EgressRule, EndpointHost, Parent as Config, ResolvedBy},
@@ -109,7 +110,7 @@ pub async fn reach(record: &mut Record) -> Result<Stream, Refusal> {
             .to_vec(),
     };
     // Its addresses are as the config's author wants them, private ones too; but not our own.
-    if addresses.iter().any(|ip| live.own.has(*ip, config.port, &is_local)) {
+    if addresses.iter().any(|ip| live.own.has(*ip, config.port, &here::has)) {
         return Err(of_parent(&config, Reason::LoopDetected, "it is this gatepost itself"));
     }
     let socket = way::dial_first(record, &addresses, config.port).await.map_err(|refusal| match refusal.reason {
