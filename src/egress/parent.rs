@@ -187,7 +187,7 @@ pub async fn connect(record: &mut Record, course: &Course, via: &[u8]) -> Result
             // tinyproxy says 401 to who shows wrong ones.
             401 | 407 => return Err(unknown_there(record)),
             508 => return Err(told(Reason::LoopDetected, &"it says that the request goes in a circle (508)")),
-            300..400 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
+            300..=399 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
             // It could not get there: perhaps it can to the next address.
             504 => told(Reason::UpstreamTimeout, &format_args!("it had no answer from {asked} in time (504)")),
             429 | 500.. => told(Reason::UpstreamUnreachable, &format_args!("it did not connect to {asked} ({status})")),
