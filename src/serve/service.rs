@@ -27,7 +27,6 @@ use super::{
     admin_port::{AdminServing, AdminSocket, at_once, bind_admin, serve_admin},
     board::{Board, told},
     budgets::Budgets,
-    certificate::Served,
     cluster::Membership,
     generations::{Author, Generations, StateError},
     guards::Guards,
