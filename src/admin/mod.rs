@@ -18,7 +18,8 @@ mod status;
 
 pub use server::{Listener, Socket, serve};
 pub use status::{
-    BudgetStatus, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt, Status, VersionStatus,
+    AddressStatus, BudgetStatus, CertificateStatus, CheckStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome,
+    Receipt, Status, VersionStatus,
 };
 
 /// Where the answers come from.

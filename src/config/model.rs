@@ -13,7 +13,7 @@ mod token;
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
-pub use health::Health;
+pub use health::{Check, Health, ProbeMethod};
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
 pub use token::IdToken;

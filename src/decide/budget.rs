@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crate::config::{
@@ -73,6 +74,14 @@ pub struct Counts {
 impl Ledger {
     /// Lets a call in, or not. `dice` decides who goes where only a share may pass.
     pub fn take(&self, budget: &Budget, dice: u64) -> Option<Taken> {
+        let taken = self.take_again(budget, dice);
+        let count = if taken.is_some() { &self.admitted } else { &self.refused };
+        count.fetch_add(1, Relaxed);
+        taken
+    }
+
+    /// The same for one more call of a request that was let in before.
+    pub fn take_again(&self, budget: &Budget, dice: u64) -> Option<Taken> {
         let day = Taken(self.day.load(Relaxed));
         let admit = match budget.action {
             BudgetAction::Alert => self.calls.fetch_add(1, Relaxed) < u64::MAX,
@@ -82,8 +91,6 @@ impl Ledger {
                 dice % u64::from(ALL) < passes && self.take_within(budget)
             }
         };
-        let count = if admit { &self.admitted } else { &self.refused };
-        count.fetch_add(1, Relaxed);
         admit.then_some(day)
     }
 
@@ -114,6 +121,21 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Counts a call that was made and that no caller waits for, such as a probe or a mirrored request: of this class, over after `took`. What
+    /// the platform does not bill is not counted. Whether there is money for it asks [`has_room`](Self::has_room), before it is made.
+    pub fn charge(&self, budget: &Budget, class: Class, took: Duration) {
+        if is_billed(class) {
+            let day = Taken(self.day.load(Relaxed));
+            self.calls.fetch_add(1, Relaxed);
+            self.end(day, Some(budget.cost(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))));
+        }
+    }
+
+    /// Whether a call that no caller waits for may be made: where more than alarms follow from a spent budget, none of its last part is for it.
+    pub fn has_room(&self, budget: &Budget) -> bool {
+        budget.action == BudgetAction::Alert || used(budget, self.counts()) < 1.0
     }
 
     /// Not below zero, though the day turns in this very moment: nobody would be let in any more.

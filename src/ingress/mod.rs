@@ -24,6 +24,7 @@ pub mod reply;
 pub mod request_id;
 mod retry;
 mod sign;
+mod standing;
 pub mod stream;
 mod tell;
 mod turn;

@@ -36,6 +36,7 @@ use arc_swap::ArcSwap;
 pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
 pub use guards::GuardSeries;
+pub use health::CheckResult;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
 

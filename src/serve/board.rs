@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
     admin::{
-        Backend, CertificateStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome, Receipt as Told, Status,
-        VersionStatus,
+        AddressStatus, Backend, CertificateStatus, CheckStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome,
+        Receipt as Told, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -47,6 +47,8 @@ pub struct Changing {
     pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
     pub releases: Vec<crate::release::Told>,
+    pub addresses: Vec<AddressStatus>,
+    pub checks: Vec<CheckStatus>,
     pub token: Option<SecretRef>,
 }
 
@@ -163,6 +165,8 @@ impl Backend for Board {
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
+            addresses: changing.addresses.clone(),
+            checks: changing.checks.clone(),
             last_reload: changing.last.clone(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,

@@ -9,6 +9,7 @@ pub mod bind;
 mod board;
 mod budgets;
 mod certificate;
+mod checks;
 mod connection;
 mod egress;
 pub mod generations;
@@ -27,6 +28,7 @@ mod per_ip;
 pub mod receipt;
 mod releases;
 pub mod requests;
+mod resting;
 mod service;
 mod signers;
 mod tls;
@@ -156,6 +158,8 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
             _ = ramps.tick() => {
                 service.pass_time();
                 service.look_at_health();
+                service.look_at_addresses();
+                service.send_checks();
                 continue;
             }
             _ = ends.tick() => {

@@ -7,6 +7,8 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod asks_versions_how_they_are;
+#[cfg(test)]
 mod authenticates_callers;
 #[cfg(test)]
 mod bounds_bodies;
@@ -80,6 +82,8 @@ mod releases_versions_gradually;
 mod reloads_without_dropping_requests;
 #[cfg(test)]
 mod replays_past_releases;
+#[cfg(test)]
+mod rests_addresses_that_fail;
 #[cfg(test)]
 mod rests_what_fails;
 #[cfg(test)]
