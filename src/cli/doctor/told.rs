@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde::Serialize;
 
 use super::{
-    dial::Shown,
     judge::{self, Finding, Level},
     machine::{self, Interface},
 };
@@ -18,6 +17,7 @@ use crate::{
         Loaded,
         model::{ListenAddress, TlsCertificate},
     },
+    upstream::probe::dial::Shown,
 };
 
 #[derive(Debug, Serialize)]
@@ -27,12 +27,16 @@ pub(super) struct Told {
     interfaces: Vec<Interface>,
     listeners: Vec<ListenerTold>,
     sources: Vec<SourceTold>,
+    /// Rules of the way out whose calls leave as the system chooses.
+    without_source: Vec<String>,
     versions: Vec<VersionTold>,
 }
 
 #[derive(Debug, Serialize)]
 struct ListenerTold {
     listener: String,
+    /// Of the way out.
+    egress: bool,
     address: String,
     /// The addresses of this machine that it is reached by.
     at: Vec<IpAddr>,
@@ -45,6 +49,8 @@ struct SourceTold {
     source: String,
     /// What calls leave by, and what the world sees of it.
     addresses: Vec<Leaves>,
+    /// The rules whose calls leave by it.
+    rules: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -93,6 +99,7 @@ impl Told {
             interfaces,
             listeners,
             sources,
+            without_source: rules(loaded, None),
             versions,
         }
     }
@@ -106,7 +113,10 @@ impl Told {
         for listener in &self.listeners {
             term.line(format_args!(
                 "{} {}",
-                term.ink(Ink::Bold, format_args!("listener {}", listener.listener)),
+                term.ink(
+                    Ink::Bold,
+                    format_args!("{}listener {}", if listener.egress { "egress " } else { "" }, listener.listener)
+                ),
                 listener.address
             ))?;
             let at: Vec<_> = listener.at.iter().map(ToString::to_string).collect();
@@ -121,7 +131,15 @@ impl Told {
                 let seen = if bind == public { String::new() } else { format!(", seen as {public}") };
                 term.line(format_args!("  leaves by {bind}{seen}"))?;
             }
+            match &*source.rules {
+                [] => term.line("  used by no rule")?,
+                rules => term.line(format_args!("  used by {}", named(rules)))?,
+            }
             print_findings(&source.findings, term)?;
+        }
+        if !self.without_source.is_empty() {
+            term.line(term.ink(Ink::Bold, "egress without a source"))?;
+            term.line(format_args!("  {}: leaves as the system chooses", named(&self.without_source)))?;
         }
         let mut last = "";
         for version in &self.versions {
@@ -178,7 +196,9 @@ fn print_findings(findings: &[Finding], term: &mut Terminal) -> Outcome {
 fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<ListenerTold> {
     let own: BTreeSet<IpAddr> = interfaces.iter().flat_map(|one| one.addresses.iter().copied()).collect();
     let now = jiff::Timestamp::now().as_second();
-    let all = loaded.config.listeners.iter().map(|listener| {
+    let way_in = loaded.config.listeners.iter().map(|listener| (listener, false));
+    let way_out = loaded.config.egress.listeners.iter().map(|listener| (listener, true));
+    let all = way_in.chain(way_out).map(|(listener, egress)| {
         let mut findings = Vec::new();
         let mut at = Vec::new();
         if let ListenAddress::Tcp(address) = &listener.address {
@@ -206,14 +226,26 @@ fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<List
             }
             finding
         }));
-        ListenerTold { listener: listener.name.to_string(), address: listener.address.to_string(), at, findings }
+        let (name, address) = (listener.name.to_string(), listener.address.to_string());
+        ListenerTold { listener: name, egress, address, at, findings }
     });
     all.collect()
 }
 
+/// The rules of the way out that leave by this source; `None`: by none.
+fn rules(loaded: &Loaded, source: Option<usize>) -> Vec<String> {
+    let rules = loaded.config.egress.rules.iter();
+    rules.filter(|rule| rule.source.map(|id| id.index()) == source).map(|rule| rule.name.to_string()).collect()
+}
+
+/// `rule a`, `rules a, b`
+fn named(rules: &[String]) -> String {
+    format!("rule{} {}", if rules.len() == 1 { "" } else { "s" }, rules.join(", "))
+}
+
 fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<SourceTold> {
     let own = |ip: &IpAddr| interfaces.iter().any(|one| one.addresses.contains(ip));
-    let all = loaded.config.egress.sources.iter().map(|source| {
+    let all = loaded.config.egress.sources.iter().enumerate().map(|(id, source)| {
         let absent = source.bind.iter().filter(|ip| known && !own(ip));
         let findings = absent.map(|ip| {
             Finding::new("address", Level::Problem, format!("this machine has no address {ip}")).help(
@@ -222,7 +254,8 @@ fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<Source
         });
         let addresses = source.bind.iter().enumerate();
         let addresses = addresses.map(|(at, bind)| Leaves { bind: *bind, public: source.public_of(at).unwrap_or(*bind) });
-        SourceTold { source: source.name.to_string(), addresses: addresses.collect(), findings: findings.collect() }
+        let (addresses, findings) = (addresses.collect(), findings.collect());
+        SourceTold { source: source.name.to_string(), addresses, rules: rules(loaded, Some(id)), findings }
     });
     all.collect()
 }
