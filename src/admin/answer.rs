@@ -39,7 +39,11 @@ where
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" if !read => wrong_method("GET, HEAD"),
         "/healthz" => full(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => match backend.ready() {
-            Ok(()) => full(StatusCode::OK, TEXT, "ready\n"),
+            Ok(()) => {
+                let degraded = backend.degraded();
+                let lines = degraded.iter().map(|part| format!("degraded: {}: {}\n", part.what, part.why));
+                full(StatusCode::OK, TEXT, format!("ready\n{}", lines.collect::<String>()))
+            }
             Err(why) => full(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         "/metrics" => full(StatusCode::OK, METRICS, backend.metrics()),

@@ -7,7 +7,7 @@
 //! | call | answer |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 while a config is served, else 503 and why |
+//! | `GET /readyz` | 200 while a config is served, and a line for all that is degraded; else 503 and why |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/status` | [`Status`] |
 //! | `POST /api/v1/reload` | [`Receipt`]: 200, or 422 where the config was rejected; wants `Authorization: Bearer` |
@@ -18,8 +18,8 @@ mod status;
 
 pub use server::{Listener, Socket, serve};
 pub use status::{
-    AddressStatus, BudgetStatus, CertificateStatus, CheckStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome,
-    Receipt, Status, VersionStatus,
+    AddressStatus, BudgetStatus, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
+    ListenerStatus, Outcome, Receipt, SourceStatus, Status, VersionStatus,
 };
 
 /// Where the answers come from.
@@ -28,6 +28,9 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// Why no (further) requests should be sent here, as a sentence part: `draining`, `no config is served yet`.
     fn ready(&self) -> Result<(), String>;
+
+    /// What does not work as it should while the rest serves.
+    fn degraded(&self) -> Vec<DegradedStatus>;
 
     /// The text of `/metrics`.
     fn metrics(&self) -> String;

@@ -30,6 +30,9 @@ pub struct Status {
     /// A row a version that is checked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckStatus>,
+    /// A row an address to leave from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceStatus>,
     /// A row a function that has a budget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetStatus>,
@@ -42,8 +45,18 @@ pub struct Status {
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,
+    /// What does not work as it should while the rest serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<DegradedStatus>,
     pub draining: bool,
     pub workers: usize,
+}
+
+/// A part that does not work as it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DegradedStatus {
+    pub what: String,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +67,20 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+}
+
+/// An address to leave from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub source: String,
+    pub address: String,
+    /// Whether this machine has it.
+    pub here: bool,
+    /// Connections that left from it.
+    pub open: u64,
+    /// What the world sees, where somebody is asked: `as public`, the other address that it sees, or why nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
 }
 
 /// A function's budget, today.

@@ -18,6 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// A backend that says what the test told it to.
 struct Scripted {
     ready: Mutex<Result<(), String>>,
+    degraded: Vec<DegradedStatus>,
     token: Option<Vec<u8>>,
     outcome: Outcome,
     reloads: AtomicU32,
@@ -30,6 +31,7 @@ impl Default for Scripted {
     fn default() -> Self {
         Self {
             ready: Mutex::new(Ok(())),
+            degraded: Vec::new(),
             token: Some(b"s3cret".to_vec()),
             outcome: Outcome::Applied,
             reloads: AtomicU32::new(0),
@@ -54,6 +56,10 @@ fn receipt(result: Outcome) -> Receipt {
 impl Backend for Scripted {
     fn ready(&self) -> Result<(), String> {
         self.ready.lock().unwrap().clone()
+    }
+
+    fn degraded(&self) -> Vec<DegradedStatus> {
+        self.degraded.clone()
     }
 
     fn metrics(&self) -> String {
@@ -85,9 +91,11 @@ impl Backend for Scripted {
                 in_flight: 1,
             }],
             budgets: Vec::new(),
+            sources: Vec::new(),
             jwks: Vec::new(),
             certificates: Vec::new(),
             last_reload: Some(receipt(Outcome::Unchanged)),
+            degraded: self.degraded.clone(),
             draining: false,
             workers: 2,
         }
@@ -189,6 +197,14 @@ fn read(mut stream: impl Read) -> Reply {
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
     Reply { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
+}
+
+#[test]
+fn what_is_degraded_is_named_and_it_is_ready_all_the_same() {
+    let part = DegradedStatus { what: "access_log".to_owned(), why: "the disk is full".to_owned() };
+    let server = server(Scripted { degraded: vec![part], ..Scripted::default() });
+    let ready = server.ask("GET /readyz HTTP/1.1");
+    assert_eq!((ready.status, &*ready.body), (200, "ready\ndegraded: access_log: the disk is full\n"));
 }
 
 const RELOAD: &str = "POST /api/v1/reload HTTP/1.1\r\nAuthorization: Bearer s3cret";

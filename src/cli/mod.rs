@@ -25,6 +25,7 @@ mod shift;
 mod status;
 mod table;
 mod term;
+mod upgrade;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -65,6 +66,8 @@ enum Command {
     Explain(explain::Options),
     /// What a running gatepost is doing: its config, functions and listeners.
     Status(status::Options),
+    /// Hand over to the binary as it is now, after a new one was installed, with no connection refused.
+    Upgrade(upgrade::Options),
     /// The configs that were applied: when, what changed, who and why where known.
     History(history::Options),
     /// What changes from one config to another, and which requests of a log would fare otherwise.
@@ -130,6 +133,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Doctor(options) => doctor::run(&options, term),
         Command::Schema(options) => schema::run(&options, term),
         Command::Status(options) => status::run(&options, term),
+        Command::Upgrade(options) => upgrade::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),
     }
 }

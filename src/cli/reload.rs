@@ -52,8 +52,8 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
             return Err(Failure::Report(text));
         }
     };
-    let request = Request { kind: Kind::Reload, function: None, expects: None, author: author(options.reason.clone()) };
-    let receipt = requests::ask(&state_dir, &request, Duration::from_secs(options.timeout))
+    let request = Request::new(Kind::Reload, author(options.reason.clone()));
+    let receipt: Receipt = requests::ask(&state_dir, &request, Duration::from_secs(options.timeout))
         .map_err(|error| Failure::Failed(anyhow!(error)))?;
     tell(&receipt, options.json, term)
 }

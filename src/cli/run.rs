@@ -8,7 +8,10 @@ use super::{
     log,
     term::Terminal,
 };
-use crate::{config::Report, serve};
+use crate::{
+    config::Report,
+    serve::{self, hand_over::old::Program},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -18,8 +21,8 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options, term: &mut Terminal) -> Outcome {
     log::start(term.colour_err())?;
-    let served =
-        serve::run(serve::Options { config: options.file.config, on_ready: None, on_receipt: None, stop: None });
+    let program = Some(Program::own(std::env::args_os()));
+    let served = serve::run(serve::Options { config: options.file.config, program, ..serve::Options::default() });
     served.map_err(|error| failure(error, term))
 }
 

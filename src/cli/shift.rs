@@ -144,11 +144,10 @@ fn change(
     }
     let state_dir = state_dir(&after)?;
     let request = Request {
-        kind,
         function: (kind != Kind::Reload).then(|| function.to_owned()),
         // Where nothing is written nothing is to come.
         expects: weights.edit.as_ref().map(|_| after.hash()),
-        author: author(common.reason.clone()),
+        ..Request::new(kind, author(common.reason.clone()))
     };
     let moved: Vec<String> = (weights.versions.iter())
         .filter(|(_, was, is)| was != is)
@@ -291,10 +290,8 @@ fn back_to(generation: u64, common: &Common, term: &mut Terminal) -> Outcome {
     // The main file comes last: the others are nothing without it, and what it says decides.
     files.reverse();
     let request = Request {
-        kind: Kind::Reload,
-        function: None,
         expects: (!files.is_empty()).then(|| after.hash()),
-        author: author(common.reason.clone()),
+        ..Request::new(Kind::Reload, author(common.reason.clone()))
     };
     let words = match files.is_empty() {
         true => format!("the files are those of generation {generation} already"),
@@ -319,7 +316,7 @@ pub(super) fn about_ramp(options: &AboutRamp, kind: Kind, term: &mut Terminal) -
         term.warn(doubt);
     }
     let function = Some(options.function.clone());
-    let request = Request { kind, function, expects: None, author: author(common.reason.clone()) };
+    let request = Request { function, ..Request::new(kind, author(common.reason.clone())) };
     let receipt =
         Asking::new(&place.state_dir, &request).and_then(|asking| asking.wait(Duration::from_secs(common.timeout)));
     told_what_came(receipt, json!({ "function": options.function }), common.json, term)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ring::digest::{Context, Digest, SHA256, digest};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 /// A SHA-256 of something secret. Two of them are compared in constant time, and it shows itself to nobody.
 #[derive(Clone, Copy, Eq)]
@@ -56,7 +56,14 @@ impl Digest32 {
 
 impl PartialEq for Digest32 {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // Eight bytes at a time: one by one they would cost five times as much, for each request with a key.
+        let word = |of: &Self, at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&of.0[8 * at..][..8]);
+            u64::from_ne_bytes(bytes)
+        };
+        let same = (0..4).fold(Choice::from(1), |same, at| same & word(self, at).ct_eq(&word(other, at)));
+        same.into()
     }
 }
 

@@ -31,7 +31,7 @@ mod egress;
 
 pub use egress::{
     Destination, DestinationHost, Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, MixedAnswers, OnRevoke,
-    Resolver, Source, TlsName,
+    Parent, ResolvedBy, Resolver, Source, SourceCheck, TlsName,
 };
 
 pub use cache::{Cache, CacheKey, Fallback};

@@ -1,11 +1,17 @@
 //! The tables of the way out as they are written.
 
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
 use super::{
-    model::{EgressMode, MixedAnswers, OnRevoke, Rate, TlsName},
+    model::{EgressMode, MixedAnswers, OnRevoke, Rate, ResolvedBy, TlsName},
     raw::{Certificate, Connections, Names, Networks, ProxyProtocol},
-    read::{Map, OneOrMany, table},
+    read::{Map, OneOrMany, Read, Reader, Value, Whole, read_at, read_table, table},
+    secret::SecretRef,
     source::At,
-    words::{Bandwidth, FilePath, Mode, NameServer, Patience, SourceAddress, Text, ToWord},
+    words::{
+        Bandwidth, BasicUser, EchoUrl, FilePath, Mode, NameServer, ParentUrl, Patience, SourceAddress, Text, ToWord,
+    },
 };
 use crate::config::model::{ClientAuthNeed, ListenAddress, TlsProfile};
 
@@ -19,6 +25,8 @@ table! {
         on_revoke: OnRevoke,
         /// How long things may take, where a rule says nothing else.
         timeouts: EgressTimeouts,
+        /// The percentage of the connections there may be above which no client may have more than its share. Default 80; 100: never.
+        fair_share: Whole<1, 100>,
         /// Who is asked for names.
         resolver: Resolver,
         /// Where functions reach the proxy.
@@ -96,6 +104,19 @@ table! {
         bind: OneOrMany<SourceAddress> [required],
         /// What the world sees instead, behind a NAT: one, or one for each of `bind`. Partners whitelist these.
         public: OneOrMany<SourceAddress>,
+        /// Who is asked what the world sees, to compare it with `public`. Default: nobody.
+        check: SourceCheck,
+    }
+}
+
+table! {
+    struct SourceCheck {
+        /// An echo: it answers with the address that it is called from, as text or in JSON.
+        url: EchoUrl [required],
+        /// How often. Default `10m`.
+        every: Patience,
+        /// PEM bundle that alone is trusted for an https `url`. Default: the system's roots.
+        ca: FilePath,
     }
 }
 
@@ -107,6 +128,8 @@ table! {
         to: Vec<At<ToWord>> [required],
         /// The `[egress.source]` to leave from. Default: as the system chooses.
         source: Text,
+        /// The proxy that connects in gatepost's place: its URL, or a table with `url`. Default: none.
+        parent: Parent,
         /// Networks that are not public, and that these destinations may be in all the same.
         private: Networks,
         /// Bounds for each client.
@@ -119,6 +142,45 @@ table! {
         tls_name: TlsName,
         /// How long things may take. Default: as `[egress]` has it.
         timeouts: EgressRuleTimeouts,
+    }
+}
+
+table! {
+    struct ParentTable {
+        /// `http://host:port` or `https://host:port`.
+        url: ParentUrl [required],
+        /// The user whom it knows gatepost by (Basic).
+        user: BasicUser,
+        /// The password of `user`.
+        password: SecretRef,
+        /// Of an https parent: PEM bundle that alone is trusted for it. Default: the system's roots.
+        ca: FilePath,
+        /// Who looks up the names of destinations: `here` (the default) judges their addresses, and asks the parent for one that is allowed;
+        /// `parent` asks it for the name.
+        resolve: ResolvedBy,
+    }
+}
+
+/// A parent proxy: a URL, or a table.
+#[derive(Debug, Clone)]
+pub(super) struct Parent(pub(super) ParentTable);
+
+impl Read for Parent {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => {
+                read_at(value, reader).map(|url| Self(ParentTable { url: Some(url), ..ParentTable::default() }))
+            }
+            DeValue::Table(_) => read_table(value, reader).map(Self),
+            _ => {
+                reader.expected("a URL, or a table with `url`", value);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<ParentUrl as Read>::schema(), <ParentTable as Read>::schema()] })
     }
 }
 

@@ -146,6 +146,26 @@ fn own_limits(snapshot: &Snapshot, route: RouteId) -> Vec<(&LimitKey, &Arc<Limit
         .collect()
 }
 
+impl Snapshot {
+    /// Every limiter, by a name that means the same in another process with another config.
+    pub fn limiters(&self) -> Vec<(String, &Arc<Limiter>)> {
+        let shared =
+            self.config.limits.iter().zip(&*self.shared).map(|(l, limiter)| (format!("limit {}", l.name), limiter));
+        let mut all: Vec<_> = shared.collect();
+        for (route, id) in self.config.routes.iter().zip((0..).map(RouteId)) {
+            let mut seen: HashMap<&LimitKey, u32> = HashMap::new();
+            for (per, limiter) in own_limits(self, id) {
+                // As a reload goes on: the nth with a `per`.
+                let nth = seen.entry(per).or_default();
+                all.push((format!("route {} {per:?} {nth}", route.name), limiter));
+                *nth += 1;
+            }
+        }
+        all.extend(self.egress.limiters().map(|(rule, limiter)| (format!("egress {rule}"), limiter)));
+        all
+    }
+}
+
 /// The nth limit with a `per` goes on with the counts of the nth old one with that `per`
 /// ([`changes`](crate::config::changes) tells so).
 fn limits_of(

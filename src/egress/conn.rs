@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Poll, Waker},
     time::Duration,
@@ -70,6 +70,8 @@ pub struct Conn {
     last: AtomicU64,
     total_at: AtomicU64,
     ended: AtomicU8,
+    /// The next request that comes is the last.
+    is_retiring: AtomicBool,
     waker: AtomicWaker,
     allowed: std::sync::OnceLock<Box<dyn Allowed>>,
 }
@@ -142,7 +144,7 @@ impl Conn {
 
     /// No further request is to be read.
     pub fn is_draining(&self) -> bool {
-        self.ended().is_some()
+        self.ended().is_some() || self.is_retiring.load(Relaxed)
     }
 
     pub fn register(&self, waker: &Waker) {
@@ -213,6 +215,11 @@ pub fn drain(listener: Option<u32>) {
             conn.end(End::Drain);
         }
     });
+}
+
+/// Lets each of this worker have one more request. Who waits for one goes on waiting, until its own end.
+pub fn retire() {
+    each(|conn| conn.is_retiring.store(true, Relaxed));
 }
 
 /// Ends all of this worker; says whether there were any.

@@ -1,7 +1,7 @@
 //! An address that was checked → a connection from the address that was chosen.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -17,6 +17,20 @@ pub enum DialError {
     PortsExhausted,
     /// The peer, or the network on the way to it.
     Unreachable(io::Error),
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SourceAbsent(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine does not have the source's address now")
+            }
+            Self::SourceAbsent(error) => write!(f, "the source's address cannot be used: {error}"),
+            Self::PortsExhausted => f.write_str("the source has no port left towards this destination"),
+            // What the system says of a network holds nothing of ours.
+            Self::Unreachable(error) => error.fmt(f),
+        }
+    }
 }
 
 /// Connects to `address`, and to no other; from `source`, and from no other.

@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     answer::Refusal,
     conn::{Conn, End},
+    parent::{self, Through},
     pass::{Fault, Pass, Side as At},
     pool::{self, Kept, Key},
     record::Record,
@@ -25,7 +27,7 @@ use super::{
 use crate::{
     decide::{
         Reason,
-        egress::{Absolute, Authority, Direction},
+        egress::{Absolute, Authority, Direction, via},
         http1::{
             answer::{self, Answer, Ends, LookAnswer},
             head::{Framing, Head},
@@ -75,19 +77,22 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
     let (_, _, timeouts) = way::terms(record);
     let (idle, total, first_byte) = (timeouts.idle, timeouts.total, timeouts.first_byte);
     conn.tunnel(now(), idle, total);
+    let by_parent = parent::of(record).is_some_and(|parent| parent::takes_absolute_form(parent, &asked.to));
     let mut kept = pool::take(&key);
     loop {
         let is_fresh = kept.is_none();
         let one = match kept.take() {
             Some(one) => one,
-            None => match dial(&conn, record, &asked.to).await {
+            None => match dial(&conn, record, asked, by_parent).await {
                 Ok(one) => one,
                 Err(after) => return after,
             },
         };
         (record.address, record.source) = (one.address, one.source);
+        record.through.clone_from(&one.through);
         let mut exchange = Exchange {
-            request: Pass::new(asked.head.framing, request_head(asked)),
+            request: Pass::new(asked.head.framing, request_head(record, asked, by_parent)),
+            by_parent,
             answer: Answering::Head(BytesMut::new(), 0),
             is_head: asked.method == b"HEAD",
             is_1_0: asked.head.is_1_0,
@@ -98,7 +103,7 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
             first_byte,
             waits: false,
         };
-        let Kept { mut stream, address, source, left } = one;
+        let Kept { mut stream, through, address, source, left } = one;
         let done =
             conn.within(poll_fn(|cx| exchange.poll(cx, &mut caller.stream, &mut stream, record, &conn, inbox))).await;
         conn.no_step();
@@ -107,7 +112,7 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
                 conn.no_tunnel();
                 record.status = exchange.status;
                 if exchange.reusable && exchange.request.is_done() {
-                    pool::put(key, Kept { stream, address, source, left });
+                    pool::put(key, Kept { stream, through, address, source, left });
                 }
                 let keeps = exchange.keeps && exchange.request.is_done();
                 return if keeps { After::Keep } else { After::Close };
@@ -124,17 +129,31 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
     }
 }
 
-async fn dial(conn: &Conn, record: &mut Record, to: &Authority<'static>) -> Result<Kept, After> {
+async fn dial(conn: &Conn, record: &mut Record, asked: &Asked<'_>, by_parent: bool) -> Result<Kept, After> {
     let dialled = conn
         .within(async {
-            let course = way::course(record, to).await?;
-            way::connect(record, &course).await
+            let course = way::course(record, &asked.to).await?;
+            if by_parent {
+                let url = parent::of(record).map(ToString::to_string).unwrap_or_default();
+                let (asked, address) = (asked.to.to_string(), course.literal());
+                record.through = Some(Arc::new(Through { url, asked, address }));
+                return Box::pin(parent::reach(record)).await;
+            }
+            let via = parent::of(record).map(|_| via::with_ours(asked.headers, &parent::OWN_NAME)).unwrap_or_default();
+            match way::connect(record, &course, &via).await? {
+                (stream, behind) if behind.is_empty() => Ok(stream),
+                _ => Err(Refusal::new(Reason::UpstreamReset, "it speaks before it is asked")),
+            }
         })
         .await;
     match dialled {
-        Ok(Ok(stream)) => {
-            Ok(Kept { stream, address: record.address, source: record.source, left: record.left_from.take() })
-        }
+        Ok(Ok(stream)) => Ok(Kept {
+            stream,
+            through: record.through.clone(),
+            address: record.address,
+            source: record.source,
+            left: record.left_from.take(),
+        }),
         Ok(Err(refusal)) => Err(After::Refuse(refusal)),
         Err(End::Idle | End::Total | End::Late) => {
             Err(After::Refuse(Refusal::new(Reason::UpstreamTimeout, "it took too long to connect")))
@@ -161,6 +180,7 @@ fn faulty(record: &mut Record, exchange: &Exchange, fault: &Fault) -> After {
         }
         At::Request if !exchange.is_answered => After::Refuse(Refusal::new(Reason::BadRequest, why.clone())),
         At::Origin if !exchange.is_answered => After::Refuse(Refusal::new(Reason::UpstreamReset, why.clone())),
+        At::Parent => After::Refuse(parent::unknown_there(record)),
         At::Request | At::Origin => {
             record.reason = Some(if *at == At::Origin { Reason::UpstreamReset } else { Reason::BadRequest });
             After::Close
@@ -190,6 +210,8 @@ enum Answering {
 
 struct Exchange {
     request: Pass,
+    /// The origin is a parent proxy, asked in absolute form.
+    by_parent: bool,
     answer: Answering,
     is_head: bool,
     is_1_0: bool,
@@ -215,7 +237,7 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Stream,
-        origin: &mut tokio::net::TcpStream,
+        origin: &mut Stream,
         record: &mut Record,
         conn: &Conn,
         inbox: &mut BytesMut,
@@ -246,7 +268,13 @@ impl Exchange {
                     {
                         let mut buffer = ReadBuf::new(&mut room);
                         match Pin::new(&mut *origin).poll_read(cx, &mut buffer) {
-                            Poll::Pending => return Poll::Pending,
+                            Poll::Pending => {
+                                // What TLS towards a parent has made of the request.
+                                return match Pin::new(&mut *origin).poll_flush(cx) {
+                                    Poll::Ready(Err(e)) => origin_fault(e.to_string()),
+                                    _ => Poll::Pending,
+                                };
+                            }
                             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                                 return origin_fault("it closed the connection without an answer");
                             }
@@ -260,6 +288,9 @@ impl Exchange {
                         LookAnswer::Bad(why) => return origin_fault(why),
                         LookAnswer::Answer(found) if found.status == 101 => {
                             return origin_fault("it switches protocols, which nobody asked for");
+                        }
+                        LookAnswer::Answer(found) if found.status == 407 && self.by_parent => {
+                            return Poll::Ready(Err(Fault(At::Parent, "".into())));
                         }
                         LookAnswer::Answer(found) => {
                             let mut bytes = std::mem::take(bytes);
@@ -349,24 +380,36 @@ fn is_named<'v>(mut connection: impl Iterator<Item = &'v [u8]>, name: &str) -> b
         })
 }
 
-/// What the origin is sent before the body.
-fn request_head(asked: &Asked<'_>) -> Vec<u8> {
+/// What the origin is sent before the body; `by_parent`: it is a parent proxy, and hears of the whole URL.
+fn request_head(record: &Record, asked: &Asked<'_>, by_parent: bool) -> Vec<u8> {
     let path = asked.absolute.origin_form(asked.method == b"OPTIONS");
+    let host = asked.absolute.host();
     let mut out = Vec::with_capacity(512);
     // An origin answers HTTP/1.0 in what a client of it can read.
     let version = if asked.head.is_1_0 { "1.0" } else { "1.1" };
     out.extend_from_slice(asked.method);
-    out.extend_from_slice(format!(" {path} HTTP/{version}\r\nHost: {}\r\n", asked.absolute.host()).as_bytes());
+    out.push(b' ');
+    if by_parent {
+        out.extend_from_slice(format!("http://{host}").as_bytes());
+    }
+    // RFC 9112 §3.2.4: the last proxy makes `*` of it.
+    let path = if by_parent && path == "*" { "" } else { &path };
+    out.extend_from_slice(format!("{path} HTTP/{version}\r\nHost: {host}\r\n").as_bytes());
+    if by_parent {
+        parent::credentials(record, &mut out);
+    }
     let connection = || asked.headers.get_all(header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
     for (name, value) in asked.headers {
-        if name != header::HOST && !stays(name.as_str()) && !is_named(connection(), name.as_str()) {
+        let is_ours = *name == header::HOST || *name == header::VIA;
+        if !is_ours && !stays(name.as_str()) && !is_named(connection(), name.as_str()) {
             field(&mut out, name, value.as_bytes());
         }
     }
     if asked.head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    out.extend_from_slice(b"Via: 1.1 gatepost\r\n\r\n");
+    out.extend_from_slice(&via::with_ours(asked.headers, &parent::OWN_NAME));
+    out.extend_from_slice(b"\r\n");
     out
 }
 

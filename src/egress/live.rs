@@ -4,6 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::parent::Parent;
 use crate::{
     config::model::{AccessSink, Log},
     decide::{Snapshot, auth::TokenCache, egress::Own},
@@ -16,7 +17,12 @@ pub struct Live {
     pub counts: Arc<EgressHandles>,
     /// Where gatepost itself listens.
     pub own: Own,
+    /// By [`EgressRuleId`](crate::config::model::EgressRuleId).
+    pub parents: Parents,
 }
+
+/// What the rules' parents need; `None`: the rule has none.
+pub type Parents = Arc<[Option<Arc<Parent>>]>;
 
 /// What a worker's thread has for itself.
 struct Worker {

@@ -8,9 +8,10 @@
 
 mod answer;
 pub mod conn;
-mod dial;
+pub mod dial;
 mod forward;
 pub mod live;
+pub mod parent;
 mod pass;
 mod pool;
 mod record;
@@ -22,4 +23,4 @@ mod way;
 pub use conn::Conn;
 pub use live::{Live, enter};
 pub use relay::Side;
-pub use serve::{Caller, Stream, serve, sweep};
+pub use serve::{Caller, Rooms, Stream, serve, sweep};

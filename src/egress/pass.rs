@@ -34,6 +34,8 @@ pub enum Side {
     Request,
     /// The origin is gone, or its answer malformed.
     Origin,
+    /// The origin is a parent proxy that does not know gatepost.
+    Parent,
 }
 
 /// What broke a message off.
@@ -46,6 +48,7 @@ impl Fault {
         let side = match self.0 {
             Side::Client | Side::Request => Side::Origin,
             Side::Origin => Side::Client,
+            Side::Parent => Side::Parent,
         };
         Self(side, self.1)
     }

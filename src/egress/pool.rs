@@ -5,12 +5,15 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, ReadBuf};
 
-use super::record::Left;
+use super::{parent::Through, record::Left, serve::Stream};
 use crate::config::model::{ClientId, EgressRuleId, EgressSourceId};
 
 /// Whose connection it is, and whereto.
@@ -25,7 +28,8 @@ pub struct Key {
 
 /// A connection, with where it leads and leaves from.
 pub struct Kept {
-    pub stream: TcpStream,
+    pub stream: Stream,
+    pub through: Option<Arc<Through>>,
     pub address: Option<SocketAddr>,
     pub source: Option<(EgressSourceId, IpAddr)>,
     pub left: Option<Left>,
@@ -50,16 +54,27 @@ thread_local! {
 pub fn take(key: &Key) -> Option<Kept> {
     POOL.with_borrow_mut(|pool| {
         let all = pool.idle.get_mut(key)?;
-        while let Some((kept, since)) = all.pop() {
+        while let Some((mut kept, since)) = all.pop() {
             pool.count -= 1;
             // A server that says anything now says that it closes.
-            let is_quiet = kept.stream.try_read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+            let is_quiet = is_quiet(&mut kept.stream);
             if is_quiet && since.elapsed() < LONGEST {
                 return Some(kept);
             }
         }
         None
     })
+}
+
+fn is_quiet(stream: &mut Stream) -> bool {
+    match stream {
+        Stream::Tcp(stream) => stream.try_read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock),
+        // Whoever takes it registers for it anew.
+        Stream::Other(stream) => {
+            let mut context = Context::from_waker(Waker::noop());
+            Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut [0])).is_pending()
+        }
+    }
 }
 
 pub fn put(key: Key, kept: Kept) {

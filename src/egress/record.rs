@@ -8,13 +8,14 @@ use std::{
 
 use super::{
     live::{self, Live},
+    parent::Through,
     relay::Moved,
 };
 use crate::{
     config::model::{ClientId, EgressRuleId, EgressSourceId, Name},
     decide::{
         Now, Reason,
-        egress::{Ticket, status},
+        egress::{Place, Ticket, status},
     },
     observe::{
         EgressEntry,
@@ -75,7 +76,10 @@ pub struct Record {
     pub client: Option<ClientId>,
     pub rule: Option<EgressRuleId>,
     pub source: Option<(EgressSourceId, IpAddr)>,
+    /// What was dialled.
     pub address: Option<SocketAddr>,
+    /// The parent that was asked to connect.
+    pub through: Option<Arc<Through>>,
     pub would_refuse: Option<Reason>,
     pub reason: Option<Reason>,
     /// What the client was told.
@@ -86,6 +90,8 @@ pub struct Record {
     pub moved: Moved,
     /// Its place under the rule's limits.
     pub ticket: Option<Ticket>,
+    /// And among its client's.
+    pub share: Option<Place>,
     under_way: Option<Arc<EgressCounts>>,
     pub left_from: Option<Left>,
 }
@@ -108,6 +114,7 @@ impl Record {
             rule: None,
             source: None,
             address: None,
+            through: None,
             would_refuse: None,
             reason: None,
             status: None,
@@ -116,6 +123,7 @@ impl Record {
             connect: None,
             moved: Moved::default(),
             ticket: None,
+            share: None,
             under_way: None,
             left_from: None,
         })
@@ -162,6 +170,8 @@ impl Drop for Record {
             method: self.method.as_deref(),
             target: self.target.as_deref(),
             address: self.address,
+            parent: self.through.as_ref().map(|through| &*through.url),
+            asked: self.through.as_ref().map(|through| &*through.asked),
             source: source.map(|s| &*s.name),
             source_address: self.source.map(|(_, ip)| ip),
             rule: rule.map(|r| &*r.name),

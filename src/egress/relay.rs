@@ -72,19 +72,23 @@ pub trait Side: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + ?Sized> Side for T {}
 
-/// Moves bytes until both sides have ended, one of them broke off, or the connection's bounds are reached.
+/// Moves bytes until both sides have ended, one of them broke off, or the connection's bounds are reached. `closes`: both are plain sockets that
+/// the caller closes at once, which says the last goodbye as well as a shutdown would.
 pub async fn relay<C: Side + ?Sized, U: Side + ?Sized>(
     client: &mut C,
     upstream: &mut U,
     conn: &Conn,
     moved: &Moved,
     ticket: Option<&Ticket>,
+    closes: bool,
 ) -> Ended {
     let (mut there, mut back) = (Way::default(), Way::default());
     poll_fn(|cx| {
         let bounds = Bounds { conn, ticket: ticket.filter(|ticket| ticket.is_paced()) };
-        let one = there.poll(cx, client, upstream, &moved.sent, &bounds, Direction::Up);
-        let two = back.poll(cx, upstream, client, &moved.received, &bounds, Direction::Down);
+        let is_last = closes && back.state == State::Done;
+        let one = there.poll(cx, client, upstream, &moved.sent, &bounds, Direction::Up, is_last);
+        let is_last = closes && there.state == State::Done;
+        let two = back.poll(cx, upstream, client, &moved.received, &bounds, Direction::Down, is_last);
         match (one, two) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(Ended::Broken),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Well),
@@ -106,6 +110,7 @@ struct Bounds<'b> {
 }
 
 impl Way {
+    #[expect(clippy::too_many_arguments, reason = "both sides, what counts and what bounds: all of them others'")]
     fn poll<R: Side + ?Sized, W: Side + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,6 +119,7 @@ impl Way {
         count: &AtomicU64,
         bounds: &Bounds<'_>,
         direction: Direction,
+        is_last: bool,
     ) -> Poll<io::Result<()>> {
         loop {
             if self.at < self.held.len() {
@@ -130,6 +136,7 @@ impl Way {
             }
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
+                State::Ending if is_last => self.state = State::Done,
                 State::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                     self.state = State::Done;
@@ -204,7 +211,7 @@ mod tests {
         let (mut origin, mut upstream) = duplex(100);
         let (conn, moved) = (Conn::new(0, Now(1)), Arc::new(Moved::default()));
         let counted = moved.clone();
-        let tunnel = tokio::spawn(async move { relay(&mut client, &mut upstream, &conn, &moved, None).await });
+        let tunnel = tokio::spawn(async move { relay(&mut client, &mut upstream, &conn, &moved, None, false).await });
         let sent = vec![7; 200_000];
         let speak = async {
             caller.write_all(&sent).await.unwrap();

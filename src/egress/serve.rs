@@ -19,7 +19,7 @@ use super::{
     answer::{self, Refusal},
     conn::{Conn, End},
     forward::{self, After, Asked},
-    live, pool,
+    live, parent, pool,
     record::Record,
     relay::Side,
     tunnel::{self, Tunnel},
@@ -28,7 +28,8 @@ use super::{
 use crate::{
     config::model::{ListenerTimeouts, Name},
     decide::{
-        ClientCertificate, Reason, egress as policy,
+        ClientCertificate, Reason,
+        egress::{self as policy, via},
         http1::head::{self, BadHead, Head, HeadLimits, Look, To},
     },
     observe::clock::now,
@@ -44,15 +45,31 @@ pub struct Caller {
     pub ip: Option<IpAddr>,
     pub certificate: Option<Box<ClientCertificate>>,
     pub listener: Name,
+    pub rooms: Arc<dyn Rooms>,
     pub timeouts: ListenerTimeouts,
 }
 
-/// A client's side.
+/// What a connection counts in.
+pub trait Rooms: Send + Sync {
+    /// The listener's, where it has a bound of its own, and the process's: as they are now, this connection included.
+    fn rooms(&self) -> [Option<policy::Room>; 2];
+}
+
+/// A side of a tunnel: the client's, or what was dialled.
 pub enum Stream {
     /// As nearly all are.
     Tcp(TcpStream),
     /// TLS, or a unix socket.
     Other(Box<dyn Side>),
+}
+
+impl Stream {
+    pub fn as_side(&mut self) -> &mut dyn Side {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Other(stream) => &mut **stream,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -243,17 +260,19 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         return Box::pin(forwarded(caller, record, &bytes, head, &headers, inbox)).await;
     }
     let to = || {
+        parent::no_circle(&headers)?;
         policy::connect(target).map(policy::Authority::into_owned).map_err(|p| Refusal::new(p.reason(), p.to_string()))
     };
-    let to = match way::admit(&mut record, to, &headers, caller.certificate.as_deref(), caller.ip) {
+    let to = match way::admit(&mut record, to, &headers, &caller) {
         Ok(to) => to,
         Err(refusal) => {
             say(caller.stream, &mut record, &refusal, false).await;
             return (Next::End, None);
         }
     };
+    let via = parent::of(&record).map(|_| via::with_ours(&headers, &parent::OWN_NAME)).unwrap_or_default();
     drop(headers);
-    match tunnel::open(caller.stream, record, to, std::mem::take(inbox), caller.conn.clone()).await {
+    match tunnel::open(caller.stream, record, to, &via, std::mem::take(inbox), caller.conn.clone()).await {
         Ok(Some(tunnel)) => (Next::Tunnel(Box::new(tunnel)), None),
         Ok(None) => (Next::End, None),
         Err((refusal, stream, mut record)) => {
@@ -277,12 +296,13 @@ async fn forwarded(
         if let Some(refusal) = forward::unfit(method, headers) {
             return Err(refusal);
         }
+        parent::no_circle(headers)?;
         let found = policy::absolute(target).map_err(|p| Refusal::new(p.reason(), p.to_string()))?;
         let to = found.authority.clone().into_owned();
         absolute = Some(found);
         Ok(to)
     };
-    let admitted = way::admit(&mut record, to, headers, caller.certificate.as_deref(), caller.ip);
+    let admitted = way::admit(&mut record, to, headers, &caller);
     let after = match (admitted, &absolute) {
         (Ok(to), Some(absolute)) => {
             let asked = Asked { method, headers, to, absolute, head };

@@ -1,12 +1,12 @@
 //! CONNECT: a tunnel to where a rule leads, and nothing else.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     answer::Refusal,
@@ -29,12 +29,12 @@ use crate::{
 /// A tunnel that stands: what is left is to move bytes.
 pub struct Tunnel {
     pub client: Stream,
-    upstream: TcpStream,
+    upstream: Stream,
     record: Box<Record>,
     conn: Arc<Conn>,
 }
 
-/// Opens a tunnel: dials, answers 200, and compares the TLS client's name. `ahead`: what the client has sent behind its request.
+/// Opens a tunnel: dials, answers 200, and compares the TLS client's name. `via`: for a parent; `ahead`: what the client has sent behind its request.
 ///
 /// # Errors
 ///
@@ -43,16 +43,17 @@ pub async fn open(
     mut client: Stream,
     mut record: Box<Record>,
     to: Authority<'static>,
+    via: &[u8],
     mut ahead: BytesMut,
     conn: Arc<Conn>,
 ) -> Result<Option<Tunnel>, (Refusal, Stream, Box<Record>)> {
     let dialled = conn
         .within(async {
             let course = way::course(&mut record, &to).await?;
-            way::connect(&mut record, &course).await
+            way::connect(&mut record, &course, via).await
         })
         .await;
-    let mut upstream = match dialled {
+    let (mut upstream, back) = match dialled {
         Ok(Ok(upstream)) => upstream,
         Ok(Err(refusal)) => return Err((refusal, client, record)),
         Err(end) => {
@@ -102,23 +103,38 @@ pub async fn open(
             return Ok(None);
         }
     }
-    while ahead.has_remaining() {
-        match conn.within(upstream.write(&ahead)).await {
-            Ok(Ok(n @ 1..)) => {
-                ahead.advance(n);
-                record.moved.sent.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
-            }
-            Ok(_) => {
-                record.ended = Some("upstream_gone");
-                return Ok(None);
-            }
-            Err(end) => {
-                record.ended = Some(end.as_str());
-                return Ok(None);
-            }
-        }
+    // What a parent has sent behind its answer.
+    let there = pass_on(&mut upstream, &mut ahead, &conn, &record.moved.sent, "upstream_gone").await;
+    let back = match there {
+        Ok(()) => pass_on(&mut client, &mut { back }, &conn, &record.moved.received, "client_gone").await,
+        gone => gone,
+    };
+    if let Err(ended) = back {
+        record.ended = Some(ended);
+        return Ok(None);
     }
     Ok(Some(Tunnel { client, upstream, record, conn }))
+}
+
+/// Writes what was read ahead; else says how the tunnel ended.
+async fn pass_on(
+    to: &mut Stream,
+    bytes: &mut BytesMut,
+    conn: &Conn,
+    count: &AtomicU64,
+    gone: &'static str,
+) -> Result<(), &'static str> {
+    while bytes.has_remaining() {
+        match conn.within(to.write(bytes)).await {
+            Ok(Ok(n @ 1..)) => {
+                bytes.advance(n);
+                count.fetch_add(n as u64, Relaxed);
+            }
+            Ok(_) => return Err(gone),
+            Err(end) => return Err(end.as_str()),
+        }
+    }
+    Ok(())
 }
 
 /// Reads until the name that the client asks for is known, or nobody can wait for it any more.
@@ -143,11 +159,10 @@ impl Tunnel {
     /// Moves bytes until it ends.
     pub async fn run(mut self) {
         let (record, conn) = (&mut self.record, &self.conn);
-        let ended = match &mut self.client {
-            Stream::Tcp(client) => relay(client, &mut self.upstream, conn, &record.moved, record.ticket.as_ref()).await,
-            Stream::Other(client) => {
-                relay(&mut **client, &mut self.upstream, conn, &record.moved, record.ticket.as_ref()).await
-            }
+        let (moved, ticket) = (&record.moved, record.ticket.as_ref());
+        let ended = match (&mut self.client, &mut self.upstream) {
+            (Stream::Tcp(client), Stream::Tcp(upstream)) => relay(client, upstream, conn, moved, ticket, true).await,
+            (client, upstream) => relay(client.as_side(), upstream.as_side(), conn, moved, ticket, false).await,
         };
         record.ended = match ended {
             Ended::Well => None,
@@ -161,6 +176,7 @@ impl Tunnel {
 struct Standing {
     client: Option<Name>,
     to: Authority<'static>,
+    /// What was judged, where that was done here.
     address: Option<std::net::SocketAddr>,
 }
 
@@ -170,7 +186,7 @@ impl Standing {
         Self {
             client: record.client.map(|id| config.clients[id.index()].name.clone()),
             to: to.clone(),
-            address: record.address,
+            address: record.through.as_ref().map_or(record.address, |through| through.address),
         }
     }
 

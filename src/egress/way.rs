@@ -1,27 +1,28 @@
 //! From a request's target to a connection: who asks → rule → bounds → addresses → source → dial. What `decide::egress` decides is done here.
 
 use std::{
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
+use bytes::BytesMut;
 use http::HeaderMap;
 use tokio::net::TcpStream;
 
 use super::{
     answer::Refusal,
     dial::{DialError, dial},
-    live,
+    live, parent,
     record::{Left, Record},
+    serve::{Caller, Stream},
 };
 use crate::{
-    config::model::{Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
+    config::model::{ClientId, Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
     decide::{
-        ClientCertificate, Reason,
+        Reason,
         auth::Asking,
-        egress::{Authority, Choice, Host, Judge, source, source_address},
+        egress::{Authority, Choice, Host, Judge, MOST_DIALLED, OverShare, source, source_address},
     },
     observe::{clock::now, unix_ms},
     upstream::resolve::lookup,
@@ -36,20 +37,19 @@ pub fn admit(
     record: &mut Record,
     to: impl FnOnce() -> Result<Authority<'static>, Refusal>,
     headers: &HeaderMap,
-    certificate: Option<&ClientCertificate>,
-    ip: Option<IpAddr>,
+    caller: &Caller,
 ) -> Result<Authority<'static>, Refusal> {
     let snapshot = record.live.snapshot.clone();
     let Some(gate) = snapshot.callers.egress() else {
         return Err(Refusal::new(Reason::ForbiddenClient, ""));
     };
     // Who comes by a unix socket is on this machine.
-    let ip = ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ip = caller.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let tokens = live::tokens();
     let asking = Asking {
         ip,
         headers,
-        certificate,
+        certificate: caller.certificate.as_deref(),
         now: now(),
         unix: &|| i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX),
         tokens: tokens.as_deref(),
@@ -71,6 +71,7 @@ pub fn admit(
         Choice::Rule(id) => id,
         Choice::Unlisted => {
             record.would_refuse = Some(Reason::DestinationNotAllowed);
+            share(record, client, caller)?;
             return Ok(to);
         }
         Choice::Refused => {
@@ -80,6 +81,7 @@ pub fn admit(
         }
     };
     record.rule = Some(rule);
+    share(record, client, caller)?;
     let mode = snapshot.config.egress.rules[rule.index()].mode;
     let entered = snapshot.egress.enter(rule, mode, client, ip, now());
     let (ticket, over) =
@@ -98,14 +100,49 @@ pub fn terms(record: &Record) -> (Option<&EgressRule>, &Egress, &EgressTimeouts)
     (rule, egress, rule.map_or(&egress.timeouts, |rule| &rule.timeouts))
 }
 
-/// Where to dial, and from where: everything that is decided before a socket is opened.
+/// Takes a place among the client's, in every mode: what is short is gatepost's own.
+fn share(record: &mut Record, client: ClientId, caller: &Caller) -> Result<(), Refusal> {
+    let rooms = caller.rooms.rooms().into_iter().flatten();
+    record.share = record.live.snapshot.egress.share(client, rooms).map_err(|over| {
+        let OverShare { holds, share, room } = over;
+        let detail = format!(
+            "{} of {} connections are open, and while they are short a client may hold {share}: this one holds {holds}",
+            room.open, room.most
+        );
+        Refusal { retry_after: Some(1), ..Refusal::new(Reason::TunnelsExhausted, detail) }
+    })?;
+    Ok(())
+}
+
+/// Where to go: everything that is decided before a socket is opened.
 #[derive(Debug)]
 pub struct Course {
-    port: u16,
+    to: Authority<'static>,
+    /// What was judged; empty where a parent looks the name up.
     addresses: Vec<IpAddr>,
 }
 
-/// Resolves a destination, and judges every address of it.
+impl Course {
+    /// The address, where the destination is written as one.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        match self.to.host {
+            Host::Address(ip) => Some(SocketAddr::new(ip, self.to.port)),
+            Host::Name(_) => None,
+        }
+    }
+
+    /// What a parent is asked to connect to, one after the other.
+    pub fn asked(&self) -> Vec<(String, Option<SocketAddr>)> {
+        let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, self.to.port));
+        let mut asked: Vec<_> = addresses.map(|address| (address.to_string(), Some(address))).collect();
+        if asked.is_empty() {
+            asked.push((self.to.to_string(), None));
+        }
+        asked
+    }
+}
+
+/// Resolves a destination, and judges every address of it; unless that is left to the rule's parent.
 ///
 /// # Errors
 ///
@@ -123,26 +160,50 @@ pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Cour
             judge().one(*ip, to.port).map_err(|why| refused(*ip, &why))?;
             vec![*ip]
         }
+        Host::Name(_) if parent::looks_up(rule, to) => return Ok(Course { to: to.clone(), addresses: Vec::new() }),
         Host::Name(name) => {
             let began = Instant::now();
             let answer = lookup::addresses(name, &egress.resolver.servers, egress.resolver.timeout).await;
             record.dns = Some(began.elapsed());
-            let answers = answer.map_err(|why| Refusal::new(Reason::NameNotResolved, format!("{name}: {why}")))?;
+            let answers = answer.map_err(|why| {
+                // Where only the parent reaches name servers, that is what to write.
+                let hint = match rule.and_then(|rule| rule.parent.as_ref()) {
+                    Some(_) => "; the parent is asked for names where the rule's `parent` has `resolve = \"parent\"`",
+                    None => "",
+                };
+                Refusal::new(Reason::NameNotResolved, format!("{name}: {why}{hint}"))
+            })?;
             judge().all(&answers, to.port).map_err(|r| refused(r.address, &r.why))?
         }
     };
     if addresses.is_empty() {
         return Err(Refusal::new(Reason::NameNotResolved, format!("{}: the name has no addresses", to.host)));
     }
-    Ok(Course { port: to.port, addresses })
+    Ok(Course { to: to.clone(), addresses })
 }
 
-/// Dials the addresses of a course, one after the other, each from where its client leaves.
+/// Connects to the destination of a course: dials it, or asks the rule's parent, who is told `via`. With the stream comes what was read of it already.
+///
+/// # Errors
+///
+/// What the client is told.
+pub async fn connect(record: &mut Record, course: &Course, via: &[u8]) -> Result<(Stream, BytesMut), Refusal> {
+    match parent::of(record) {
+        // Few have one: its future has a place of its own.
+        Some(_) => Box::pin(parent::connect(record, course, via)).await,
+        None => {
+            let socket = dial_first(record, &course.addresses, course.to.port).await?;
+            Ok((Stream::Tcp(socket), BytesMut::new()))
+        }
+    }
+}
+
+/// Dials addresses, one after the other, each from where the record's client leaves, until one answers.
 ///
 /// # Errors
 ///
 /// What the client is told: of the last address that was tried.
-pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, Refusal> {
+pub async fn dial_first(record: &mut Record, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Refusal> {
     let live = record.live.clone();
     let config = &live.snapshot.config;
     let (_, _, timeouts) = terms(record);
@@ -152,7 +213,7 @@ pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, 
     let mut refusal =
         Refusal::new(Reason::UpstreamUnreachable, "the source has no address of the destination's family");
     let source = source(config, record.rule.map(|id| &config.egress.rules[id.index()]));
-    for ip in &course.addresses {
+    for ip in addresses.iter().take(MOST_DIALLED) {
         let from = match source {
             None => None,
             Some((id, source)) => match source_address(source, client, *ip) {
@@ -160,7 +221,7 @@ pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, 
                 None => continue,
             },
         };
-        let address = SocketAddr::new(*ip, course.port);
+        let address = SocketAddr::new(*ip, port);
         (record.address, record.source) = (Some(address), from);
         match tokio::time::timeout(most, dial(address, from.map(|(_, ip)| ip))).await {
             Ok(Ok(stream)) => {
@@ -178,21 +239,12 @@ pub async fn connect(record: &mut Record, course: &Course) -> Result<TcpStream, 
 
 fn told(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: &DialError) -> Refusal {
     left(record, from, Some(error));
-    match error {
+    let reason = match error {
         // The address is the source's own matter.
-        DialError::SourceAbsent(error) => Refusal::new(
-            Reason::SourceUnavailable,
-            match error.kind() {
-                ErrorKind::AddrNotAvailable => "this machine does not have the source's address now".to_owned(),
-                _ => format!("the source's address cannot be used: {error}"),
-            },
-        ),
-        DialError::PortsExhausted => {
-            Refusal::new(Reason::SourceUnavailable, "the source has no port left towards this destination")
-        }
-        // What the system says of a network holds nothing of ours.
-        DialError::Unreachable(error) => Refusal::new(Reason::UpstreamUnreachable, error.to_string()),
-    }
+        DialError::SourceAbsent(_) | DialError::PortsExhausted => Reason::SourceUnavailable,
+        DialError::Unreachable(_) => Reason::UpstreamUnreachable,
+    };
+    Refusal::new(reason, error.to_string())
 }
 
 /// Counts what became of a source's address.

@@ -15,7 +15,7 @@ use atomic_waker::AtomicWaker;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
-use super::io::Transport;
+use super::{io::Transport, stall::Stall};
 use crate::{
     config::model::ListenerTimeouts,
     decide::{ClientCertificate, Now},
@@ -112,10 +112,14 @@ pub struct Conn {
     ip_value: OnceLock<HeaderValue>,
     /// What the caller proved in the TLS handshake.
     certificate: OnceLock<Box<Certificate>>,
+    /// The present request's answer, beside what its caller takes.
+    pub stall: Stall,
     /// The present request waits for its function's turn: what its caller sends is not read on.
     pub is_held: AtomicBool,
     /// After the present request this connection is to close.
     pub closing: AtomicBool,
+    /// The next request that comes is the last.
+    retiring: AtomicBool,
     /// An h2 connection, past its TLS.
     pub is_h2: AtomicBool,
 }
@@ -252,8 +256,10 @@ impl Conn {
             of,
             ip_value: OnceLock::new(),
             certificate: OnceLock::new(),
+            stall: Stall::default(),
             is_held: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
         });
         SWEEPER.with_borrow_mut(|s| s.conns.push(Arc::downgrade(&conn)));
@@ -310,6 +316,7 @@ impl Conn {
         self.begin(Phase::None);
         self.bound_silence(None);
         self.bound_total(None);
+        self.stall.request_begins();
         self.ended.store(0, Relaxed);
         self.asked.store(false, Relaxed);
         self.answered.store(false, Relaxed);
@@ -454,14 +461,17 @@ impl Conn {
         self.waker.register(waker);
     }
 
-    /// Wakes the connection's task.
+    /// Wakes the connection's task, which can be woken again before it registers anew.
     pub fn wake(&self) {
-        self.waker.wake();
+        if let Some(waker) = self.waker.take() {
+            self.waker.register(&waker);
+            waker.wake();
+        }
     }
 
     fn end(&self, how: u8) {
         self.ended.store(how, Relaxed);
-        self.waker.wake();
+        self.wake();
     }
 
     /// No further request after the present one; a connection that waits for one ends now. One that never had a request
@@ -473,13 +483,31 @@ impl Conn {
             if matches!(self.phase(), Phase::Idle | Phase::Handshake) {
                 self.hurry();
             }
-            return self.waker.wake();
+            return self.wake();
         }
         match self.phase() {
             Phase::Idle => self.end(ENDED_DRAINED),
             Phase::Handshake | Phase::First => self.hurry(),
             _ => {}
         }
+    }
+
+    /// One more request, whose answer tells the caller so; an idle connection stays until its own end. Of h2: both goodbyes.
+    pub fn retire(&self) {
+        if self.is_h2.load(Relaxed) {
+            self.closing.store(true, Relaxed);
+            return self.waker.wake();
+        }
+        self.retiring.store(true, Relaxed);
+    }
+
+    /// A request has come: whether it is the last on this connection.
+    pub fn is_last(&self) -> bool {
+        let last = self.retiring.load(Relaxed);
+        if last {
+            self.closing.store(true, Relaxed);
+        }
+        last
     }
 
     /// Ends the present phase soon, if it would end later.
@@ -593,6 +621,12 @@ pub fn drain(listener: Option<ListenerKey>) {
     for conn in conns.iter().filter(|c| listener.is_none_or(|l| c.info.listener == l)) {
         conn.drain();
     }
+}
+
+/// Lets each of this worker's connections have one more request.
+pub fn retire() {
+    let conns: Vec<_> = SWEEPER.with_borrow(|s| s.conns.iter().filter_map(Weak::upgrade).collect());
+    conns.iter().for_each(|conn| conn.retire());
 }
 
 /// Ends all of this worker's connections, with the requests on them: each still tells its end. `false`: there are none.

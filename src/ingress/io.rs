@@ -9,6 +9,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
@@ -20,8 +21,7 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     chunk::Chunks,
@@ -29,73 +29,10 @@ use super::{
     frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
     pace::Pace,
-    pool,
-    wire::Wire,
+    pool, stall,
 };
 
-/// What the bytes come over.
-#[derive(Debug)]
-pub enum Transport {
-    Plain(Wire),
-    Tls(Box<TlsStream<Wire>>),
-    /// Given away.
-    Gone,
-}
-
-impl Transport {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = match self {
-            Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            Self::Gone => Poll::Ready(Ok(())),
-        };
-        self.gone_if_broken(&read);
-        read
-    }
-
-    /// A TLS stream that broke the protocol has had its fatal alert (RFC 8446 §6.2: and is closed without delay). rustls
-    /// must not be asked again.
-    fn gone_if_broken<T>(&mut self, read: &Poll<io::Result<T>>) {
-        if matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData) {
-            *self = Self::Gone;
-        }
-    }
-
-    fn poll_read_buf(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        // The future holds nothing between polls: it may be made anew for each.
-        let read = match self {
-            Self::Plain(wire) => Pin::new(&mut std::pin::pin!(wire.read_buf(buf))).poll(cx),
-            Self::Tls(tls) => Pin::new(&mut std::pin::pin!(tls.read_buf(buf))).poll(cx),
-            Self::Gone => Poll::Ready(Ok(0)),
-        };
-        self.gone_if_broken(&read);
-        read
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-            Self::Gone => Poll::Ready(Ok(0)),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(wire) => Pin::new(wire).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-            Self::Gone => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            Self::Gone => Poll::Ready(Ok(())),
-        }
-    }
-}
+pub use super::transport::Transport;
 
 /// Where in the caller's bytes the gate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,8 +327,8 @@ impl Io {
                 return Poll::Pending;
             }
             // Almost always nothing comes: no buffer is taken for that.
-            let mut little = [0; 512];
-            let mut buf = ReadBuf::new(&mut little);
+            let mut little = [MaybeUninit::uninit(); 512];
+            let mut buf = ReadBuf::uninit(&mut little);
             let read = self.transport.poll_read(cx, &mut buf);
             self.is_dry = read.is_pending();
             if self.is_dry {
@@ -476,6 +413,13 @@ impl Io {
             return Poll::Ready(Err(error));
         }
         self.waits(Phase::Write);
+        if self.gate == Gate::Between {
+            self.conn.caller_is_slow();
+            if stall::is_full(&self.conn, cx, |cx| self.transport.poll_room(cx)).is_ready() {
+                // Room by now: the next turn sees it.
+                cx.waker().wake_by_ref();
+            }
+        }
         Poll::Pending
     }
 
@@ -586,6 +530,7 @@ impl AsyncWrite for Io {
             this.conn.is_answered();
         }
         this.conn.moved();
+        this.conn.stall.goes_out(this.bytes_out, buf.len());
         if this.outbox.len() + buf.len() <= pool::SIZE {
             if this.outbox.capacity() == 0 {
                 this.outbox = pool::take();

@@ -24,9 +24,11 @@ pub mod reply;
 pub mod request_id;
 mod retry;
 mod sign;
+pub mod stall;
 mod standing;
 pub mod stream;
 mod tell;
+mod transport;
 mod turn;
 pub mod wire;
 

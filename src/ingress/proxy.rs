@@ -76,7 +76,7 @@ impl Ingress {
             // Nothing behind reads the request as one that asks for a tunnel.
             session.req_header_mut().remove_header(&header::UPGRADE);
         }
-        if io_of(session).is_some_and(|io| io.closes) {
+        if io_of(session).is_some_and(|io| io.closes) || conn.is_last() {
             session.set_keepalive(None);
         }
         if session.req_header().version == Version::HTTP_10 {

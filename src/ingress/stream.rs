@@ -32,6 +32,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::{
     conn::{self, Conn, Ended, Phase},
     pace::Pace,
+    stall,
 };
 
 /// What is kept of a request's body for another attempt.
@@ -160,7 +161,11 @@ impl H2Stream {
                 return Poll::Ready(writer.send_data(Bytes::new(), end).map_err(cut));
             }
             writer.reserve_capacity(data.len());
-            let room = match writer.poll_capacity(cx) {
+            let mut room = writer.poll_capacity(cx);
+            if room.is_pending() && self.body.is_end_stream() {
+                room = stall::is_full(&self.bounds, cx, |cx| writer.poll_capacity(cx));
+            }
+            let room = match room {
                 Poll::Ready(Some(Ok(room))) => room.min(data.len()),
                 Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(cut(e))),
                 Poll::Ready(None) => return Poll::Ready(Err(down(ErrorType::H2Error, "the stream is closed"))),
@@ -348,6 +353,7 @@ impl Session for H2Stream {
         if let Some(conn) = &self.bounds.of {
             conn.h2.piece_is_sent(data.len());
         }
+        self.bounds.stall.goes_out(self.bytes_out as u64, data.len());
         poll_fn(|cx| self.poll_write(cx, &mut data, end)).await?;
         self.ends(end);
         Ok(())

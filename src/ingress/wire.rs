@@ -46,6 +46,12 @@ impl Wire {
         self.ahead.is_empty() && socket!(&self.socket, s => s.poll_read_ready(cx)).is_pending()
     }
 
+    /// Whether a write would go on now; if not, the waker hears when it would.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // A socket that is broken says so to whoever writes.
+        socket!(&self.socket, s => s.poll_write_ready(cx)).map(|_| ())
+    }
+
     /// The socket, and what was read ahead.
     pub fn into_parts(self) -> (Socket, BytesMut) {
         (self.socket, self.ahead)

@@ -69,6 +69,8 @@ pub(super) struct Orders {
 pub struct Counts {
     dropped: AtomicU64,
     write_errors: AtomicU64,
+    /// The last attempt failed.
+    troubled: AtomicBool,
 }
 
 impl Counts {
@@ -82,12 +84,22 @@ impl Counts {
         self.write_errors.load(Ordering::Relaxed)
     }
 
+    /// Whether lines don't get out.
+    pub fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_well(&self) {
+        self.troubled.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn drop_lines(&self, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
     pub(super) fn write_failed(&self) {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
+        self.troubled.store(true, Ordering::Relaxed);
     }
 }
 

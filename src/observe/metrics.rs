@@ -40,12 +40,13 @@ pub use health::CheckResult;
 pub use jwks::JwksCounts;
 pub use tokens::TokenCounts;
 
-pub use egress::{EgressCounts, EgressHandles, SourceCounts};
+pub use egress::{EgressCounts, EgressHandles, Seen, SourceCounts};
 pub use handles::{ConnectionResult, Handles, LimitCounts, ListenerCounts};
 pub use process::resident;
 
 use super::{
     access::{Counts, lock},
+    degraded::{Degraded, What},
     shedding::Shedding,
 };
 use crate::{
@@ -102,6 +103,7 @@ pub struct Metrics {
     guards: Mutex<guards::Guards>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
+    degraded: Mutex<Vec<Degraded>>,
     /// Whether new work is turned away for want of memory.
     pub shedding: Arc<Shedding>,
     /// By first name: certificates that were got by ACME, and orders that came to nothing.
@@ -126,6 +128,7 @@ impl Metrics {
             guards: Mutex::default(),
             tokens: Mutex::default(),
             places: Mutex::default(),
+            degraded: Mutex::default(),
             shedding: Arc::default(),
             acme: Mutex::default(),
         })
@@ -193,6 +196,15 @@ impl Metrics {
         *lock(&self.places) = places;
     }
 
+    /// Shows these as degraded, and nothing else.
+    pub fn set_degraded(&self, degraded: Vec<Degraded>) {
+        *lock(&self.degraded) = degraded;
+    }
+
+    pub fn degraded(&self) -> Vec<Degraded> {
+        lock(&self.degraded).clone()
+    }
+
     pub fn jwks(&self) -> Vec<Arc<JwksCounts>> {
         lock(&self.jwks).clone()
     }
@@ -233,6 +245,14 @@ impl Metrics {
         let help = "What memory may be used, by server.max_memory or the control group.";
         let limit = self.shedding.limit().map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string());
         out.single("gatepost_memory_limit_bytes", Kind::Gauge, help, limit);
+        let name = "gatepost_degraded";
+        out.family(name, Kind::Gauge, "1 while that part does not work as it should; the rest goes on.");
+        let degraded = lock(&self.degraded);
+        for what in What::ALL {
+            let is_so = degraded.iter().any(|degraded| degraded.what == what);
+            out.sample(name, &[("what", what.as_str())], u8::from(is_so));
+        }
+        drop(degraded);
         process::render(&mut out, self.started);
         out.finish()
     }

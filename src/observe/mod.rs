@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod degraded;
 pub mod dice;
 pub mod format;
 pub mod metrics;

@@ -169,6 +169,7 @@ impl Writer {
 
     fn recovered(&mut self) {
         self.troubled = false;
+        self.shared.counts.is_well();
         let dropped_lines = self.shared.counts.dropped_lines();
         info!(sink = self.sink.name(), dropped_lines, "access log is written again");
     }

@@ -20,6 +20,10 @@ use crate::config::model::ListenAddress;
 /// Connections that the kernel holds until they are accepted; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What the kernel takes of an answer ahead of what it can send. Without that bound it takes up to `net.ipv4.tcp_wmem` (4 MiB) for a caller
+/// who doesn't read.
+const UNSENT: u32 = 128 * 1024;
+
 /// A bound, listening, non-blocking socket.
 #[derive(Debug)]
 pub enum Listening {
@@ -131,6 +135,8 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit it: small answers leave at once.
     socket.set_tcp_nodelay(true)?;
+    // So this: it bounds what waits to be sent, and not the window, so that a fast caller far away has all of that.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(Listening::Tcp(socket.into()))

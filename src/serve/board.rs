@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
 use crate::{
     admin::{
-        AddressStatus, Backend, CertificateStatus, CheckStatus, GuardStatus, JwksStatus, ListenerStatus, Outcome,
-        Receipt as Told, Status, VersionStatus,
+        AddressStatus, Backend, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
+        ListenerStatus, Outcome, Receipt as Told, SourceStatus, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -24,7 +24,8 @@ use crate::{
     ingress::live::{self, Live},
     observe::{
         Metrics,
-        metrics::{CertificateExpiry, ListenerCounts},
+        degraded::Degraded,
+        metrics::{CertificateExpiry, ListenerCounts, Seen, SourceCounts},
     },
 };
 
@@ -94,9 +95,29 @@ fn certificate(served: &Served) -> CertificateStatus {
     }
 }
 
+fn source((name, address, counts): (&Name, std::net::IpAddr, &Arc<SourceCounts>)) -> SourceStatus {
+    SourceStatus {
+        source: name.to_string(),
+        address: address.to_string(),
+        here: counts.up.load(Relaxed),
+        open: u64::try_from(counts.open.load(Relaxed)).unwrap_or(0),
+        seen: match counts.last_seen() {
+            Seen::Unknown => None,
+            Seen::Agrees => Some("as public".to_owned()),
+            Seen::Differs(ip) => Some(format!("{ip}, which is not its public address")),
+            Seen::Failed(why) => Some(format!("not known: {why}")),
+        },
+    }
+}
+
 impl Backend for Board {
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
+    }
+
+    fn degraded(&self) -> Vec<DegradedStatus> {
+        let told = |d: Degraded| DegradedStatus { what: d.what.as_str().to_owned(), why: d.why };
+        self.metrics.degraded().into_iter().map(told).collect()
     }
 
     fn metrics(&self) -> String {
@@ -153,6 +174,7 @@ impl Backend for Board {
                     in_flight: u64::try_from(in_flight).unwrap_or(0),
                 })
                 .collect(),
+            sources: live.handles.egress.sources().map(source).collect(),
             budgets: budgets::status(&live.snapshot),
             guards: changing.guards.clone(),
             jwks: (self.metrics.jwks().iter())
@@ -168,6 +190,7 @@ impl Backend for Board {
             addresses: changing.addresses.clone(),
             checks: changing.checks.clone(),
             last_reload: changing.last.clone(),
+            degraded: self.degraded(),
             draining: self.draining.load(Relaxed),
             workers: self.workers,
         }

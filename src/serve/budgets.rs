@@ -38,7 +38,7 @@ struct Stored {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredDay {
+pub struct StoredDay {
     /// Such as `2026-11-22`.
     date: String,
     calls: u64,
@@ -81,16 +81,29 @@ impl Budgets {
             tracing::warn!(path = %file.display(), %error, "cannot read what was counted of budgets: today begins at 0");
             None
         });
-        let incomplete = stored.as_ref().is_some_and(|stored| !stored.complete);
+        Self::with(file, stored.unwrap_or_else(|| Stored { complete: true, functions: BTreeMap::new() }))
+    }
+
+    fn with(file: PathBuf, stored: Stored) -> Self {
         Self {
             books: BTreeMap::new(),
             file,
-            before: stored.unwrap_or_default().functions,
-            incomplete,
+            before: stored.functions,
+            incomplete: !stored.complete,
             written: None,
             failing: false,
             started: Instant::now(),
         }
+    }
+
+    /// Nothing yet: another process keeps the books, until [`inherit`](Self::inherit).
+    pub fn unread(state_dir: &Path) -> Self {
+        Self::with(state_dir.join(FILE), Stored { complete: true, functions: BTreeMap::new() })
+    }
+
+    /// Goes on from what another process has counted.
+    pub fn inherit(state_dir: &Path, functions: BTreeMap<String, StoredDay>) -> Self {
+        Self::with(state_dir.join(FILE), Stored { complete: true, functions })
     }
 
     /// Opens the books of a config that is about to serve. A function that lost its budget keeps what was counted, should it get another.
@@ -124,6 +137,48 @@ impl Budgets {
         }
     }
 
+    /// All that is counted, by function.
+    pub fn days(&self) -> BTreeMap<String, StoredDay> {
+        let open = self.books.iter().map(|(name, book)| (name.to_string(), StoredDay::of(book.kept())));
+        self.before.clone().into_iter().chain(open).collect()
+    }
+
+    /// What was counted since `told`, by function, for the process that keeps the books now; given back calls count as none.
+    pub fn counted(&self, told: &mut BTreeMap<String, StoredDay>) -> BTreeMap<String, StoredDay> {
+        let mut all = BTreeMap::new();
+        for (name, book) in &self.books {
+            let day = StoredDay::of(book.kept());
+            let before = told.insert(name.to_string(), day.clone()).filter(|before| before.date == day.date);
+            let before = before.map_or((0, 0), |before| (before.calls, before.spend));
+            let since = StoredDay {
+                calls: day.calls.saturating_sub(before.0),
+                spend: day.spend.saturating_sub(before.1),
+                ..day
+            };
+            if (since.calls, since.spend) != (0, 0) {
+                all.insert(name.to_string(), since);
+            }
+        }
+        all
+    }
+
+    /// Adds what another process counted today.
+    pub fn add(&mut self, counted: &BTreeMap<String, StoredDay>) {
+        for (name, day) in counted {
+            let book = self.books.iter().find(|(of, _)| ***of == **name).map(|(_, book)| book);
+            if let (Some(book), Some(kept)) = (book, day.kept())
+                && kept.date == book.kept().date
+            {
+                book.ledger().restore(kept.counts);
+            }
+        }
+    }
+
+    /// Whether it could not be written.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// Whether there is anything to keep.
     pub fn is_empty(&self) -> bool {
         self.books.is_empty()
@@ -155,9 +210,7 @@ impl Budgets {
         }
         // Two days ago is no zone's today.
         self.before.retain(|_, stored| stored.kept().is_some_and(|kept| is_recent(kept.date, now)));
-        let open = self.books.iter().map(|(name, book)| (name.to_string(), StoredDay::of(book.kept())));
-        let functions = self.before.clone().into_iter().chain(open).collect();
-        let stored = Stored { complete, functions };
+        let stored = Stored { complete, functions: self.days() };
         if self.written.as_ref().is_some_and(|(_, written)| *written == stored) {
             return;
         }

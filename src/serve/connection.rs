@@ -31,7 +31,7 @@ use crate::ingress::{
     io::{Io, Next, Transport},
     left,
     proxy_protocol::{self, ProxyHeader},
-    refuse_head, refuse_stream,
+    refuse_head, refuse_stream, stall,
     wire::{Socket, Wire},
 };
 
@@ -231,7 +231,7 @@ async fn unless_stuck(
 ) -> Option<ReusedHttpStream> {
     let (mut is_registered, mut cuts) = (false, 0);
     poll_fn(|cx| {
-        if let Poll::Ready(done) = under_way.as_mut().poll(cx) {
+        if let Poll::Ready(done) = stall::poll(conn, cx, |cx| under_way.as_mut().poll(cx)) {
             return Poll::Ready(done);
         }
         let ended = conn.ended();

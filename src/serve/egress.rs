@@ -41,10 +41,8 @@ pub async fn serve(accepted: Accepted) {
     let must_tell = settings.proxy_protocol.as_ref().is_some_and(|from| from.contains(ip.unwrap_or(LOOPBACK)));
     let begun = Begun { conn, ip, listener, settings: settings.clone() };
     let caller = match socket {
-        // The way of nearly all: nothing to wait for.
+        // The way of nearly all: nothing to wait for. That small answers leave at once, it has of its listener.
         Socket::Tcp(socket) if !must_tell && settings.tls.is_none() => {
-            // Answers to CONNECT are small, and waited for.
-            let _ = socket.set_nodelay(true);
             Ok(begun.caller(Stream::Tcp(socket), BytesMut::new(), None))
         }
         socket => Box::pin(set_up(socket, begun, must_tell, &mut counted)).await,
@@ -72,7 +70,8 @@ impl Begun {
         certificate: Option<Box<crate::decide::ClientCertificate>>,
     ) -> Caller {
         let (listener, timeouts) = (self.listener.name.clone(), self.settings.timeouts);
-        Caller { stream, ahead, conn: self.conn, ip: self.ip, certificate, listener, timeouts }
+        let rooms = self.listener;
+        Caller { stream, ahead, conn: self.conn, ip: self.ip, certificate, listener, rooms, timeouts }
     }
 }
 

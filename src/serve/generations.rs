@@ -14,7 +14,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -97,6 +100,8 @@ pub struct Generations {
     /// Held as long as this lives; the kernel frees it whatever the process dies of.
     lock: Option<File>,
     newest: Option<Newest>,
+    /// Why the last writing failed, if it did.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -123,14 +128,68 @@ impl Generations {
         make_dir(&texts)?;
         remove_leftovers(&texts);
         mend_history(&history_file(state_dir))?;
-        Ok(Self { dir: state_dir.to_owned(), lock: Some(lock), newest: newest(state_dir) })
+        Ok(Self { dir: state_dir.to_owned(), lock: Some(lock), newest: newest(state_dir), failed: None })
+    }
+
+    /// Takes `state_dir` over from another process, whose lock this is; it writes there until [`Generations::refresh`].
+    pub fn inherit(state_dir: &Path, lock: OwnedFd) -> Self {
+        Self { dir: state_dir.to_owned(), lock: Some(lock.into()), newest: newest(state_dir), failed: None }
+    }
+
+    /// The other process writes no more: what it wrote last counts.
+    pub fn refresh(&mut self) {
+        if let Some(mut lock) = self.lock.as_ref() {
+            tell_pid(&mut lock, &lock_file(&self.dir));
+            self.newest = newest(&self.dir);
+        }
+    }
+
+    /// A second handle of the lock, for who takes over: it is held as long as one of them is there.
+    pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        self.lock.as_ref().map(|lock| lock.try_clone().map(OwnedFd::from)).transpose()
+    }
+
+    /// Another process has the directory now: nothing is written from here on.
+    pub fn let_go(&mut self) {
+        self.lock = None;
     }
 
     /// Numbers without a directory to keep anything in: every [`record`](Self::record) fails and counts on.
     ///
     /// Goes on from what can be read of `state_dir`.
     pub fn detached(state_dir: &Path) -> Self {
-        Self { dir: state_dir.to_owned(), lock: None, newest: newest(state_dir) }
+        Self { dir: state_dir.to_owned(), lock: None, newest: newest(state_dir), failed: None }
+    }
+
+    /// Whether nothing is kept, since the directory could not be used.
+    pub fn is_detached(&self) -> bool {
+        self.lock.is_none()
+    }
+
+    /// Tries once more to use the directory. The number that was counted in memory goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); all is as before then.
+    pub fn reopen(&mut self) -> Result<(), StateError> {
+        let opened = Self::open(&self.dir)?;
+        let newest = match self.newest.take() {
+            Some(mine) if mine.generation > opened.current() => Some(Newest { kept: false, told: false, ..mine }),
+            _ => opened.newest,
+        };
+        *self = Self { newest, ..opened };
+        Ok(())
+    }
+
+    /// What is wrong with the directory, in words; `None`: all is written.
+    pub fn trouble(&self) -> Option<String> {
+        if self.is_detached() {
+            let dir = self.dir.display();
+            return Some(format!(
+                "{dir} cannot be used: generations are not kept, and commands do not reach this gatepost"
+            ));
+        }
+        self.failed.clone()
     }
 
     /// The number of the newest generation; 0 before the first.
@@ -156,6 +215,19 @@ impl Generations {
     ///
     /// The disk is full or can't be written to. The config may serve all the same: say that the state is degraded.
     pub fn record(
+        &mut self,
+        sources: &[(String, String)],
+        hash: &str,
+        changes: &[Change],
+        author: &Author,
+        at: Timestamp,
+    ) -> Result<u64, StateError> {
+        let recorded = self.try_record(sources, hash, changes, author, at);
+        self.failed = recorded.as_ref().err().map(ToString::to_string);
+        recorded
+    }
+
+    fn try_record(
         &mut self,
         sources: &[(String, String)],
         hash: &str,
@@ -213,8 +285,16 @@ impl Generations {
             return Err(StateError::Detached { dir: self.dir.clone() });
         }
         let (generation, hash) = (newest.generation, newest.hash.clone());
+        let newest_is_kept = newest.kept && newest.told;
         let change = vec![text.to_owned()];
-        append(&history_file(&self.dir), &Entry { generation, at, hash, change, evidence, author: author.clone() })
+        let entry = Entry { generation, at, hash, change, evidence, author: author.clone() };
+        let told = append(&history_file(&self.dir), &entry);
+        if let Err(error) = &told {
+            self.failed = Some(error.to_string());
+        } else if newest_is_kept {
+            self.failed = None;
+        }
+        told
     }
 
     /// The whole history, oldest first.
@@ -328,12 +408,16 @@ fn take_lock(state_dir: &Path) -> Result<File, StateError> {
             Err(error) => return Err(failed("lock", &path, error.into())),
         }
     }
-    // Only for people and for the message above: a full disk is no reason not to start.
-    let told = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    tell_pid(&mut &file, &path);
+    Ok(file)
+}
+
+/// Only for people and for the message above: a full disk is no reason not to start.
+fn tell_pid(file: &mut &File, path: &Path) {
+    let told = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(error) = told {
         tracing::warn!(path = %path.display(), %error, "pid not written to the lock");
     }
-    Ok(file)
 }
 
 /// What was being written or removed when the process died.

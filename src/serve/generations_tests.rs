@@ -200,3 +200,42 @@ fn a_directory_that_cannot_be_written_is_told_and_the_number_goes_on() {
     record(&mut detached, "c").unwrap_err();
     assert_eq!(detached.current(), 2);
 }
+
+#[test]
+fn a_lock_that_is_handed_over_is_never_free_in_between() {
+    let dir = TempDir::new().unwrap();
+    let mut old = Generations::open(dir.path()).unwrap();
+    old.record(&[], "one", &[], &Author::default(), Timestamp::now()).unwrap();
+    let mut new = Generations::inherit(dir.path(), old.lock().unwrap().unwrap());
+    assert_eq!(new.current(), 1);
+    // The old one's last word counts.
+    old.record(&[], "two", &[], &Author::default(), Timestamp::now()).unwrap();
+    new.refresh();
+    assert_eq!((new.current(), new.number_for("two")), (2, 2));
+    old.let_go();
+    assert!(old.is_detached());
+    assert!(matches!(Generations::open(dir.path()), Err(StateError::InUse { .. })));
+    assert!(holder(dir.path()).unwrap());
+    drop(new);
+    Generations::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_directory_that_can_be_used_again_is_and_numbers_go_on() {
+    let dir = TempDir::new().unwrap();
+    let place = dir.path().join("state");
+    fs::write(&place, "in the way").unwrap();
+    assert!(Generations::open(&place).is_err());
+    let mut generations = Generations::detached(&place);
+    for hash in ["one", "two"] {
+        assert!(generations.record(&[], hash, &[], &Author::default(), Timestamp::now()).is_err());
+    }
+    assert!(generations.reopen().is_err() && generations.is_detached());
+    assert!(generations.trouble().unwrap().contains("cannot be used"));
+    fs::remove_file(&place).unwrap();
+    generations.reopen().unwrap();
+    assert_eq!(generations.current(), 2);
+    generations.record(&[], "two", &[], &Author::default(), Timestamp::now()).unwrap();
+    assert_eq!((generations.trouble(), generations.list().unwrap().len()), (None, 1));
+    assert_eq!(generations.list().unwrap()[0].generation, 2);
+}

@@ -23,7 +23,7 @@ use crate::ingress::{
     Proxy,
     conn::{self, Conn, Ended, Phase},
     io::Io,
-    left, refuse_stream,
+    left, refuse_stream, stall,
     stream::H2Stream,
 };
 
@@ -205,7 +205,7 @@ async fn request(stream: Box<H2Stream>, shared: Arc<Shared>) {
         // It asks for its bounds at once.
         let is_done = match std::mem::take(&mut is_new) {
             true => conn::with_stream(&bounds, || under_way.as_mut().poll(cx)).is_ready(),
-            false => under_way.as_mut().poll(cx).is_ready(),
+            false => stall::poll(&bounds, cx, |cx| under_way.as_mut().poll(cx)).is_ready(),
         };
         if is_done {
             return Poll::Ready(());

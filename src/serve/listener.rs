@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -29,8 +29,10 @@ use super::{
 };
 use crate::{
     config::model::{Listener, ListenerTimeouts, Name, Networks},
+    decide::egress::Room,
     ingress::{conn::ListenerKey, wire},
     observe::{
+        clock::now,
         metrics::{ConnectionResult, ListenerCounts},
         shedding::Shedding,
     },
@@ -108,13 +110,14 @@ pub struct Shared {
     pub key: ListenerKey,
     pub settings: ArcSwap<Settings>,
     open: AtomicUsize,
+    total: Arc<Total>,
     per_ip: Arc<PerIp>,
     /// Turns true when these connections are to end.
     ending: watch::Sender<bool>,
 }
 
 impl Shared {
-    pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>) -> Self {
+    pub fn new(way: Way, name: Name, key: ListenerKey, settings: Arc<Settings>, total: Arc<Total>) -> Self {
         let ending = watch::Sender::new(false);
         Self {
             way,
@@ -122,6 +125,7 @@ impl Shared {
             key,
             settings: ArcSwap::from(settings),
             open: AtomicUsize::new(0),
+            total,
             per_ip: Arc::default(),
             ending,
         }
@@ -138,17 +142,27 @@ impl Shared {
     }
 }
 
+impl crate::egress::Rooms for Shared {
+    fn rooms(&self) -> [Option<Room>; 2] {
+        let own = self.settings.load().max_connections;
+        let own = own.map(|most| Room { open: self.open.load(Relaxed), most });
+        [own, Some(Room { open: self.total.open.load(Relaxed), most: self.total.max.load(Relaxed) })]
+    }
+}
+
 /// Connections of the whole process.
 #[derive(Debug)]
 pub struct Total {
     open: AtomicUsize,
     max: AtomicUsize,
     shedding: Arc<Shedding>,
+    /// When there were no descriptors for a connection, in nanoseconds since boot; 0: never.
+    short_at: AtomicU64,
 }
 
 impl Total {
     pub fn new(max: usize, shedding: Arc<Shedding>) -> Self {
-        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), shedding }
+        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), shedding, short_at: AtomicU64::new(0) }
     }
 
     /// Short of memory, or of descriptors: connections to functions and the admin need some, too.
@@ -158,7 +172,21 @@ impl Total {
         let is_kept = |files: u64| {
             fd.as_raw_fd() >= RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX)
         };
-        self.shedding.is_on() || files.is_some_and(is_kept)
+        let is_short = files.is_some_and(is_kept);
+        if is_short {
+            self.falls_short();
+        }
+        self.shedding.is_on() || is_short
+    }
+
+    fn falls_short(&self) {
+        self.short_at.store(now().0.max(1), Relaxed);
+    }
+
+    /// Whether there were no descriptors for a connection within the last `time`.
+    pub fn is_short(&self, time: Duration) -> bool {
+        let at = self.short_at.load(Relaxed);
+        at != 0 && u128::from(now().0.saturating_sub(at)) < time.as_nanos()
     }
 
     pub fn set_max(&self, max: usize) {
@@ -217,8 +245,18 @@ pub type Socket = Arc<AsyncFd<Listening>>;
 pub struct Open {
     role: Arc<ArcSwap<Shared>>,
     socket: Socket,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     stopped: JoinHandle<()>,
+}
+
+/// Whether a listener goes on accepting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Once nobody waits in the kernel's queue.
+    Emptied,
+    /// Who waits there is somebody else's.
+    Now,
 }
 
 impl Open {
@@ -231,7 +269,7 @@ impl Open {
         total: &Arc<Total>,
     ) -> Self {
         let role = Arc::new(ArcSwap::from(shared));
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(Stop::No);
         let task = Accept { role: role.clone(), workers: workers.clone(), total: total.clone() };
         let stopped = accepts.spawn(task.run(socket.clone(), stopping));
         Self { role, socket, stop, stopped }
@@ -253,7 +291,13 @@ impl Open {
     /// No further connections: those that wait in the kernel's queue are still taken, then the socket closes and what is
     /// returned ends.
     pub fn stop(self) -> JoinHandle<()> {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stop::Emptied);
+        self.stopped
+    }
+
+    /// No further connections: a successor accepts from the same socket.
+    pub fn leave(self) -> JoinHandle<()> {
+        self.stop.send_replace(Stop::Now);
         self.stopped
     }
 }
@@ -292,13 +336,13 @@ const BREATH: Duration = Duration::from_millis(50);
 const TELL: Duration = Duration::from_secs(10);
 
 impl Accept {
-    async fn run(self, listening: Socket, mut stopping: watch::Receiver<bool>) {
+    async fn run(self, listening: Socket, mut stopping: watch::Receiver<Stop>) {
         let mut told = None;
         let mut spare = spare();
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stop| *stop) => break,
+                _ = stopping.wait_for(|stop| *stop != Stop::No) => break,
                 accepted = listening.async_io(Interest::READABLE, Listening::accept) => accepted,
             };
             match accepted {
@@ -314,6 +358,7 @@ impl Accept {
                         turn_away(&fd);
                     }
                     spare = self::spare();
+                    self.total.falls_short();
                     let shared = self.role.load_full();
                     shared.settings.load().counts.count(ConnectionResult::AcceptFailed);
                     // Out of descriptors, it fails twenty times a second until some come free: told once in ten seconds.
@@ -324,6 +369,9 @@ impl Accept {
                     tokio::time::sleep(BREATH).await;
                 }
             }
+        }
+        if *stopping.borrow() == Stop::Now {
+            return;
         }
         while let Ok((fd, peer)) = listening.get_ref().accept() {
             self.dispatch(fd, peer);

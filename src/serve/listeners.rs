@@ -7,15 +7,20 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     os::unix::fs::PermissionsExt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tokio::{runtime, runtime::Handle, sync::watch};
 
 use super::{
     bind::{SocketFile, bind, cannot_listen},
+    hand_over::{Role, SocketOf},
+    inherited::Inherited,
     listener::{Open, Settings, Shared, Socket, Total, Way, watched},
     tls::AllTls,
     workers::Workers,
@@ -25,8 +30,8 @@ use crate::{
         Config,
         model::{ListenAddress, Listener, ListenerId, Name},
     },
-    ingress::conn::ListenerKey,
-    observe::metrics::ListenerCounts,
+    ingress::conn::{ListenerKey, SWEEP},
+    observe::{clock::now, metrics::ListenerCounts},
 };
 
 /// A listener that accepts.
@@ -74,6 +79,7 @@ pub struct Listeners {
     /// The name of every key that was ever given: a connection keeps its key over reloads.
     names: Vec<Name>,
     accepting: Arc<Accepting>,
+    inherited: Arc<Inherited>,
     workers: Arc<Workers>,
     total: Arc<Total>,
 }
@@ -82,9 +88,9 @@ impl Listeners {
     /// # Errors
     ///
     /// The system has no room for a thread or its poller.
-    pub fn new(workers: Arc<Workers>, total: Arc<Total>) -> io::Result<Self> {
+    pub fn new(workers: Arc<Workers>, total: Arc<Total>, inherited: Arc<Inherited>) -> io::Result<Self> {
         let accepting = match workers.only() {
-            Some(worker) => Accepting { handle: worker.clone(), _stop: None },
+            Some(worker) => Accepting { handle: worker.clone(), seen: moves(worker), _stop: None },
             None => Accepting::start()?,
         };
         Ok(Self {
@@ -92,6 +98,7 @@ impl Listeners {
             serving: HashMap::new(),
             names: Vec::new(),
             accepting: Arc::new(accepting),
+            inherited,
             workers,
             total,
         })
@@ -100,12 +107,18 @@ impl Listeners {
     /// Those of the other way: they share the thread that accepts, and the total.
     pub fn beside(&self, way: Way) -> Self {
         let (accepting, workers, total) = (self.accepting.clone(), self.workers.clone(), self.total.clone());
-        Self { way, serving: HashMap::new(), names: Vec::new(), accepting, workers, total }
+        let inherited = self.inherited.clone();
+        Self { way, serving: HashMap::new(), names: Vec::new(), accepting, inherited, workers, total }
     }
 
     /// The keys of the first config, as [`keys`](Self::keys) will give them.
     pub fn first_keys(config: &Config) -> Vec<Option<ListenerId>> {
         (0..).map(ListenerId).map(Some).take(config.listeners.len()).collect()
+    }
+
+    /// When what accepts moved last, in nanoseconds since boot.
+    pub fn seen(&self) -> u64 {
+        self.accepting.seen.load(Relaxed)
     }
 
     pub fn total(&self) -> &Arc<Total> {
@@ -158,11 +171,44 @@ impl Listeners {
     }
 
     fn bind(&self, listener: &Listener, leaving: &[BorrowedFd<'_>]) -> io::Result<Fresh> {
-        let listening = bind(&listener.address, listener.mode, leaving)?;
+        let (listening, is_ours) = match self.inherited.take(self.role(), &listener.name, &listener.address) {
+            Some((listening, is_ours)) => {
+                if is_ours {
+                    set_mode(listener);
+                }
+                (listening, is_ours)
+            }
+            None => (bind(&listener.address, listener.mode, leaving)?, true),
+        };
         let bound = listening.local_address(&listener.address);
-        let file = SocketFile::of(&listener.address);
+        let file = if is_ours { SocketFile::of(&listener.address) } else { None };
         let _entered = self.accepting.handle.enter();
         Ok(Fresh { socket: watched(listening)?, bound, file })
+    }
+
+    fn role(&self) -> Role {
+        match self.way {
+            Way::In => Role::In,
+            Way::Out => Role::Out,
+        }
+    }
+
+    /// A second handle of every socket, with what it is for.
+    pub fn handed(&self) -> io::Result<Vec<(SocketOf, OwnedFd)>> {
+        let one = |(name, serving): (&Name, &Serving)| {
+            let fd = serving.open.descriptor().try_clone_to_owned()?;
+            Ok((SocketOf::new(self.role(), name, &serving.address, false), fd))
+        };
+        self.serving.iter().map(one).collect()
+    }
+
+    /// Leaves all sockets, and their files, to a successor, and returns when nothing is accepted here any more. Connections go on.
+    pub async fn leave(&mut self) {
+        let all: Vec<_> = self.serving.drain().map(|(_, serving)| serving.open.leave()).collect();
+        for stopped in all {
+            // It ends when it is told to, or panicked, which the log has.
+            let _ = stopped.await;
+        }
     }
 
     /// Gives new keys to what is new. The table must be in force before [`apply`](Self::apply).
@@ -193,7 +239,8 @@ impl Listeners {
         for (id, ((listener, step), &key)) in listeners.iter().zip(plan.0).zip(&keys.of).enumerate() {
             let name = &listener.name;
             let settings = Arc::new(Settings::of(listener, tls.get(name).cloned(), counts(id).clone()));
-            let shared = || Arc::new(Shared::new(way, name.clone(), key, settings.clone()));
+            let total = &self.total;
+            let shared = || Arc::new(Shared::new(way, name.clone(), key, settings.clone(), total.clone()));
             let held = match &step {
                 Step::Keep | Step::Renew => old.remove(name),
                 Step::TakeOver => {
@@ -283,6 +330,8 @@ fn set_mode(listener: &Listener) {
 /// The runtime that accepts: with one worker, its own; else one on a thread of its own.
 struct Accepting {
     handle: Handle,
+    /// When it moved last, in nanoseconds since boot.
+    seen: Arc<AtomicU64>,
     _stop: Option<watch::Sender<()>>,
 }
 
@@ -295,6 +344,20 @@ impl Accepting {
             // Ends when the sender is gone.
             runtime.block_on(async { while stopping.changed().await.is_ok() {} });
         })?;
-        Ok(Self { handle, _stop: Some(stop) })
+        Ok(Self { seen: moves(&handle), handle, _stop: Some(stop) })
     }
+}
+
+/// Notes again and again that this runtime moves.
+fn moves(runtime: &Handle) -> Arc<AtomicU64> {
+    let seen = Arc::new(AtomicU64::new(now().0));
+    let noted = seen.clone();
+    runtime.spawn(async move {
+        let mut tick = tokio::time::interval(SWEEP);
+        loop {
+            tick.tick().await;
+            noted.store(now().0, Relaxed);
+        }
+    });
+    seen
 }

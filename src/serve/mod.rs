@@ -5,17 +5,22 @@
 //! where there are several workers; one each for watching files and writing the access log.
 
 mod acme;
+mod admin_port;
 pub mod bind;
 mod board;
 mod budgets;
 mod certificate;
 mod checks;
+pub mod client_tls;
 mod connection;
+pub mod echo;
 mod egress;
 pub mod generations;
 mod guards;
 mod h2;
+pub mod hand_over;
 mod identity;
+mod inherited;
 pub mod jwks;
 mod listener;
 mod listeners;
@@ -24,6 +29,7 @@ mod made;
 mod memory;
 pub mod notify;
 mod outliers;
+mod parents;
 mod per_ip;
 pub mod receipt;
 mod releases;
@@ -31,17 +37,18 @@ pub mod requests;
 mod resting;
 mod service;
 mod signers;
+mod tickets;
 mod tls;
 mod tokens;
 pub mod watch;
 mod way_out;
 mod workers;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch as channel},
 };
 
@@ -54,7 +61,13 @@ use crate::{
     },
     serve::{
         generations::Author,
-        service::Service,
+        hand_over::{
+            new::{self, Arrival},
+            old::{News, Program},
+        },
+        inherited::Inherited,
+        requests::{Kind, Request},
+        service::{Service, upgrade::Coming},
         watch::{Watch, WatchEvent},
     },
 };
@@ -75,6 +88,9 @@ pub struct Options {
     pub on_receipt: Option<OnReceipt>,
     /// Turns true to drain and stop, like SIGTERM; `None`: signals alone.
     pub stop: Option<channel::Receiver<bool>>,
+    /// What an upgrade starts; and this process may have been started by one, or by systemd's socket unit. `None`: this is a part of
+    /// another program, and none of that.
+    pub program: Option<Program>,
 }
 
 /// Where it listens.
@@ -92,6 +108,8 @@ enum Order {
     Look,
     /// Requests wait in the state directory.
     Requests,
+    /// What becomes of an upgrade.
+    Successor(News),
 }
 
 /// Serves until it is told to stop: SIGTERM, SIGINT or `stop`.
@@ -100,25 +118,53 @@ enum Order {
 ///
 /// A [`Report`](crate::config::Report) where the config is wrong; else what the system refused at the start.
 pub fn run(options: Options) -> Result<()> {
+    if options.program.is_none() {
+        return serve(options, Coming::default());
+    }
+    let program = options.program.clone();
+    if !new::is_announced() {
+        let inherited = Inherited::from_systemd().map_err(|e| anyhow!(e))?.into();
+        return serve(options, Coming { inherited, arrival: None, program });
+    }
+    let mut arrival = Arrival::receive().map_err(|e| anyhow!(e))?;
+    let inherited = arrival.inherited();
+    let arrival = Arc::new(arrival);
+    let served = inherited.map_err(|e| anyhow!(e)).and_then(|inherited| {
+        serve(options, Coming { inherited: inherited.into(), arrival: Some(arrival.clone()), program })
+    });
+    if let Err(error) = &served {
+        arrival.fails(&format!("{error:#}"));
+    }
+    served
+}
+
+fn serve(options: Options, coming: Coming) -> Result<()> {
     let loaded = config::load(&options.config, Mode::Run)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    runtime.block_on(control(options, loaded))
+    runtime.block_on(control(options, loaded, coming))
 }
 
-async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
-    let Options { config, on_ready, on_receipt, stop } = options;
+async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Result<()> {
+    let Options { config, on_ready, on_receipt, stop, program: _ } = options;
     // Before anything listens: a signal that comes early must not kill.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     let mut stopped = Stop(stop);
 
     let (orders, mut received) = mpsc::unbounded_channel();
-    let mut service = Service::start(config, loaded, orders.clone()).await?;
+    let took_over = coming.arrival.is_some();
+    let mut service = Service::start(config, loaded, orders.clone(), coming).await?;
+    if took_over {
+        // It may have changed while two processes had other things to do.
+        let _ = orders.send(Order::Look);
+    }
+    let tells = orders.clone();
     let watching = Watch::start(service.watch_set(), move |event| {
         // The service ends before its watch.
-        let _ = orders.send(match event {
+        let _ = tells.send(match event {
             WatchEvent::Config => Order::Look,
             WatchEvent::Requests => Order::Requests,
         });
@@ -144,8 +190,11 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut around = tokio::time::interval(LOOK_AROUND);
+    around.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut judging = tokio::time::interval(JUDGE);
     judging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut postponed = Vec::new();
     loop {
         let order = tokio::select! {
             _ = terminate.recv() => break,
@@ -155,7 +204,16 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 service.reopen_log();
                 Order::Reload(Author { by: Some("SIGHUP".to_owned()), reason: None }, None)
             }
+            _ = upgrade.recv() => {
+                let by = Author { by: Some("SIGUSR2".to_owned()), reason: None };
+                service.begin_upgrade(None, &Request::new(Kind::Upgrade, by));
+                continue;
+            }
             _ = ramps.tick() => {
+                service.hear_counts();
+                if service.is_frozen() {
+                    continue;
+                }
                 service.pass_time();
                 service.look_at_health();
                 service.look_at_addresses();
@@ -166,11 +224,11 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 service.warn_of_ends();
                 continue;
             }
-            _ = second.tick(), if service.has_books() => {
+            _ = second.tick(), if service.has_books() && !service.is_frozen() => {
                 service.keep_books();
                 continue;
             }
-            _ = judging.tick(), if service.is_judging() => {
+            _ = judging.tick(), if service.is_judging() && !service.is_frozen() => {
                 service.judge();
                 continue;
             }
@@ -178,13 +236,37 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 service.look_at_sources();
                 continue;
             }
+            _ = around.tick() => {
+                service.look_around();
+                continue;
+            }
             _ = beat.tick() => {
-                notify::watchdog();
+                service.show_life();
                 continue;
             }
             Some(order) = received.recv() => order,
         };
+        // One thing at a time: what is asked for meanwhile is for whoever serves then.
+        if service.is_upgrading() && matches!(order, Order::Look | Order::Reload(..)) {
+            postponed.push(order);
+            continue;
+        }
         match order {
+            Order::Successor(news) => {
+                if service.hear_of_successor(news) {
+                    drop(watching);
+                    drop(postponed);
+                    let hurry = hurry(&mut terminate, &mut interrupt);
+                    service.leave(hurry, received).await;
+                    return Ok(());
+                }
+                if !service.is_upgrading() {
+                    let _ = orders.send(Order::Requests);
+                    for order in postponed.drain(..) {
+                        let _ = orders.send(order);
+                    }
+                }
+            }
             Order::Look => {
                 // Several files of one change, or one that was changed back.
                 if let Some(receipt) = service.reload(&Author::default(), false).await {
@@ -208,24 +290,30 @@ async fn control(options: Options, loaded: config::Loaded) -> Result<()> {
                 }
             }
         }
-        watching.set(service.watch_set());
+        // Requests that wait for the end of an upgrade would be told of again, and again.
+        if !service.is_upgrading() {
+            watching.set(service.watch_set());
+        }
     }
     drop(watching);
     notify::stopping("draining");
-    // A second signal ends the wait.
-    let hurry = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    service.stop(hurry).await;
+    service.stop(hurry(&mut terminate, &mut interrupt)).await;
     Ok(())
+}
+
+/// A second signal ends the wait.
+async fn hurry(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// How often the service shows that it lives, where nobody says how often.
 const BEAT: Duration = Duration::from_secs(10);
 
+/// How often the service looks at itself.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often guards judge.
 const JUDGE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the addresses to leave from are there.

@@ -19,6 +19,11 @@ pub fn reloading() {
     }
 }
 
+/// Another process is the service's main one from now on: it is believed, and this one is not any more.
+pub fn main_is(pid: u32) {
+    send(&[NotifyState::MainPid(pid)]);
+}
+
 /// The service drains and will end.
 pub fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(&flat(status))]);

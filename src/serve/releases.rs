@@ -118,6 +118,11 @@ impl Releases {
         }
     }
 
+    /// Whether it could not be written.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
     /// Writes what is not yet written.
     pub fn save(&mut self) {
         let Some(state) = self.book.unwritten() else { return };
@@ -225,7 +230,7 @@ impl Service {
             requests::Kind::Rollback => {
                 self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true).into_iter().collect()
             }
-            requests::Kind::Reload => Vec::new(),
+            requests::Kind::Reload | requests::Kind::Upgrade => Vec::new(),
         };
         let live = |event: &Event| Change { text: event.text.clone(), applies: Applied::Live };
         let changes: Vec<Change> = events.iter().map(live).collect();

@@ -14,12 +14,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    generations::{self, Author},
-    receipt::Receipt,
-};
+use super::generations::{self, Author};
 
 /// No request is longer.
 const LONGEST: u64 = 64 * 1024;
@@ -28,6 +25,8 @@ const KEPT: Duration = Duration::from_secs(600);
 /// What was announced by then has not come, and will not.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// A request that is gone has its answer by then.
+const UNANSWERED: Duration = Duration::from_secs(3);
 /// How often the one who waits looks whether the service still runs.
 const ALIVE: Duration = Duration::from_millis(250);
 
@@ -41,6 +40,11 @@ pub struct Request {
     /// The hash of the config that is about to be written: the request is about that one, and is its author's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expects: Option<String>,
+    /// Of an upgrade: the file to start, where it is not the one that this gatepost was started from; and how many seconds it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
     #[serde(flatten)]
     pub author: Author,
 }
@@ -56,6 +60,14 @@ pub enum Kind {
     Pause,
     /// Hold its ramp, and take what it gave away.
     Rollback,
+    /// Hand over to a new process of the binary, as it is now. Answered by an [`UpgradeReceipt`](super::hand_over::UpgradeReceipt).
+    Upgrade,
+}
+
+impl Request {
+    pub fn new(kind: Kind, author: Author) -> Self {
+        Self { kind, function: None, expects: None, binary: None, patience: None, author }
+    }
 }
 
 /// The name of a request and of its answer: letters, digits and `-`. In the order of their age.
@@ -98,6 +110,10 @@ pub enum AskError {
     Timeout { dir: PathBuf, waited: Duration },
     #[error("{path} may be used by the service's user and root only: run this as one of them")]
     Denied { path: PathBuf },
+    #[error(
+        "the gatepost at {dir} took the request away without an answer: it is of a version that does not know it (restart it instead), or its disk is full; its log says which"
+    )]
+    NoAnswer { dir: PathBuf },
     #[error("{doing} {path}: {cause}")]
     Io { doing: &'static str, path: PathBuf, cause: io::Error },
     #[error("the answer in {path} is not understood: is the running gatepost of another version? ({cause})")]
@@ -118,7 +134,7 @@ fn receipts(state_dir: &Path) -> PathBuf {
 /// # Errors
 ///
 /// [`AskError::NotRunning`] at once when no service holds `state_dir`, and when it ends while this waits.
-pub fn ask(state_dir: &Path, request: &Request, timeout: Duration) -> Result<Receipt, AskError> {
+pub fn ask<T: DeserializeOwned>(state_dir: &Path, request: &Request, timeout: Duration) -> Result<T, AskError> {
     must_run(state_dir)?;
     Asking::new(state_dir, request)?.wait(timeout)
 }
@@ -153,7 +169,12 @@ impl Asking {
             state_dir: state_dir.to_owned(),
             asked,
             answer: receipts(state_dir).join(id.file_name()),
-            lasting: request.kind != Kind::Reload || request.expects.is_some(),
+            lasting: match request.kind {
+                Kind::Reload => request.expects.is_some(),
+                // Whoever starts next is a new process anyway.
+                Kind::Upgrade => false,
+                Kind::Resume | Kind::Pause | Kind::Rollback => true,
+            },
         })
     }
 
@@ -162,9 +183,10 @@ impl Asking {
     /// # Errors
     ///
     /// [`AskError::NotRunning`] where no service is there, or ends meanwhile: unless all that was asked for is a reload, the request stays.
-    pub fn wait(self, timeout: Duration) -> Result<Receipt, AskError> {
+    pub fn wait<T: DeserializeOwned>(self, timeout: Duration) -> Result<T, AskError> {
         let started = Instant::now();
         let mut looked = None;
+        let mut gone: Option<Instant> = None;
         let result = loop {
             match fs::read(&self.answer) {
                 Ok(text) => break understood(&self.answer, &text),
@@ -176,6 +198,15 @@ impl Asking {
             }
             if looked.is_none_or(|looked: Instant| looked.elapsed() >= ALIVE) {
                 looked = Some(Instant::now());
+                // It goes when it is answered, or not understood.
+                match self.asked.exists() {
+                    true => gone = None,
+                    false if gone.is_none() => gone = looked,
+                    false if gone.is_some_and(|gone| gone.elapsed() > UNANSWERED) => {
+                        break Err(AskError::NoAnswer { dir: self.state_dir.clone() });
+                    }
+                    false => {}
+                }
                 if let Err(error) = must_run(&self.state_dir) {
                     break Err(error);
                 }
@@ -212,7 +243,7 @@ fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> AskError {
     }
 }
 
-fn understood(path: &Path, text: &[u8]) -> Result<Receipt, AskError> {
+fn understood<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, AskError> {
     serde_json::from_slice(text).map_err(|cause| AskError::NotUnderstood { path: path.into(), cause })
 }
 
@@ -280,7 +311,7 @@ pub fn author_of(state_dir: &Path, hash: &str) -> Option<Author> {
 /// # Errors
 ///
 /// The receipt can't be written, for instance because the disk is full. The request is gone all the same.
-pub fn answer(state_dir: &Path, id: &Id, receipt: &Receipt) -> io::Result<()> {
+pub fn answer(state_dir: &Path, id: &Id, receipt: &impl Serialize) -> io::Result<()> {
     clean(state_dir);
     let written = serde_json::to_vec(receipt)
         .map_err(io::Error::from)

@@ -5,15 +5,13 @@ use std::{os::unix::fs::MetadataExt, thread};
 use tempfile::TempDir;
 
 use super::*;
-use crate::serve::{generations::Generations, receipt::ReloadResult};
+use crate::serve::{
+    generations::Generations,
+    receipt::{Receipt, ReloadResult},
+};
 
 fn reload() -> Request {
-    Request {
-        kind: Kind::Reload,
-        function: None,
-        expects: None,
-        author: Author { by: Some("mei".into()), reason: None },
-    }
+    Request::new(Kind::Reload, Author { by: Some("mei".into()), reason: None })
 }
 
 fn receipt() -> Receipt {
@@ -44,7 +42,7 @@ fn who_asks_gets_the_receipt_and_nothing_stays() {
     let _held = service(&state);
     let asker = {
         let dir = state.path().to_owned();
-        thread::spawn(move || ask(&dir, &reload(), Duration::from_secs(20)))
+        thread::spawn(move || ask::<Receipt>(&dir, &reload(), Duration::from_secs(20)))
     };
     let (id, request) = loop {
         match pending(state.path()).pop() {
@@ -63,10 +61,10 @@ fn who_asks_gets_the_receipt_and_nothing_stays() {
 fn nobody_there_is_said_at_once() {
     let state = TempDir::new().unwrap();
     let long = Duration::from_secs(60);
-    let asked = ask(state.path(), &reload(), long);
+    let asked = ask::<Receipt>(state.path(), &reload(), long);
     assert!(matches!(asked, Err(AskError::NotRunning { .. })));
     drop(service(&state));
-    let asked = ask(state.path(), &reload(), long);
+    let asked = ask::<Receipt>(state.path(), &reload(), long);
     assert!(matches!(asked, Err(AskError::NotRunning { .. })));
 }
 
@@ -76,7 +74,7 @@ fn a_service_that_ends_meanwhile_is_noticed() {
     let held = service(&state);
     let asker = {
         let dir = state.path().to_owned();
-        thread::spawn(move || ask(&dir, &reload(), Duration::from_secs(60)))
+        thread::spawn(move || ask::<Receipt>(&dir, &reload(), Duration::from_secs(60)))
     };
     while pending(state.path()).is_empty() {
         thread::sleep(Duration::from_millis(1));
@@ -91,7 +89,7 @@ fn a_service_that_ends_meanwhile_is_noticed() {
 fn a_service_that_does_not_answer_is_a_timeout() {
     let state = TempDir::new().unwrap();
     let _held = service(&state);
-    let asked = ask(state.path(), &reload(), Duration::from_millis(30));
+    let asked = ask::<Receipt>(state.path(), &reload(), Duration::from_millis(30));
     assert!(matches!(asked, Err(AskError::Timeout { .. })));
     assert!(pending(state.path()).is_empty());
 }

@@ -1,11 +1,12 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod degraded;
 mod judge;
+pub(super) mod upgrade;
 
 use std::{
     future::Future,
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::AsFd,
     path::PathBuf,
     pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,20 +16,19 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Order, Ready, Receipt, ReloadResult,
     acme::{self, Wanted},
-    bind::{Listening, SocketFile, bind, cannot_listen},
+    admin_port::{AdminServing, AdminSocket, at_once, bind_admin, serve_admin},
     board::{Board, told},
     budgets::Budgets,
     certificate::Served,
     generations::{Author, Generations, StateError},
     guards::Guards,
+    hand_over::{baggage, new::Arrival, old::Program},
+    inherited::Inherited,
     jwks::{KeySets, Known},
     listener::{Total, Way},
     listeners::{Listeners, Plan},
@@ -45,11 +45,10 @@ use super::{
     workers::{Roots, Running, Workers},
 };
 use crate::{
-    admin,
     config::{
         self, Config, Loaded, Mode,
         changes::{Applied, Change, changes},
-        model::{Function, ListenAddress, ListenerId},
+        model::{Function, ListenerId},
     },
     decide::{Snapshot, compile_as_things_stand},
     ingress::{
@@ -60,24 +59,8 @@ use crate::{
     upstream::{Resolver, concurrency},
 };
 
-/// The admin server.
-struct AdminServing {
-    address: ListenAddress,
-    bound: ListenAddress,
-    /// A second handle of its socket: see [`bind`].
-    held: OwnedFd,
-    file: Option<SocketFile>,
-    /// Dropped to end it.
-    _stop: oneshot::Sender<()>,
-}
-
-/// The admin's socket, before it serves.
-struct AdminSocket {
-    bound: ListenAddress,
-    held: OwnedFd,
-    file: Option<SocketFile>,
-    listener: admin::Listener,
-}
+use degraded::Around;
+use upgrade::{Coming, Upgrade};
 
 pub struct Service {
     path: PathBuf,
@@ -86,6 +69,11 @@ pub struct Service {
     pub(super) board: Arc<Board>,
     logs: Logs,
     resolver: Resolver,
+    inherited: Arc<Inherited>,
+    /// What an upgrade starts; `None`: this is a part of another program.
+    program: Option<Program>,
+    upgrade: Upgrade,
+    around: Around,
     pub(super) generations: Generations,
     workers: Arc<Workers>,
     running: Running,
@@ -124,31 +112,47 @@ struct Prepared {
 }
 
 impl Service {
-    pub async fn start(path: PathBuf, loaded: Loaded, orders: mpsc::UnboundedSender<Order>) -> Result<Self> {
+    pub async fn start(
+        path: PathBuf,
+        loaded: Loaded,
+        orders: mpsc::UnboundedSender<Order>,
+        coming: Coming,
+    ) -> Result<Self> {
+        let Coming { inherited, arrival, program } = coming;
+        let early = arrival.as_ref().map(|arrival| &arrival.early);
+        let knows_keys = early.and_then(|early| early.seed).is_some_and(baggage::adopt_seed);
         let read_at = SystemTime::now();
         warn_of(&loaded);
         let config = &loaded.config;
-        let generations = open_state(config)?;
+        let generations = open_state(config, arrival.as_deref())?;
         let count = config.server.workers.map_or_else(cores, |n| n.get() as usize);
         let logs = Logs::start(&config.log).context("cannot start the log")?;
         let metrics = Metrics::new(count);
         metrics.watch_access_log(logs.access().counts());
         let resolver = Resolver::new(Handle::current(), &config.server.dns);
+        resolver.seed(early.iter().flat_map(|early| early.addresses.iter().cloned()));
 
         let hash = loaded.sources.hash();
         let generation = generations.number_for(&hash);
         let handles = metrics.resolve(config);
-        let (releases, events) = Releases::open(config);
+        let (releases, mut events) = Releases::open(config);
         let weights = |f: &Function| releases.in_force(f);
         let now = live::now();
         let mut snapshot = compile_as_things_stand(config.clone(), generation, hash, count, None, now, &weights);
         let key_sets = KeySets::default().of(&loaded, &config.server.state_dir, &resolver);
         snapshot.know(&Known { material: &loaded.material, key_sets: &key_sets }, now);
-        let mut budgets = Budgets::open(&config.server.state_dir);
-        budgets.adopt(&snapshot, Timestamp::now());
+        let budgets = match &arrival {
+            Some(_) => Budgets::unread(&config.server.state_dir),
+            None => {
+                let mut budgets = Budgets::open(&config.server.state_dir);
+                budgets.adopt(&snapshot, Timestamp::now());
+                budgets
+            }
+        };
         let mut guards = Guards::default();
         guards.follow(None, config, count, now);
         let tokens = Tokens::default().of(&loaded, &resolver).map_err(|e| anyhow!(e))?;
+        tokens.adopt(early.map_or(&[], |early| &early.tokens));
         tokens.first().await;
         let first = Live {
             targets: targets(&loaded, None, &resolver).map_err(|e| anyhow!(e))?,
@@ -175,11 +179,13 @@ impl Service {
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
-        let board = Arc::new(Board::new(live, metrics, count, orders));
-        let admin_socket = bind_admin(&config.admin.address, None).map_err(|e| anyhow!(e))?;
-        let admin = serve_admin(&board, &config.admin.address, admin_socket);
+        let board = Arc::new(Board::new(live, metrics, count, orders.clone()));
+        let admin_socket = bind_admin(&config.admin.address, None, &inherited).map_err(|e| anyhow!(e))?;
+        let (its_turn, is_its_turn) = tokio::sync::watch::channel(arrival.is_none());
+        let admin = serve_admin(&board, &config.admin.address, admin_socket, is_its_turn);
         let total = Arc::new(Total::new(max_connections(config), shedding));
-        let listeners = Listeners::new(workers.clone(), total).context("cannot start the thread that accepts")?;
+        let listeners = Listeners::new(workers.clone(), total, inherited.clone())
+            .context("cannot start the thread that accepts")?;
         let way_out = WayOut::new(&listeners, egress);
 
         let mut service = Self {
@@ -187,6 +193,10 @@ impl Service {
             board,
             logs,
             resolver,
+            inherited,
+            program,
+            upgrade: Upgrade::new(orders, knows_keys),
+            around: Around::default(),
             generations,
             workers,
             running,
@@ -214,12 +224,22 @@ impl Service {
         let listeners = &service.loaded.config.listeners;
         let plan = service.listeners.plan(listeners, &service.tls, &[]).map_err(|e| anyhow!(e))?;
         let way_out = service.way_out.prepare(&service.loaded, &acme, &[]).map_err(|e| anyhow!(e))?;
+        // All that can fail is done. Who takes over waits for its turn, and begins with what was counted until then.
+        if let Some(arrival) = &arrival {
+            events = service.take_over(arrival).await?;
+        }
+        let listeners = &service.loaded.config.listeners;
         let keys = service.listeners.keys(listeners, &plan);
         let live = service.board.live.load_full();
         service
             .listeners
             .apply(listeners, plan, &keys, &service.tls, |id| live.handles.listener(ListenerId(id as u32)));
         service.way_out.apply(way_out, &live, &service.listeners, &service.admin.bound);
+        service.inherited.settle();
+        its_turn.send_replace(true);
+        if let Some(arrival) = arrival {
+            service.is_serving(arrival).await;
+        }
         // Now that somebody answers their challenges.
         service.acme.apply(acme);
         let start = Author { by: Some("start".to_owned()), reason: None };
@@ -248,12 +268,14 @@ impl Service {
     /// One line for `systemctl status`.
     pub fn summary(&self) -> String {
         let config = &self.loaded.config;
+        let refused = if self.refused.is_some() { "; the newer config is refused" } else { "" };
         format!(
-            "generation {}: {} listeners, {} routes, {} functions",
+            "generation {}: {} listeners, {} routes, {} functions{refused}{}",
             self.board.live.load().snapshot.generation,
             config.listeners.len(),
             config.routes.len(),
-            config.functions.len()
+            config.functions.len(),
+            self.troubles()
         )
     }
 
@@ -341,6 +363,14 @@ impl Service {
         let dir = self.loaded.config.server.state_dir.clone();
         let mut receipts = Vec::new();
         for (id, request) in requests::pending(&dir) {
+            if request.kind == requests::Kind::Upgrade {
+                self.begin_upgrade(Some(id), &request);
+                continue;
+            }
+            // It is for whoever serves then.
+            if self.is_upgrading() {
+                continue;
+            }
             let Some(receipt) = self.answer_to(&id, &request).await else { continue };
             if let Err(error) = requests::answer(&dir, &id, &receipt) {
                 tracing::warn!(%error, "cannot answer a request in state_dir");
@@ -410,8 +440,11 @@ impl Service {
         let mut others = self.listeners.leaving(&config.listeners);
         others.extend(admin_leaves);
         let way_out = self.way_out.prepare(loaded, &acme, &others)?;
-        let admin =
-            if admin_moves { Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()))?) } else { None };
+        let admin = if admin_moves {
+            Some(bind_admin(&config.admin.address, Some(self.admin.held.as_fd()), &self.inherited)?)
+        } else {
+            None
+        };
         let roots = roots_for(config);
         if roots == Roots::System && self.roots == Roots::None {
             // Proxies that trust more than they need harm nobody, should this reload fail; nor later, and their pools are
@@ -474,7 +507,7 @@ impl Service {
         self.resolver.use_servers(&config.server.dns);
         self.logs.switch(&self.loaded.config.log, sinks);
         if let Some(socket) = admin {
-            let moved = serve_admin(&self.board, &config.admin.address, socket);
+            let moved = serve_admin(&self.board, &config.admin.address, socket, at_once());
             let gone = std::mem::replace(&mut self.admin, moved);
             if let Some(file) = gone.file {
                 file.remove();
@@ -503,6 +536,7 @@ impl Service {
             .collect();
         if let Err(error) = self.generations.record(&texts, &live.snapshot.hash, changes, author, Timestamp::now()) {
             tracing::warn!(%error, "degraded: the generation is served, but its texts are not kept");
+            self.around.unrecorded = Some((changes.to_vec(), author.clone()));
         }
     }
 
@@ -588,7 +622,7 @@ impl Service {
         };
         let (mut all_done, mut hurry) = (pin!(all_done), pin!(hurry));
         let mut over = pin!(tokio::time::sleep(drain));
-        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut second = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
         loop {
             tokio::select! {
                 () = &mut all_done => break,
@@ -600,15 +634,19 @@ impl Service {
                     tracing::warn!(connections = total.open(), "server.drain is over; cutting what is left");
                     break;
                 }
-                // What ends now is counted as well.
-                _ = second.tick(), if !self.budgets.is_empty() => {
-                    self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
+                _ = second.tick() => {
+                    notify::status(&format!("draining: {} connections are open", total.open()));
+                    // What ends now is counted as well.
+                    if !self.budgets.is_empty() {
+                        self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
+                    }
                 }
             }
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, logs, admin, mut budgets, .. } = self;
+        let Self { running, logs, admin, mut budgets, mut upgrade, .. } = self;
+        upgrade.predecessor_ends(drain).await;
         if let Some(file) = admin.file {
             file.remove();
         }
@@ -619,43 +657,14 @@ impl Service {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 /// How often a drain looks whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
-/// Permissions of the admin's unix socket.
-const ADMIN_MODE: u32 = 0o660;
-
-/// `moves`: the admin's present socket, where it is to have another address.
-fn bind_admin(address: &ListenAddress, moves: Option<BorrowedFd<'_>>) -> Result<AdminSocket, String> {
-    let bound = || -> io::Result<AdminSocket> {
-        let listening = bind(address, ADMIN_MODE, moves.as_slice())?;
-        let held = listening.as_fd().try_clone_to_owned()?;
-        let (bound, file) = (listening.local_address(address), SocketFile::of(address));
-        let listener = admin::Listener::new(match listening {
-            Listening::Tcp(l) => admin::Socket::Tcp(l),
-            Listening::Unix(l) => admin::Socket::Unix(l),
-        })?;
-        Ok(AdminSocket { bound, held, file, listener })
-    };
-    bound().map_err(|e| cannot_listen("admin", address, &e))
-}
-
-fn serve_admin(board: &Arc<Board>, address: &ListenAddress, socket: AdminSocket) -> AdminServing {
-    let AdminSocket { bound, held, file, listener } = socket;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let board = board.clone();
-    tokio::spawn(async move {
-        let ended = async {
-            // Its sender is dropped to end it.
-            let _ = stopped.await;
-        };
-        admin::serve(listener, board, ended).await;
-    });
-    tracing::info!(listener = %"admin", address = %bound, "listening");
-    AdminServing { address: address.clone(), bound, held, file, _stop: stop }
-}
-
-fn open_state(config: &Config) -> Result<Generations> {
+fn open_state(config: &Config, arrival: Option<&Arrival>) -> Result<Generations> {
     let dir = &config.server.state_dir;
+    if let Some(lock) = arrival.and_then(|arrival| arrival.lock_of(dir)) {
+        return Ok(Generations::inherit(dir, lock));
+    }
     match Generations::open(dir) {
         Ok(generations) => Ok(generations),
         Err(error @ StateError::InUse { .. }) => Err(anyhow!(error)),

@@ -8,20 +8,19 @@ use rustls::{
         CryptoProvider,
         ring::{self, cipher_suite, kx_group},
     },
-    server::{
-        ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
-        WebPkiClientVerifier,
-    },
+    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     acme::Wanted,
     certificate::{Held, Served, Source},
     listener::Way,
+    tickets::{HandedKey, Ticketer},
 };
 use crate::config::{
     Loaded, Material,
@@ -65,7 +64,7 @@ impl Trust {
 /// Another listener's tickets can't be read, and so mean nothing.
 #[derive(Debug, Clone)]
 struct Resumption {
-    ticketer: Arc<dyn ProducesTickets>,
+    ticketer: Arc<Ticketer>,
     sessions: Arc<dyn StoresServerSessions>,
 }
 
@@ -74,9 +73,7 @@ const SESSIONS: usize = 10_240;
 
 impl Resumption {
     fn new() -> Result<Self, rustls::Error> {
-        // With keys of its own, changed every six hours and forgotten after twelve.
-        let ticketer = ring::Ticketer::new()?;
-        Ok(Self { ticketer, sessions: ServerSessionMemoryCache::new(SESSIONS) })
+        Ok(Self { ticketer: Ticketer::new()?, sessions: ServerSessionMemoryCache::new(SESSIONS) })
     }
 }
 
@@ -147,6 +144,35 @@ fn one(
     // One ticket is what a caller uses; each more costs as much as the first.
     config.send_tls13_tickets = 1;
     Ok(Tls { config: Arc::new(config), trust, certificates, resumption })
+}
+
+/// The keys of a listener's tickets, and whom it believes: they mean nothing to one that believes somebody else.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedTickets {
+    listener: String,
+    trust: Option<[u8; 32]>,
+    keys: Vec<HandedKey>,
+}
+
+/// For another process.
+pub fn handed(all: &AllTls, way: Way) -> Vec<HandedTickets> {
+    let of = |(name, tls): (&Name, &Tls)| HandedTickets {
+        listener: way.label(name).to_string(),
+        trust: tls.trust.0,
+        keys: tls.resumption.ticketer.handed(),
+    };
+    all.iter().map(of).collect()
+}
+
+/// Goes on with another process's keys.
+pub fn adopt(all: &AllTls, way: Way, handed: &[HandedTickets]) {
+    for (name, tls) in all {
+        let label = way.label(name);
+        let of = handed.iter().find(|handed| *handed.listener == *label && handed.trust == tls.trust.0);
+        if let Some(of) = of {
+            tls.resumption.ticketer.adopt(of.keys.clone());
+        }
+    }
 }
 
 fn versions(profile: TlsProfile) -> &'static [&'static SupportedProtocolVersion] {

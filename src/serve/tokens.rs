@@ -7,12 +7,14 @@ mod fetch;
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::{oneshot, watch},
@@ -38,6 +40,8 @@ use fetch::{Failure, Question};
 
 /// How long a start, or a reload, waits for the first tokens: calls without one are refused.
 const FIRST: Duration = Duration::from_secs(3);
+/// How often it is looked whether a token is over before its time.
+const SLICE: Duration = Duration::from_secs(5);
 /// Nobody is shown a token that ends on the way: so many seconds, or a tenth of a short life.
 const MARGIN: u64 = 10;
 
@@ -89,12 +93,40 @@ impl Tokens {
     /// Waits until each was tried once, but not for long.
     pub async fn first(&self) {
         let all = async {
-            for followed in self.0.values() {
+            let now = unix();
+            let lacks = |followed: &&Arc<Followed>| followed.slot.until().is_none_or(|until| until <= now);
+            for followed in self.0.values().filter(lacks) {
                 // A task that is gone has nothing to wait for.
                 let _ = followed.is_tried.clone().wait_for(|tried| *tried).await;
             }
         };
         let _ = timeout(FIRST, all).await;
+    }
+
+    /// The present tokens, for another process.
+    pub fn handed(&self) -> Vec<HandedToken> {
+        let of = |(key, followed): (&Key, &Arc<Followed>)| {
+            let (token, until) = followed.slot.handed()?;
+            Some(HandedToken { of: key.told(), token, until })
+        };
+        self.0.iter().filter_map(of).collect()
+    }
+
+    /// Begins with the tokens that another process fetched: each is fetched anew at once all the same, and until then they serve.
+    pub fn adopt(&self, handed: &[HandedToken]) {
+        let now = unix();
+        for (key, followed) in &self.0 {
+            let told = key.told();
+            let of = handed.iter().find(|handed| handed.of == told && handed.until > now);
+            // One of its own is newer.
+            if let Some(of) = of.filter(|of| followed.slot.until().is_none_or(|until| until < of.until)) {
+                match followed.slot.put(&of.token, of.until) {
+                    Ok(()) => followed.counts.holds(of.until),
+                    // It is no token, whatever it is.
+                    Err(_) => continue,
+                }
+            }
+        }
     }
 
     /// Where the token for calls to `version` is put; `None`: it needs none.
@@ -108,6 +140,31 @@ impl Tokens {
         let mut all: Vec<_> = self.0.iter().collect();
         all.sort_by(|(a, _), (b, _)| (&a.credential, &a.audience).cmp(&(&b.credential, &b.audience)));
         all.into_iter().map(|(_, followed)| followed.counts.clone()).collect()
+    }
+}
+
+/// A token as it goes along. Never written anywhere.
+#[derive(Serialize, Deserialize)]
+pub struct HandedToken {
+    of: String,
+    token: String,
+    until: u64,
+}
+
+impl fmt::Debug for HandedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedToken").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    /// The same for the same key in another process, and for no other key.
+    fn told(&self) -> String {
+        let Self { credential, audience, account, url, ca, trusts } = self;
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{credential:?} {audience:?} {account:?} {url:?} {ca:?}"));
+        trusts.iter().for_each(|trust| hasher.update(Sha256::digest(trust)));
+        format!("{:x}", hasher.finalize())
     }
 }
 
@@ -212,7 +269,19 @@ impl Task {
         loop {
             let pause = self.turn().await;
             tried.send_replace(true);
-            sleep(pause).await;
+            self.rest(pause).await;
+        }
+    }
+
+    /// Waits, but not past the present token's end: where the clock of the day is set forward it may be over long before the wait is.
+    async fn rest(&self, mut left: Duration) {
+        while !left.is_zero() {
+            let slice = left.min(SLICE);
+            sleep(slice).await;
+            left -= slice;
+            if self.failures == 0 && self.slot.until().is_some_and(|until| until <= unix()) {
+                return;
+            }
         }
     }
 

@@ -10,8 +10,11 @@ use arc_swap::ArcSwap;
 
 use super::{
     acme::Wanted,
+    client_tls::Connectors,
+    echo,
     listener::Way,
     listeners::{Listeners, Plan},
+    parents,
     tls::{self, AllTls},
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
         model::{ListenAddress, Name},
     },
     decide::{Snapshot, egress::Own},
-    egress,
+    egress::{self, live::Parents},
     ingress::live::Live,
     observe::metrics::{Handles, ListenerCounts},
 };
@@ -28,6 +31,9 @@ use crate::{
 pub struct WayOut {
     pub listeners: Listeners,
     pub tls: AllTls,
+    parents: Parents,
+    connectors: Connectors,
+    checks: echo::Checks,
     live: Arc<ArcSwap<egress::Live>>,
 }
 
@@ -35,12 +41,16 @@ pub struct WayOut {
 pub struct PlannedWayOut {
     plan: Plan,
     tls: AllTls,
+    parents: Parents,
+    connectors: Connectors,
+    questions: Vec<echo::Question>,
 }
 
 /// What tunnels are decided by, before it is known where the listeners are.
 pub fn live(snapshot: &Snapshot, handles: &Handles) -> egress::Live {
     egress::Live {
         own: Own::of(&snapshot.config),
+        parents: Arc::default(),
         counts: handles.egress.clone(),
         snapshot: Arc::new(snapshot.clone()),
     }
@@ -49,7 +59,9 @@ pub fn live(snapshot: &Snapshot, handles: &Handles) -> egress::Live {
 impl WayOut {
     /// Shares the workers and the total with the listeners of the way in.
     pub fn new(way_in: &Listeners, live: Arc<ArcSwap<egress::Live>>) -> Self {
-        Self { listeners: way_in.beside(Way::Out), tls: AllTls::default(), live }
+        let listeners = way_in.beside(Way::Out);
+        let (parents, connectors, checks) = (Parents::default(), Connectors::default(), echo::Checks::default());
+        Self { listeners, tls: AllTls::default(), parents, connectors, checks, live }
     }
 
     /// Everything that can fail; `others` are sockets of ours that close with this reload.
@@ -60,12 +72,16 @@ impl WayOut {
     pub fn prepare(&self, loaded: &Loaded, acme: &Wanted, others: &[BorrowedFd<'_>]) -> Result<PlannedWayOut, String> {
         let tls = tls::prepare(loaded, Way::Out, acme, &self.tls)?;
         let plan = self.listeners.plan(&loaded.config.egress.listeners, &tls, others)?;
-        Ok(PlannedWayOut { plan, tls })
+        let mut connectors = self.connectors.next();
+        let parents = parents::of(loaded, &mut connectors)?;
+        let questions = echo::questions(loaded, &mut connectors)?;
+        Ok(PlannedWayOut { plan, tls, parents, connectors, questions })
     }
 
     /// Puts a generation in force. Nothing here fails.
     pub fn apply(&mut self, planned: PlannedWayOut, live: &Live, way_in: &Listeners, admin: &ListenAddress) {
-        let PlannedWayOut { plan, tls } = planned;
+        let PlannedWayOut { plan, tls, parents, connectors, questions } = planned;
+        (self.parents, self.connectors) = (parents, connectors);
         let listeners = &live.snapshot.config.egress.listeners;
         let counts = &live.handles.egress;
         // First without the listeners that are new: nobody comes by those yet.
@@ -75,6 +91,7 @@ impl WayOut {
         self.tls = tls;
         self.store(live, way_in, admin);
         self.look_at_sources();
+        self.checks = self.checks.follow(questions, counts);
     }
 
     fn store(&self, live: &Live, way_in: &Listeners, admin: &ListenAddress) {
@@ -85,7 +102,8 @@ impl WayOut {
         });
         let own = Own::new(&live.snapshot.config, tcp);
         let (snapshot, counts) = (Arc::new(live.snapshot.clone()), live.handles.egress.clone());
-        self.live.store(Arc::new(egress::Live { snapshot, counts, own }));
+        let parents = self.parents.clone();
+        self.live.store(Arc::new(egress::Live { snapshot, counts, own, parents }));
     }
 
     /// Looks which addresses to leave from this machine has: a floating one comes and goes.
@@ -101,6 +119,13 @@ impl WayOut {
                 tracing::warn!(%source, %address, "degraded: this machine does not have the source's address; what would leave from it gets 503");
             }
         }
+    }
+
+    /// Sources whose addresses this machine does not have.
+    pub fn sources_down(&self) -> Vec<String> {
+        let live = self.live.load();
+        let down = live.counts.sources().filter(|(.., counts)| !counts.up.load(Relaxed));
+        down.map(|(source, address, _)| format!("{source} ({address})")).collect()
     }
 
     /// For the status page: what listens where.

@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
     thread,
@@ -44,6 +44,8 @@ pub struct Worker {
     handle: runtime::Handle,
     /// Its connections.
     pub open: AtomicUsize,
+    /// When it moved last, in nanoseconds since boot.
+    seen: AtomicU64,
 }
 
 impl Worker {
@@ -102,7 +104,9 @@ impl Workers {
         let mut threads = Vec::new();
         for number in 0..count {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            all.push(Arc::new(Worker { handle: runtime.handle().clone(), open: AtomicUsize::new(0) }));
+            let seen = AtomicU64::new(live::now().0);
+            let worker = Arc::new(Worker { handle: runtime.handle().clone(), open: AtomicUsize::new(0), seen });
+            all.push(worker.clone());
             let (live, ports, mut stopping) = (live.clone(), logs.ports(), stopping.clone());
             let egress = egress.clone();
             let seed = RandomState::new().hash_one(number);
@@ -120,6 +124,7 @@ impl Workers {
                                 conn::sweep(live::now());
                                 egress::sweep();
                                 live::go_on(live::now());
+                                worker.seen.store(live::now().0, Relaxed);
                             }
                         }
                     }
@@ -152,6 +157,11 @@ impl Workers {
         }
     }
 
+    /// When each moved last, in nanoseconds since boot.
+    pub fn seen(&self) -> impl Iterator<Item = u64> {
+        self.all.iter().map(|worker| worker.seen.load(Relaxed))
+    }
+
     pub fn count(&self) -> usize {
         self.all.len()
     }
@@ -167,6 +177,16 @@ impl Workers {
     pub fn drain_egress(&self, listener: Option<u32>) {
         for worker in &self.all {
             worker.spawn(async move { egress::conn::drain(listener) });
+        }
+    }
+
+    /// Lets each connection have one more request; tunnels go on.
+    pub fn retire(&self) {
+        for worker in &self.all {
+            worker.spawn(async {
+                conn::retire();
+                egress::conn::retire();
+            });
         }
     }
 

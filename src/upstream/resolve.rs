@@ -76,6 +76,8 @@ struct Shared {
     /// The name servers; a change makes every name be looked up again at once.
     servers: watch::Sender<Arc<[SocketAddr]>>,
     names: Mutex<HashMap<Box<str>, Weak<Addresses>>>,
+    /// Answers that another process had, for names that nobody has asked for yet.
+    seeds: Mutex<HashMap<Box<str>, Vec<IpAddr>>>,
     at_once: Arc<Semaphore>,
 }
 
@@ -109,6 +111,7 @@ impl Resolver {
             files,
             servers: watch::Sender::new(servers.into()),
             names: Mutex::default(),
+            seeds: Mutex::default(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
         }))
     }
@@ -125,6 +128,20 @@ impl Resolver {
         });
     }
 
+    /// The present answers, for another process.
+    pub fn answers(&self) -> Vec<(String, Vec<IpAddr>)> {
+        let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.iter().filter_map(|(name, addresses)| Some((name.to_string(), addresses.upgrade()?)));
+        let answers = known.map(|(name, addresses)| (name, addresses.current().to_vec()));
+        answers.filter(|(_, ips)| !ips.is_empty()).collect()
+    }
+
+    /// Begins with the answers of another process. Each name is looked up at once all the same; until that is answered, they serve.
+    pub fn seed(&self, answers: impl IntoIterator<Item = (String, Vec<IpAddr>)>) {
+        let mut seeds = self.0.seeds.lock().unwrap_or_else(PoisonError::into_inner);
+        seeds.extend(answers.into_iter().map(|(name, ips)| (name.into_boxed_str(), ips)));
+    }
+
     /// The addresses of `name`, followed until nobody holds them any more. The same name gives the same [`Addresses`].
     pub fn watch(&self, name: &str) -> Arc<Addresses> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,6 +152,11 @@ impl Resolver {
         let addresses = Arc::new(addresses);
         names.retain(|_, addresses| addresses.strong_count() > 0);
         names.insert(name.into(), Arc::downgrade(&addresses));
+        let seed = self.0.seeds.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let last = seed.map(Last::seeded).unwrap_or_default();
+        if last.at.is_some() {
+            addresses.store(&last.all());
+        }
         let task = Follow {
             name: name.into(),
             addresses: Arc::downgrade(&addresses),
@@ -143,7 +165,7 @@ impl Resolver {
             files: self.0.files.clone(),
             at_once: Arc::clone(&self.0.at_once),
             client: None,
-            last: Last::default(),
+            last,
             failures: 0,
             failing: false,
         };
@@ -187,6 +209,13 @@ struct Last {
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
     at: Option<Instant>,
+}
+
+impl Last {
+    fn seeded(ips: Vec<IpAddr>) -> Self {
+        let (v4, v6) = ips.into_iter().partition(IpAddr::is_ipv4);
+        Self { v4, v6, at: Some(Instant::now()) }
+    }
 }
 
 /// What one lookup of a name found.

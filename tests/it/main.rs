@@ -17,6 +17,8 @@ mod calls_from_other_origins;
 #[cfg(test)]
 mod changes_listeners_live;
 #[cfg(test)]
+mod checks_its_sources;
+#[cfg(test)]
 mod compresses_answers;
 #[cfg(test)]
 mod docs_tell_the_truth;
@@ -38,6 +40,10 @@ mod foresees_what_a_change_does;
 mod forwards_requests;
 #[cfg(test)]
 mod gets_its_certificates;
+#[cfg(test)]
+mod goes_on_degraded;
+#[cfg(test)]
+mod goes_through_parents;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -95,7 +101,11 @@ mod says_why_it_does_not_start;
 #[cfg(test)]
 mod sends_back_bad_canaries;
 #[cfg(test)]
+mod serves_real_clients;
+#[cfg(test)]
 mod shares_answers;
+#[cfg(test)]
+mod shares_the_way_out;
 #[cfg(test)]
 mod sheds_what_is_too_much;
 #[cfg(test)]
@@ -121,10 +131,16 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod tells_the_service_manager;
+#[cfg(test)]
 mod tells_what_is_known_of_platforms;
 #[cfg(test)]
 mod tells_what_it_did;
 #[cfg(test)]
 mod tries_again;
+#[cfg(test)]
+mod upgrades_without_a_gap;
+#[cfg(test)]
+mod withstands_the_survey;
 #[cfg(test)]
 mod works_on_each_platform;

@@ -480,6 +480,7 @@ async fn reloads_under_load_fail_no_tunnel() {
             })
         })
         .collect();
+    let begun = std::time::Instant::now();
     let reloads = if crate::harness::full() { 120 } else { 6 };
     for n in 0..reloads {
         gate.edit(|text| format!("{text}\n# {n}\n")).await;
@@ -491,6 +492,34 @@ async fn reloads_under_load_fail_no_tunnel() {
         opened += worker.await.unwrap();
     }
     assert!(opened > 0);
+    println!("{opened} tunnels in {:?}, {reloads} reloads", begun.elapsed());
     gate.counts("gatepost_egress_connections_total", &[("result", "ok")], f64::from(opened)).await;
     assert_eq!(far.accepted(), opened as usize);
+}
+
+/// Buffers are held while bytes move, and not longer.
+#[tokio::test]
+async fn a_tunnel_that_waits_holds_some_kibibytes() {
+    const MOST: u64 = 12;
+    let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
+    let to = format!("127.0.0.9:{}", far.port());
+    let gate = gateway(one_rule(&dns, &format!("{to:?}"), "")).start().await;
+    let mut held = Vec::new();
+    let mut open = async |n: usize| {
+        while held.len() < n {
+            let mut client = gate.opened(&to).await;
+            assert_eq!(client.echoes("hello").await, "hello");
+            held.push(client);
+        }
+        gate.counts("gatepost_egress_open", &[], n as f64).await;
+    };
+    // What the first ones make the process take once is nobody's in particular.
+    open(100).await;
+    let before = gate.process().pss();
+    // Two sockets each here, and two there, of the 20,000 that a process may have.
+    let n = if crate::harness::full() { 9_000 } else { 500 };
+    open(100 + n).await;
+    let each = gate.process().pss().saturating_sub(before) / 1024 / n as u64;
+    println!("{each} KiB for each of {n} tunnels that wait");
+    assert!(each <= MOST, "{each} KiB for each of {n} tunnels");
 }

@@ -26,7 +26,17 @@ struct Slow {
     then: &'static str,
     /// Whether it reads: so little, as often.
     reads: bool,
+    /// What gatepost may hold for each, in bytes.
+    holds: u64,
 }
+
+/// Of one that has sent a part of a head; of a body; that reads little of an answer.
+const HEAD: u64 = 48 << 10;
+const BODY: u64 = 256 << 10;
+const ANSWER: u64 = 448 << 10;
+
+/// What gatepost's memory may grow by for all together, beside.
+const SLACK: u64 = 16 << 20;
 
 /// Far beyond every deadline of the config.
 const GIVEN_UP: Duration = Duration::from_secs(20);
@@ -112,19 +122,21 @@ async fn slow(address: SocketAddr, slow: Slow, all: Arc<Barrier>) {
     }
 }
 
-/// So many slow callers at once: how many of them gatepost has not closed, and when it was done with the others.
-async fn attack(gateway: &Gateway, kind: Slow, count: usize) -> (usize, Duration) {
+/// So many slow callers at once: how many of them gatepost has not closed, when it was done with the others, and its memory at
+/// its height.
+async fn attack(gateway: &Gateway, kind: Slow, count: usize) -> (usize, Duration, u64) {
     let all = Arc::new(Barrier::new(count + 1));
     let mut callers: JoinSet<_> = (0..count).map(|_| slow(gateway.address("in"), kind, all.clone())).collect();
     all.wait().await;
-    let (mut left, start) = (count, Instant::now());
+    let (mut left, start, mut height) = (count, Instant::now(), 0);
     while left > 0 && start.elapsed() < GIVEN_UP {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let open = gateway.metrics().await.sum("gatepost_connections", &[]) as usize;
         left = open.saturating_sub(HONEST);
+        height = height.max(gateway.process().rss());
     }
     callers.shutdown().await;
-    (left, start.elapsed())
+    (left, start.elapsed(), height)
 }
 
 /// Waits until nothing is left, and tells memory and descriptors.
@@ -141,23 +153,27 @@ async fn outlived(name: &str, kind: Slow) {
     let address = gateway.address("in");
     let alone = honest_ones(address, tokio::time::sleep(Duration::from_secs(2))).await;
     let before = rest(&gateway, &function).await;
-    let mut slow = (count, Duration::ZERO);
+    let mut slow = (count, Duration::ZERO, 0);
     let beside = honest_ones(address, async { slow = attack(&gateway, kind, count).await }).await;
     let after = rest(&gateway, &function).await;
     println!(
-        "{name}: {count} closed within {:?}; honest p99 {:?} alone ({} requests), {:?} beside ({}); RSS {} → {} KiB, {} → {} descriptors",
+        "{name}: {count} closed within {:?}; honest p99 {:?} alone ({} requests), {:?} beside ({}); RSS {} → {} → {} KiB ({} each), {} → {} descriptors",
         slow.1,
         alone.0,
         alone.1,
         beside.0,
         beside.1,
         before.0 / 1024,
+        slow.2 / 1024,
         after.0 / 1024,
+        slow.2.saturating_sub(before.0) / 1024 / count as u64,
         before.1,
         after.1,
     );
     assert_eq!(slow.0, 0, "slow callers are still there");
     assert_eq!((alone.2, beside.2), (Vec::new(), Vec::new()), "honest ones that failed");
+    let height = before.0 + SLACK + kind.holds * count as u64;
+    assert!(slow.2 <= height, "memory: {} → {} KiB, at most {}", before.0 / 1024, slow.2 / 1024, height / 1024);
     assert!(after.1 <= before.1 + 8, "descriptors: {} → {}", before.1, after.1);
     // What was freed goes back to the system as others ask for memory; what many need for a moment is much more than this.
     eventually("memory goes back", async || {
@@ -171,31 +187,39 @@ async fn outlived(name: &str, kind: Slow) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_dribbles_a_header() {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ";
-    outlived("slow header", Slow { first: head, then: "a", reads: false }).await;
+    outlived("slow header", Slow { first: head, then: "a", reads: false, holds: HEAD }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_at_all() {
-    outlived("silence", Slow { first: "", then: "", reads: false }).await;
+    outlived("silence", Slow { first: "", then: "", reads: false, holds: HEAD }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stops_in_a_body() {
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf";
-    outlived("stuck body", Slow { first: half, then: "", reads: false }).await;
+    outlived("stuck body", Slow { first: half, then: "", reads: false, holds: BODY }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read() {
-    outlived("no read", Slow { first: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", then: "", reads: false }).await;
+    outlived(
+        "no read",
+        Slow { first: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", then: "", reads: false, holds: ANSWER },
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_a_byte_now_and_then() {
-    outlived("slow read", Slow { first: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", then: "", reads: true }).await;
+    outlived(
+        "slow read",
+        Slow { first: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", then: "", reads: true, holds: ANSWER },
+    )
+    .await;
 }
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_dribbles_a_body() {
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf";
-    outlived("slow body", Slow { first: half, then: "a", reads: false }).await;
+    outlived("slow body", Slow { first: half, then: "a", reads: false, holds: BODY }).await;
 }

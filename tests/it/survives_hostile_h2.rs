@@ -456,8 +456,9 @@ async fn a_caller_that_reads_nothing_at_all_is_let_go() {
     eventually("all reached the function", async || when(stand.function.requests() == 101)).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let grown = stand.gateway.process().rss().saturating_sub(before);
-    // What pingora reads ahead of a function, for each of 100.
-    assert!(grown < 64 << 20, "{grown} bytes");
+    // For each of 100: a piece or two of its answer, and the buffers of its connection to the function.
+    println!("{grown} bytes for 100 answers that nobody takes");
+    assert!(grown < 32 << 20, "{grown} bytes");
     let lines = stand.ends_well(100).await;
     assert!(lines.iter().all(|line| line["class"] == "aborted"), "{}", lines[0]);
 }

@@ -150,6 +150,7 @@ fn serve_in_thread(
             let _ = receipts.send(Event::Receipt(receipt.clone()));
         })),
         stop: Some(stop),
+        program: None,
     };
     thread::Builder::new().name("gatepost".to_owned()).spawn(move || {
         let _ = events.send(Event::Ended(serve::run(options)));

@@ -11,6 +11,7 @@ mod visit;
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use http::Method;
 use tokio::{runtime, sync::Semaphore, task::JoinSet};
@@ -20,7 +21,11 @@ use super::{
     failure::{Failure, Outcome},
     term::Terminal,
 };
-use crate::{config::Loaded, upstream::Resolver};
+use crate::{
+    config::Loaded,
+    serve::{client_tls::Connectors, echo},
+    upstream::Resolver,
+};
 use told::Told;
 use visit::{Trusts, Visit};
 
@@ -126,5 +131,13 @@ async fn examine(options: &Options, loaded: Arc<Loaded>) -> Outcome<Told> {
         versions.push(visited?);
     }
     versions.sort_by_key(|(number, _)| *number);
-    Ok(Told::new(&loaded, versions.into_iter().map(|(_, told)| told).collect()))
+    let mut echoes = Vec::new();
+    if !options.no_call {
+        let questions = echo::questions(&loaded, &mut Connectors::default());
+        for question in questions.map_err(|why| Failure::Failed(anyhow!(why)))? {
+            let seen = question.ask().await;
+            echoes.push((question, seen));
+        }
+    }
+    Ok(Told::new(&loaded, versions.into_iter().map(|(_, told)| told).collect(), &echoes))
 }

@@ -17,6 +17,7 @@ use crate::{
         Loaded,
         model::{ListenAddress, TlsCertificate},
     },
+    serve::echo::Question,
     upstream::probe::dial::Shown,
 };
 
@@ -76,7 +77,7 @@ pub(super) struct VersionTold {
 }
 
 impl Told {
-    pub(super) fn new(loaded: &Loaded, versions: Vec<VersionTold>) -> Self {
+    pub(super) fn new(loaded: &Loaded, versions: Vec<VersionTold>, echoes: &[Echo]) -> Self {
         let (interfaces, unknown) = match machine::interfaces() {
             Ok(interfaces) => (interfaces, None),
             Err(why) => (Vec::new(), Some(why)),
@@ -87,7 +88,7 @@ impl Told {
             let text = format!("this machine's addresses cannot be listed: {why}");
             first.findings.push(Finding::new("address", Level::Warning, text));
         }
-        let sources = sources(loaded, &interfaces, known);
+        let sources = sources(loaded, &interfaces, known, echoes);
         let all = || {
             let machine = listeners.iter().flat_map(|l| &l.findings).chain(sources.iter().flat_map(|s| &s.findings));
             machine.chain(versions.iter().flat_map(|v| &v.findings))
@@ -243,7 +244,22 @@ fn named(rules: &[String]) -> String {
     format!("rule{} {}", if rules.len() == 1 { "" } else { "s" }, rules.join(", "))
 }
 
-fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<SourceTold> {
+/// What an echo was asked, and what it says.
+pub(super) type Echo = (Question, Result<IpAddr, String>);
+
+fn heard((question, seen): &Echo) -> Finding {
+    let (bind, public, by) = (question.bind, question.public, &question.check.url.authority);
+    match seen {
+        Ok(ip) if *ip == public => Finding::new("echo", Level::Ok, format!("{by} sees {bind} as {ip}")),
+        Ok(ip) => Finding::new("echo", Level::Problem, format!("{by} sees {bind} as {ip}, and `public` says {public}"))
+            .help(
+                "partners who were told the public address refuse what leaves from here: see to the NAT, or to the key",
+            ),
+        Err(why) => Finding::new("echo", Level::Warning, format!("what the world sees of {bind} is not known: {why}")),
+    }
+}
+
+fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool, echoes: &[Echo]) -> Vec<SourceTold> {
     let own = |ip: &IpAddr| interfaces.iter().any(|one| one.addresses.contains(ip));
     let all = loaded.config.egress.sources.iter().enumerate().map(|(id, source)| {
         let absent = source.bind.iter().filter(|ip| known && !own(ip));
@@ -252,6 +268,8 @@ fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<Source
                 "calls that should leave by it get 503: a floating address that the other machine holds now, or a slip in the config",
             )
         });
+        let heard = echoes.iter().filter(|(question, _)| question.source == source.name).map(heard);
+        let findings = findings.chain(heard);
         let addresses = source.bind.iter().enumerate();
         let addresses = addresses.map(|(at, bind)| Leaves { bind: *bind, public: source.public_of(at).unwrap_or(*bind) });
         let (addresses, findings) = (addresses.collect(), findings.collect());

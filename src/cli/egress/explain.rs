@@ -1,6 +1,6 @@
 //! `gatepost egress explain CLIENT HOST:PORT`
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use clap::Args;
@@ -14,7 +14,7 @@ use crate::{
     },
     config::{
         Config, changes,
-        model::{Client, ClientId, EgressMode, EgressRule, MixedAnswers},
+        model::{Client, ClientId, EgressMode, EgressRule, EndpointHost, MixedAnswers, Parent, ResolvedBy},
     },
     decide::{
         Now, Reason,
@@ -68,6 +68,9 @@ pub(super) struct Told {
     /// By `--no-dns`: addresses are not judged, and no source is chosen.
     pub(super) dns_skipped: bool,
     pub(super) addresses: Vec<Address>,
+    /// The proxy that is asked to connect, and for what.
+    pub(super) parent: Option<String>,
+    pub(super) parent_asked_for: Option<String>,
     pub(super) source: Option<String>,
     pub(super) source_address: Option<IpAddr>,
     pub(super) public: Option<IpAddr>,
@@ -183,7 +186,46 @@ fn walk(
     }
     told.limits = rule.map(limits).unwrap_or_default();
     told.tls_name = wanted_name(rule, &to).map(str::to_owned);
-    addresses(options, config, client, rule, &to, told)
+    let dialled = match addresses(options, config, rule, &to, told)? {
+        Ok(dialled) => dialled,
+        Err(stop) => return Ok(Err(stop)),
+    };
+    match rule.and_then(|rule| rule.parent.as_ref()) {
+        None => Ok(told.leaves(config, client, rule, &dialled, &to.to_string())),
+        Some(parent) => by_parent(options, config, (client, rule), parent, (&to, &dialled), told),
+    }
+}
+
+/// Whom the parent is asked for, and from where.
+fn by_parent(
+    options: &Options,
+    config: &Config,
+    (client, rule): (&Client, Option<&EgressRule>),
+    parent: &Parent,
+    (to, judged): (&Authority<'_>, &[IpAddr]),
+    told: &mut Told,
+) -> Outcome<Result<(), Stop>> {
+    told.parent = Some(parent.to_string());
+    told.parent_asked_for = match judged.first() {
+        Some(ip) => Some(SocketAddr::new(*ip, to.port).to_string()),
+        None if told.dns_skipped => None,
+        None => Some(to.to_string()),
+    };
+    let addresses = match &parent.host {
+        EndpointHost::Address(ip) => vec![*ip],
+        EndpointHost::Name(_) if options.no_dns => return Ok(Ok(())),
+        EndpointHost::Name(name) => match ask(config, name)?.0 {
+            Ok(addresses) => addresses,
+            Err(why) => {
+                return Ok(told.stop(Reason::UpstreamUnreachable, format!("the parent proxy {parent}: {why}")));
+            }
+        },
+    };
+    let own = Own::of(config);
+    if addresses.iter().any(|ip| own.has(*ip, parent.port, &super::is_local)) {
+        return Ok(told.stop(Reason::LoopDetected, format!("the parent proxy {parent}: it is this gatepost itself")));
+    }
+    Ok(told.leaves(config, client, rule, &addresses, &parent.to_string()))
 }
 
 /// As CONNECT has it, or a forwarded request.
@@ -224,29 +266,34 @@ fn limits(rule: &EgressRule) -> Vec<String> {
     [tunnels, rate, bandwidth].into_iter().flatten().collect()
 }
 
-/// Names to addresses, addresses to what they are, and the address to leave from.
+/// Names to addresses, addresses to what they are: those that are dialled. None where they are not judged here.
 fn addresses(
     options: &Options,
     config: &Config,
-    client: &Client,
     rule: Option<&EgressRule>,
     to: &Authority<'_>,
     told: &mut Told,
-) -> Outcome<Result<(), Stop>> {
+) -> Outcome<Result<Vec<IpAddr>, Stop>> {
+    let by_parent = rule.and_then(|rule| rule.parent.as_ref()).is_some_and(|p| p.resolve == ResolvedBy::Parent);
     let answers = match &to.host {
         Host::Address(ip) => vec![*ip],
+        Host::Name(_) if by_parent => return Ok(Ok(Vec::new())),
         Host::Name(_) if !options.addresses.is_empty() => {
             told.answers_from = Some("--address".to_owned());
             options.addresses.clone()
         }
         Host::Name(_) if options.no_dns => {
             told.dns_skipped = true;
-            return Ok(Ok(()));
+            return Ok(Ok(Vec::new()));
         }
-        Host::Name(name) => match ask(config, name, told)? {
-            Ok(answers) => answers,
-            Err(why) => return Ok(told.stop(Reason::NameNotResolved, why)),
-        },
+        Host::Name(name) => {
+            let (answers, servers, ms) = ask(config, name)?;
+            (told.answers_from, told.dns_ms) = (Some(servers), ms);
+            match answers {
+                Ok(answers) => answers,
+                Err(why) => return Ok(told.stop(Reason::NameNotResolved, why).map(|()| Vec::new())),
+            }
+        }
     };
     let own = Own::of(config);
     let judge = Judge::of(rule, &own, &super::is_local);
@@ -282,44 +329,58 @@ fn addresses(
             } else {
                 ""
             };
-            return Ok(told.stop(Reason::AddressNotAllowed, format!("{address} is {why}{mixed}")));
+            return Ok(told.stop(Reason::AddressNotAllowed, format!("{address} is {why}{mixed}")).map(|()| Vec::new()));
         }
     };
-    let Some(first) = dialled.first() else {
-        return Ok(told.stop(Reason::NameNotResolved, "the name has no address".to_owned()));
-    };
-    let Some((_, source)) = source(config, rule) else { return Ok(Ok(())) };
-    told.source = Some(source.name.to_string());
-    // As it is dialled: the first that the source can reach.
-    let leaves = dialled.iter().find_map(|to| source_address(source, &client.name, *to));
-    let Some((at, ip)) = leaves else {
-        let family = if first.is_ipv4() { "IPv4" } else { "IPv6" };
-        let why = format!("source {} has no {family} address, and {to} has no other", source.name);
-        return Ok(told.stop(Reason::SourceUnavailable, why));
-    };
-    told.source_address = Some(ip);
-    told.public = source.public_of(at);
-    if !super::is_local(ip) {
-        let why = format!("{ip} of source {} is not on this machine", source.name);
-        return Ok(told.stop(Reason::SourceUnavailable, why));
-    }
-    Ok(Ok(()))
+    Ok(match dialled.is_empty() {
+        true => told.stop(Reason::NameNotResolved, "the name has no address".to_owned()).map(|()| Vec::new()),
+        false => Ok(dialled),
+    })
 }
 
+/// What name servers say, who they are, and how many milliseconds they took.
+type Asked = (Result<Vec<IpAddr>, String>, String, Option<u64>);
+
 /// The addresses of a name, as the service would ask for them.
-fn ask(config: &Config, name: &str, told: &mut Told) -> Outcome<Result<Vec<IpAddr>, String>> {
+fn ask(config: &Config, name: &str) -> Outcome<Asked> {
     let resolver = &config.egress.resolver;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let begun = std::time::Instant::now();
     let answer = runtime.block_on(lookup::addresses(name, &resolver.servers, resolver.timeout));
-    told.dns_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+    let ms = u64::try_from(begun.elapsed().as_millis()).ok();
     let servers: Vec<String> = resolver.servers.iter().map(ToString::to_string).collect();
-    told.answers_from =
-        Some(if servers.is_empty() { "the system's name servers".to_owned() } else { servers.join(", ") });
-    Ok(answer.map(|ips| ips.to_vec()).map_err(|why| why.to_string()))
+    let servers = if servers.is_empty() { "the system's name servers".to_owned() } else { servers.join(", ") };
+    Ok((answer.map(|ips| ips.to_vec()).map_err(|why| why.to_string()), servers, ms))
 }
 
 impl Told {
+    /// From which address it leaves towards one of `dialled`, which are those of `to`.
+    fn leaves(
+        &mut self,
+        config: &Config,
+        client: &Client,
+        rule: Option<&EgressRule>,
+        dialled: &[IpAddr],
+        to: &str,
+    ) -> Result<(), Stop> {
+        let (Some((_, source)), Some(first)) = (source(config, rule), dialled.first()) else { return Ok(()) };
+        self.source = Some(source.name.to_string());
+        // As it is dialled: the first that the source can reach.
+        let leaves = dialled.iter().find_map(|to| source_address(source, &client.name, *to));
+        let Some((at, ip)) = leaves else {
+            let family = if first.is_ipv4() { "IPv4" } else { "IPv6" };
+            let why = format!("source {} has no {family} address, and {to} has no other", source.name);
+            return self.stop(Reason::SourceUnavailable, why);
+        };
+        self.source_address = Some(ip);
+        self.public = source.public_of(at);
+        if !super::is_local(ip) {
+            let why = format!("{ip} of source {} is not on this machine", source.name);
+            return self.stop(Reason::SourceUnavailable, why);
+        }
+        Ok(())
+    }
+
     fn stop(&mut self, reason: Reason, detail: String) -> Result<(), Stop> {
         self.refused = Some(Refusal { reason: reason.as_str(), status: status(reason), detail });
         Err(Stop)
@@ -360,11 +421,22 @@ impl Told {
         for (at, one) in self.addresses.iter().enumerate().take(4 * MOST_DIALLED) {
             let fate = match (one.allowed, one.dialled) {
                 (false, _) => "refused",
+                (true, true) if self.parent.is_some() => "the parent is asked for it",
                 (true, true) => "dialled",
                 (true, false) if self.refused.is_some() => "allowed",
                 (true, false) => "not tried",
             };
             row(term, if at == 0 { "address" } else { "" }, format_args!("{}  {}: {fate}", one.address, one.is))?;
+        }
+        if let Some(parent) = &self.parent {
+            let asked = match &self.parent_asked_for {
+                Some(asked) => format!(", asked for {asked}"),
+                None => String::new(),
+            };
+            row(term, "parent", format_args!("{parent}{asked}"))?;
+            if self.addresses.is_empty() && !self.dns_skipped {
+                row(term, "", "it looks the name up: the addresses behind it are not judged here")?;
+            }
         }
         if let (Some(source), Some(ip)) = (&self.source, self.source_address) {
             let seen = self.public.filter(|public| *public != ip);

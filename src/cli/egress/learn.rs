@@ -81,7 +81,9 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
 impl Told {
     fn learn(&mut self, line: &Line, known: Option<(&Config, &Policy)>, kept: &mut usize) {
         let reason = Reason::DestinationNotAllowed.as_str();
-        if line.reason.as_deref() != Some(reason) && line.would_refuse.as_deref() != Some(reason) {
+        // What a parent proxy refuses had a rule here.
+        let is_refused = line.reason.as_deref() == Some(reason) && line.parent.is_none();
+        if !is_refused && line.would_refuse.as_deref() != Some(reason) {
             return;
         }
         let target = line.target.as_deref().and_then(|target| egress::connect(target.as_bytes()).ok());

@@ -21,6 +21,8 @@ pub(super) struct Line {
     pub(super) kind: String,
     pub(super) client: Option<String>,
     pub(super) target: Option<String>,
+    /// The URL of a parent proxy.
+    pub(super) parent: Option<String>,
     pub(super) source: Option<String>,
     pub(super) source_address: Option<String>,
     pub(super) rule: Option<String>,

@@ -47,6 +47,8 @@ struct Calls {
     from: Option<String>,
     /// What the partner sees, where it is known.
     public: Option<String>,
+    /// The proxy by which it went: the partner sees that one's address.
+    parent: Option<String>,
     rule: Option<String>,
     worked: u64,
     failed: u64,
@@ -102,6 +104,7 @@ impl Calls {
             self.last_failure = Some(line.ts);
             self.last_reason = line.reason.or_else(|| line.status.map(|status| status.to_string()));
         }
+        self.parent = line.parent.or_else(|| self.parent.take());
         if self.from.is_none() {
             self.public = line.source_address.as_ref().and_then(|ip| public(ip, line.source.as_deref(), config?));
             (self.from, self.source) = (line.source_address, line.source);
@@ -122,6 +125,7 @@ fn print<'c>(calls: impl Iterator<Item = &'c Calls>, term: &mut Terminal) -> Out
         vec![["destination", "client", "from", "worked", "last success", "failed", "why"].map(str::to_owned).to_vec()];
     rows.extend(calls.map(|one| {
         let from = match (&one.public, &one.from) {
+            _ if one.parent.is_some() => format!("by {}", one.parent.as_deref().unwrap_or_default()),
             (Some(public), Some(from)) if public != from => format!("{public} ({from})"),
             (_, Some(from)) => from.clone(),
             (_, None) => "-".to_owned(),

@@ -39,6 +39,18 @@ to = ["*"]
 mode = "report"
 "#;
 
+const PARENTS: &str = r#"
+[egress.rule.chained]
+clients = ["orders-fn"]
+to = ["far.example"]
+source = "bank"
+parent = "http://127.0.0.8:3128"
+[egress.rule.left-to-it]
+clients = ["orders-fn"]
+to = ["left.example"]
+parent = { url = "http://127.0.0.8:3128", resolve = "parent" }
+"#;
+
 const LOG: &str = r#"
 {"ts":"2026-11-22T10:00:00.000Z","kind":"connect","client":"orders-fn","target":"api.new.example:443","reason":"destination_not_allowed","status":403,"bytes_in":0,"bytes_out":0}
 {"ts":"2026-11-22T10:00:01.000Z","kind":"forward","client":"orders-fn","target":"plain.example:80","reason":"destination_not_allowed","status":403}
@@ -107,6 +119,33 @@ fn explain_walks_through_each_step() {
     ] {
         assert!(told.lines().any(|one| one == line), "`{line}` is not in\n{told}");
     }
+}
+
+#[test]
+fn explain_tells_what_a_parent_is_asked_for() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("gatepost.toml"), format!("{CONFIG}{PARENTS}")).unwrap();
+    let told = folder.explains("orders-fn far.example:443 --address 93.184.216.34");
+    for line in [
+        "  address   93.184.216.34  public: the parent is asked for it",
+        "  parent    http://127.0.0.8:3128, asked for 93.184.216.34:443",
+        "  source    bank: leaves from 127.0.0.5, seen as 203.0.113.11",
+        "  answer    let through",
+    ] {
+        assert!(told.lines().any(|one| one == line), "`{line}` is not in\n{told}");
+    }
+    let told = folder.explains("orders-fn far.example:443 --address 10.0.0.1");
+    assert!(told.contains("403 address_not_allowed: 10.0.0.1 is private"), "{told}");
+    let told = folder.explains("orders-fn left.example:443");
+    for line in [
+        "  parent    http://127.0.0.8:3128, asked for left.example:443",
+        "            it looks the name up: the addresses behind it are not judged here",
+    ] {
+        assert!(told.lines().any(|one| one == line), "`{line}` is not in\n{told}");
+    }
+    let (out, _) = folder.says("addresses CONFIG");
+    assert!(out.contains("rule chained goes by http://127.0.0.8:3128, whose addresses are what to whitelist"), "{out}");
+    assert!(out.contains("the parent http://127.0.0.8:3128"), "{out}");
 }
 
 #[test]

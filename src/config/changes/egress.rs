@@ -77,6 +77,7 @@ to = ["a.example"]
             (top(r#"on_revoke = "close""#), "egress.on_revoke keep → close"),
             (top(r#"timeouts = { tls_name = "9s" }"#), "egress.timeouts.tls_name 5s → 9s"),
             (top(r#"timeouts = { first_byte = "9s" }"#), "egress.timeouts.first_byte 60s → 9s"),
+            (top("fair_share = 50"), "egress.fair_share 80 → 50"),
             (top(r#"resolver = { servers = ["10.0.0.2"] }"#), "egress.resolver.servers the system's → 10.0.0.2:53"),
             (top(r#"resolver = { timeout = "9s" }"#), "egress.resolver.timeout 5s → 9s"),
             (OLD.replace(":3128", ":3129"), "egress listener inside: address 10.0.0.4:3128 → 10.0.0.4:3129"),
@@ -94,9 +95,14 @@ to = ["a.example"]
                 OLD.replace("bind = \"10.0.0.5\"", "bind = \"10.0.0.5\"\npublic = \"8.8.8.8\""),
                 "egress source bank: public as bind → 8.8.8.8",
             ),
+            (
+                OLD.replace("bind = \"10.0.0.5\"", "bind = \"10.0.0.5\"\ncheck = { url = \"https://e.example/ip/\" }"),
+                "egress source bank: check none → https://e.example/ip",
+            ),
             (OLD.replace("[\"f\"]", "[\"f\", \"g\"]"), "egress rule r: clients f → f, g"),
             (OLD.replace("a.example", "*.a.example:80"), "egress rule r: to a.example:443 → *.a.example:80"),
             (rule(r#"source = "rest""#), "egress rule r: source the system's → rest"),
+            (rule(r#"parent = "http://P.example:3128/""#), "egress rule r: parent none → http://p.example:3128"),
             (rule(r#"private = ["@inside"]"#), "egress rule r: private none → 10.0.0.0/8"),
             (rule("limits = { tunnels = 9 }"), "egress rule r: limits.tunnels any → 9"),
             (rule(r#"limits = { bandwidth = "9MiB/s" }"#), "egress rule r: limits.bandwidth any → 9MiB/s"),
@@ -115,6 +121,30 @@ to = ["a.example"]
         // What is a rule's by default changes with it.
         let lines = told(&top(r#"timeouts = { idle = "9s" }"#));
         assert_eq!(lines, ["egress.timeouts.idle 5m → 9s", "egress rule r: timeouts.idle 5m → 9s"]);
+        let check = |keys: &str| {
+            let keys = format!("bind = \"10.0.0.5\"\ncheck = {{ url = \"https://e.example/ip\"{keys} }}");
+            config(&OLD.replace("bind = \"10.0.0.5\"", &keys))
+        };
+        for (keys, line) in [
+            (r#", every = "1h""#, "egress source bank: check.every 10m → 1h"),
+            (r#", ca = "/etc/ca.pem""#, "egress source bank: check.ca the system's → /etc/ca.pem"),
+        ] {
+            let told: Vec<_> = changes(&check(""), &check(keys)).iter().map(ToString::to_string).collect();
+            assert_eq!(told, [line], "{keys}");
+        }
+        let parent = |keys: &str| config(&rule(&format!("parent = {{ url = \"https://p.example:3128\", {keys} }}")));
+        let plain = parent("resolve = \"here\"");
+        for (keys, lines) in [
+            (r#"resolve = "parent""#, &["egress rule r: parent.resolve here → parent"][..]),
+            (r#"ca = "/etc/ca.pem""#, &["egress rule r: parent.ca the system's → /etc/ca.pem"]),
+            (
+                r#"user = "u", password = "env:P""#,
+                &["egress rule r: parent.user none → u", "egress rule r: parent.password none → env:P"],
+            ),
+        ] {
+            let told: Vec<_> = changes(&plain, &parent(keys)).iter().map(ToString::to_string).collect();
+            assert_eq!(told, lines, "{keys}");
+        }
         let lines = told(&rule(r#"limits = { rate = "9/s" }"#));
         assert_eq!(lines, ["egress rule r: limits.rate any → 9/s", "egress rule r: limits.burst any → 9"]);
     }

@@ -4,15 +4,17 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
     time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::{ClientId, EgressSourceId, Limit, Listener, Name, Networks};
+use super::{ClientId, EgressSourceId, Endpoint, EndpointHost, Limit, Listener, Name, Networks};
+use crate::config::secret::SecretRef;
 
 /// `[egress]` and its tables. Without a listener there is no way out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Egress {
     /// For destinations that no rule takes.
     pub mode: EgressMode,
@@ -20,6 +22,8 @@ pub struct Egress {
     pub deny_message: Option<String>,
     pub on_revoke: OnRevoke,
     pub timeouts: EgressTimeouts,
+    /// The percentage of connections above which no client may have more than its share. Default 80; with 100 never.
+    pub fair_share: u8,
     pub resolver: Resolver,
     /// `[egress.listener.NAME]`, sorted by name; [`EgressListenerId`](super::EgressListenerId) points in here. Of a listener's keys those are at
     /// their defaults that an egress listener has not: no `h2c`, no ACME, any `min_body_rate`.
@@ -28,6 +32,26 @@ pub struct Egress {
     pub sources: Vec<Source>,
     /// Sorted by name; [`EgressRuleId`](super::EgressRuleId) points in here.
     pub rules: Vec<EgressRule>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            mode: EgressMode::default(),
+            deny_message: None,
+            on_revoke: OnRevoke::default(),
+            timeouts: EgressTimeouts::default(),
+            fair_share: Self::FAIR_SHARE,
+            resolver: Resolver::default(),
+            listeners: Vec::new(),
+            sources: Vec::new(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Egress {
+    pub const FAIR_SHARE: u8 = 80;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -98,6 +122,18 @@ pub struct Source {
     pub bind: Vec<IpAddr>,
     /// What the world sees: empty (the same as `bind`), one, or one for each of `bind`.
     pub public: Vec<IpAddr>,
+    /// `None`: nobody is asked what the world sees.
+    pub check: Option<SourceCheck>,
+}
+
+/// A source's `check`: an echo, which says from where it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SourceCheck {
+    pub url: Endpoint,
+    /// PEM bundle that alone is trusted; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Default 10 min.
+    pub every: Duration,
 }
 
 impl Source {
@@ -121,6 +157,8 @@ pub struct EgressRule {
     pub to: Vec<Destination>,
     /// `None`: as the system chooses.
     pub source: Option<EgressSourceId>,
+    /// `None`: destinations are dialled.
+    pub parent: Option<Parent>,
     /// Networks that are not public, and allowed all the same.
     pub private: Networks,
     pub limits: EgressLimits,
@@ -129,6 +167,40 @@ pub struct EgressRule {
     pub tls_name: TlsName,
     /// What is in force: the rule's own, or the egress's.
     pub timeouts: EgressTimeouts,
+}
+
+/// A rule's `parent`: the proxy that connects to destinations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Parent {
+    pub tls: bool,
+    pub host: EndpointHost,
+    pub port: u16,
+    /// Basic (RFC 7617): the user, and where the password is.
+    pub credentials: Option<(String, SecretRef)>,
+    /// PEM bundle that alone is trusted; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
+    pub resolve: ResolvedBy,
+}
+
+impl fmt::Display for Parent {
+    /// Its URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        match &self.host {
+            EndpointHost::Address(IpAddr::V6(ip)) => write!(f, "{scheme}://[{ip}]:{}", self.port),
+            host => write!(f, "{scheme}://{host}:{}", self.port),
+        }
+    }
+}
+
+/// Who looks up the names of destinations that are reached through a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ResolvedBy {
+    /// Their addresses are judged, and the parent is asked for one that is allowed. The default.
+    #[default]
+    Here,
+    /// It is asked for the name; where that leads is its word.
+    Parent,
 }
 
 /// Of a rule, for each of its clients.

@@ -64,6 +64,11 @@ impl<'s> Scope<'s> {
             deny_message: raw.deny_message.as_ref().map(|at| at.value.0.clone()),
             on_revoke: raw.on_revoke.as_ref().map(|at| at.value).unwrap_or_default(),
             timeouts,
+            fair_share: raw
+                .fair_share
+                .as_ref()
+                .and_then(|at| u8::try_from(at.value.0).ok())
+                .unwrap_or(Egress::FAIR_SHARE),
             resolver,
             listeners,
             sources: known,
@@ -143,7 +148,11 @@ impl<'s> Scope<'s> {
             );
             return None;
         }
-        Some(Source { name: name.clone(), bind, public })
+        let check = match &raw.check {
+            None => None,
+            Some(at) => Some(self.source_check(&at.value)?),
+        };
+        Some(Source { name: name.clone(), bind, public, check })
     }
 
     fn source_addresses(&mut self, list: &At<OneOrMany<SourceAddress>>, key: &str) -> Option<Vec<IpAddr>> {
@@ -201,8 +210,14 @@ impl<'s> Scope<'s> {
             None => None,
             Some(at) => Some(self.source_id(at, sources)?),
         };
+        let parent = match &raw.parent {
+            None => None,
+            Some(at) => Some(self.parent(&at.value.0)?),
+        };
         let limits = self.egress_limits(raw.limits.as_ref().map(|at| &at.value));
         let (clients, to, private) = (clients?, to?, private?);
+        let hosts: Vec<DestinationHost> = to.iter().map(|(one, _)| one.host.clone()).collect();
+        self.nothing_is_judged(raw, &hosts);
         if !raw.broken {
             self.literals_are_reachable(name, &to, &private);
         }
@@ -214,6 +229,7 @@ impl<'s> Scope<'s> {
             clients,
             to: to.into_iter().map(|(destination, _)| destination).collect(),
             source,
+            parent,
             private,
             limits,
             mode: raw.mode.as_ref().map(|at| at.value).unwrap_or_default(),

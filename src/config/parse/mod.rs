@@ -8,6 +8,7 @@ mod concurrency;
 mod cors;
 mod credential;
 mod egress;
+mod egress_parent;
 mod function;
 mod guard;
 mod handling;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::net::labels;
 use crate::config::{
-    model::{Destination, DestinationHost, EgressMode, MixedAnswers, OnRevoke, TlsName},
+    model::{Destination, DestinationHost, EgressMode, Endpoint, MixedAnswers, OnRevoke, ResolvedBy, TlsName},
     read::{Complaint, Word, words},
     report::nearest,
 };
@@ -210,6 +210,62 @@ impl Word for SourceAddress {
     }
 }
 
+/// Where a parent proxy listens: no path, and its port written.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct ParentUrl(pub(in crate::config) Endpoint);
+
+impl Word for ParentUrl {
+    const EXPECTED: &'static str = "a proxy's URL: `http://host:port` or `https://host:port`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        // The text is not shown: it holds a password.
+        if text.contains('@') {
+            return Err(Complaint::new("a parent's URL has no user or password")
+                .secret()
+                .help("write `parent = { url = \"…\", user = \"…\", password = \"file:…\" }`"));
+        }
+        let shown = text.escape_debug();
+        let url = <Endpoint as Word>::parse(text).map_err(|complaint| Complaint {
+            message: complaint.message.replace("a function's URL", "a parent's URL"),
+            ..complaint
+        })?;
+        let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains('/') {
+            return Err(Complaint::new(format!("`{shown}` has a path, which no proxy has")));
+        }
+        // Proxies have no usual port, and 80 is hardly meant.
+        let port = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest).rsplit_once(':');
+        if port.is_none_or(|(_, digits)| digits.is_empty()) {
+            return Err(Complaint::new(format!("`{shown}` has no port")).help(format!("such as `{shown}:3128`")));
+        }
+        Ok(Self(url))
+    }
+
+    fn form() -> Json {
+        json!({ "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+:[0-9]+/?$" })
+    }
+}
+
+/// What says from where it is called.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct EchoUrl(pub(in crate::config) Endpoint);
+
+impl Word for EchoUrl {
+    const EXPECTED: &'static str = "a URL such as `https://echo.example.com/ip`";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        <Endpoint as Word>::parse(text).map(Self).map_err(|complaint| Complaint {
+            message: complaint.message.replace("a function's URL", "an echo's URL"),
+            ..complaint
+        })
+    }
+
+    fn form() -> Json {
+        <Endpoint as Word>::form()
+    }
+}
+
 /// Bytes per second, above zero.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Bandwidth(pub(in crate::config) NonZeroU64);
@@ -268,9 +324,10 @@ either! {
     OnRevoke: "keep" Self::Keep, "close" Self::Close;
     MixedAnswers: "deny" Self::Deny, "drop" Self::Drop;
     TlsName: "match" Self::Match, "any" Self::Any;
+    ResolvedBy: "here" Self::Here, "parent" Self::Parent;
 }
 
-words!(ToWord, SourceAddress, Bandwidth, EgressMode, OnRevoke, MixedAnswers, TlsName);
+words!(ToWord, SourceAddress, ParentUrl, EchoUrl, Bandwidth, EgressMode, OnRevoke, MixedAnswers, TlsName, ResolvedBy);
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ mod time;
 pub(super) use budget::{Money, ZoneWord};
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
 pub(super) use cors::{HeaderOrAny, OriginWord};
-pub(super) use egress::{Bandwidth, SourceAddress, ToWord};
+pub(super) use egress::{Bandwidth, EchoUrl, ParentUrl, SourceAddress, ToWord};
 pub(super) use guard::{ErrorShare, FalseAlarm, Times};
 pub(super) use handling::{AddPrefix, HeaderText, MediaType, RemoveName};
 pub(super) use http_words::{

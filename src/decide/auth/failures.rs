@@ -35,6 +35,9 @@ const PLACES: usize = 1 << 13;
 /// A place holds 44 bits of the hash (13 more are its number) and the minute.
 const MINUTE_BITS: u32 = 20;
 
+/// Spreads addresses over seeds: no two have the same, since it is odd.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Random numbers of this process: nobody outside knows what falls into one place.
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0u8));
 
@@ -69,8 +72,9 @@ impl Mark {
             // The same /64 that is counted by.
             IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,
         };
-        let hash = XxHash64::oneshot(seed ^ u64::from(kind), credential);
-        Some(Self(XxHash64::oneshot(hash, &address.to_le_bytes())))
+        // Each address has a seed of its own, which nobody knows outside.
+        let seed = seed.wrapping_add(address.wrapping_mul(ODD)) ^ u64::from(kind);
+        Some(Self(XxHash64::oneshot(seed, credential)))
     }
 
     fn place(self) -> usize {

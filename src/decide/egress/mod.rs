@@ -5,7 +5,7 @@
 //! 1. [`connect`] or [`absolute`]: the target's bytes → [`Authority`] (400, or 403 where it can be no destination).
 //! 2. [`Callers::pass`](crate::decide::auth::Callers::pass) at [`Callers::egress`](crate::decide::auth::Callers::egress): who asks (407 by [`status`]).
 //! 3. [`Policy::choose`]: client and destination → rule. Nothing is asked of any name server before.
-//! 4. [`Policy::enter`]: rate and tunnels of that client under that rule → [`Ticket`], held for as long as it lasts.
+//! 4. [`Policy::enter`]: its share of the connections, where these run short; rate and tunnels of that client under that rule → [`Ticket`], held for as long as it lasts.
 //! 5. A literal address is judged by [`Judge::one`]; of a name all the answers by [`Judge::all`], once: what it gives back is what is dialled.
 //! 6. [`source_address`]: which address to leave from.
 //! 7. [`wanted_name`] and [`HelloReader`]: the server name that the client must ask for, before its first byte goes out: [`hello_agrees`].
@@ -17,14 +17,17 @@ mod authority;
 mod hello;
 mod policy;
 mod rules;
+mod share;
 #[cfg(test)]
 mod tests;
+pub mod via;
 
 pub use address::{Judge, MOST_DIALLED, NotAllowed, Own, Refused};
 pub use authority::{Absolute, Authority, AuthorityProblem, Host, absolute, connect};
 pub use hello::{Hello, HelloReader};
 pub use policy::{Choice, Direction, Over, Policy, Ticket, clients, source, source_address, wanted_name};
 pub use rules::{Lost, Rules, takes, why_lost};
+pub use share::{OverShare, Place, Room};
 
 use super::Reason;
 

@@ -16,6 +16,7 @@ use twox_hash::XxHash64;
 use super::{
     authority::{Authority, Host},
     rules::Rules,
+    share::{Active, Held, OverShare, Place, Room},
 };
 use crate::{
     config::{
@@ -35,6 +36,10 @@ pub struct Policy {
     mode: EgressMode,
     /// By [`EgressRuleId`].
     counts: Vec<RuleCounts>,
+    fair_share: u8,
+    active: Arc<Active>,
+    /// By [`ClientId`], with their names.
+    held: Vec<(Name, Arc<Held>)>,
 }
 
 /// What becomes of a destination.
@@ -147,11 +152,26 @@ impl Policy {
                 clients: clients.collect(),
             }
         });
+        let active = previous.map(|p| Arc::clone(&p.active)).unwrap_or_default();
+        let before: HashMap<&str, &Arc<Held>> =
+            previous.iter().flat_map(|p| &p.held).map(|(name, held)| (&**name, held)).collect();
+        let held = config.clients.iter().map(|client| {
+            let held = before.get(&*client.name).map(|held| Arc::clone(held));
+            (client.name.clone(), held.unwrap_or_else(|| Held::new(Arc::clone(&active))))
+        });
         Self {
+            held: held.collect(),
+            active,
+            fair_share: config.egress.fair_share,
             rules: Rules::new(&config.egress, config.clients.len()),
             mode: config.egress.mode,
             counts: counts.collect(),
         }
+    }
+
+    /// The rules' rates.
+    pub fn limiters(&self) -> impl Iterator<Item = (&Name, &Arc<Limiter>)> {
+        self.counts.iter().filter_map(|rule| Some((&rule.name, rule.rate.as_ref()?)))
     }
 
     /// Which rule takes `client` there. Knows no addresses but those that are written out, and asks nobody.
@@ -161,6 +181,15 @@ impl Policy {
             (None, EgressMode::Report) => Choice::Unlisted,
             (None, EgressMode::Enforce) => Choice::Refused,
         }
+    }
+
+    /// Takes a place among those of `client`, whatever the rule: `rooms` are what its connection counts in, itself included.
+    ///
+    /// # Errors
+    ///
+    /// Connections are short, and it has its share of them: [`Reason::TunnelsExhausted`].
+    pub fn share(&self, client: ClientId, rooms: impl IntoIterator<Item = Room>) -> Result<Option<Place>, OverShare> {
+        self.held.get(client.index()).map(|(_, held)| held.enter(rooms, self.fair_share)).transpose()
     }
 
     /// Takes a place under a rule: rate first, then the number of tunnels. `ip`: for a client that has no bucket of its own left.

@@ -512,7 +512,7 @@ fn bandwidth_is_shared_by_a_clients_tunnels_and_not_by_directions() {
 
 fn source_of(bind: &[&str]) -> crate::config::model::Source {
     let bind = bind.iter().map(|ip| ip.parse().unwrap()).collect();
-    crate::config::model::Source { name: "s".into(), bind, public: vec![] }
+    crate::config::model::Source { name: "s".into(), bind, public: vec![], check: None }
 }
 
 #[test]

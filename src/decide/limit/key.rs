@@ -1,10 +1,9 @@
 //! What a limit counts by: a request's key, hashed.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
     net::IpAddr,
-    sync::LazyLock,
+    sync::OnceLock,
 };
 
 use http::HeaderMap;
@@ -12,9 +11,42 @@ use http::HeaderMap;
 use super::{KeyHash, Limiter};
 use crate::{config::model::LimitKey, decide::cookie};
 
-/// Keyed with random numbers of this process, so that nobody outside can make keys collide; the same for all limiters,
-/// so that buckets can be carried from one to another.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// Begun with random numbers, so that nobody outside can make keys collide; the same for all limiters, so that buckets can be carried from one
+/// to another, and into another process.
+static HASHER: OnceLock<(Seed, DefaultHasher)> = OnceLock::new();
+
+/// What keys' hashes begin with. Whoever knows it can make keys collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub [u64; 2]);
+
+impl Seed {
+    /// This process's.
+    pub fn own() -> Self {
+        hasher().0
+    }
+
+    /// Goes on with another process's. `false`: keys have been hashed already, by another one.
+    pub fn adopt(self) -> bool {
+        HASHER.get_or_init(|| begun(self)).0 == self
+    }
+
+    /// The same in each process whose hashes are the same: std may change its function with any release of Rust.
+    pub fn mark(self) -> u64 {
+        let mut hasher = begun(self).1;
+        hasher.write(b"gatepost");
+        hasher.finish()
+    }
+}
+
+fn hasher() -> &'static (Seed, DefaultHasher) {
+    HASHER.get_or_init(|| begun(Seed([RandomState::new().hash_one(0), RandomState::new().hash_one(1)])))
+}
+
+fn begun(seed: Seed) -> (Seed, DefaultHasher) {
+    let mut hasher = DefaultHasher::new();
+    seed.0.iter().for_each(|half| hasher.write_u64(*half));
+    (seed, hasher)
+}
 
 /// What a key may be made of.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +109,7 @@ fn present(kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
 }
 
 fn hash(kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
-    let mut hasher = HASHER.build_hasher();
+    let mut hasher = hasher().1.clone();
     hasher.write_u8(kind as u8);
     for byte in value {
         hasher.write_u8(byte);

@@ -3,6 +3,7 @@
 //! In: the limits that a request is under ([`Ask`]s) and the time. Out: it passes and has taken one from each, or it is
 //! [`Refused`] and has taken from none. `gcra` has the arithmetic, `table` the buckets of keys.
 
+mod carry;
 mod gcra;
 mod key;
 mod table;
@@ -22,8 +23,9 @@ use http::HeaderValue;
 use super::Now;
 use crate::config::model::{Limit, LimitKey, Name};
 
+pub use carry::{Debts, Told};
 use gcra::{Pace, Wait};
-pub use key::{KeyFacts, parameter};
+pub use key::{KeyFacts, Seed, parameter};
 pub use table::KeyHash;
 use table::{Table, Taken, take_plain};
 

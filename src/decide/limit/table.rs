@@ -85,6 +85,15 @@ impl KeyHash {
         Self((hash >> 1).max(1))
     }
 
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The key with that [`number`](Self::number), of another process.
+    pub(super) fn of_number(number: u64) -> Self {
+        Self((number & (u64::MAX >> 1)).max(1))
+    }
+
     pub(super) fn settled(self, tat: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(tat)
     }
@@ -133,9 +142,15 @@ impl Taken<'_> {
 
 /// Takes one request from a bucket that is no slot.
 pub(super) fn take_plain<'t>(bucket: &'t AtomicU64, pace: &Pace, now: u64) -> Result<Taken<'t>, Wait> {
+    change_plain(bucket, |tat| pace.take(tat, now))
+}
+
+/// Gives a bucket that is no slot the TAT that `to` makes of the one that it has.
+#[inline]
+pub(super) fn change_plain(bucket: &AtomicU64, to: impl Fn(u64) -> Result<u64, Wait>) -> Result<Taken<'_>, Wait> {
     let mut tat = bucket.load(Ordering::Acquire);
     loop {
-        let after = pace.take(tat, now)?;
+        let after = to(tat)?;
         match bucket.compare_exchange_weak(tat, after, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Ok(Taken::Plain { bucket, after }),
             Err(current) => tat = current,
@@ -184,10 +199,21 @@ impl Table {
 
     /// Takes one request from the key's bucket.
     pub(super) fn take(&self, key: KeyHash, pace: &Pace, now: u64) -> Result<Taken<'_>, Wait> {
+        self.change(key, now, |tat| pace.take(tat, now))
+    }
+
+    /// Gives the key's bucket the TAT that `to` makes of the one that it has.
+    #[inline]
+    pub(super) fn change(
+        &self,
+        key: KeyHash,
+        now: u64,
+        to: impl Fn(u64) -> Result<u64, Wait>,
+    ) -> Result<Taken<'_>, Wait> {
         loop {
             let look = self.look(key, now);
             if let Some((slot, word)) = look.settled {
-                let after = pace.take(tat(word), now)?;
+                let after = to(tat(word))?;
                 if exchange(slot, word, key.settled(after)) {
                     return Ok(Taken::Slot { slot, key, after });
                 }
@@ -207,13 +233,13 @@ impl Table {
                     continue;
                 }
                 (None, None) => {
-                    let taken = take_plain(self.overflow_of(key), pace, now)?;
+                    let taken = change_plain(self.overflow_of(key), &to)?;
                     self.overflowed.fetch_add(1, Ordering::Relaxed);
                     return Ok(taken);
                 }
             };
             // A fresh bucket lets a first request pass: the burst is at least 1.
-            let after = pace.take(0, now)?;
+            let after = to(0)?;
             if self.settle(key, slot, word, key.settled(after), now) {
                 return Ok(Taken::Slot { slot, key, after });
             }
@@ -303,6 +329,15 @@ impl Table {
         }
         let overflowed = from.overflowed();
         self.overflowed.store(overflowed, Ordering::Relaxed);
+    }
+
+    /// The buckets in use, with their keys.
+    pub(super) fn in_use(&self, now: u64) -> impl Iterator<Item = (KeyHash, u64)> {
+        let slots = self.levels.iter().flat_map(Level::groups).flat_map(|group| &group.0);
+        slots.filter_map(move |slot| {
+            let word = slot.load(Ordering::Acquire);
+            (word & PENDING == 0 && tat(word) > now).then(|| (KeyHash(tag(word)), tat(word)))
+        })
     }
 
     fn adopt(&self, key: KeyHash, tat: u64, now: u64) {

@@ -2,7 +2,8 @@
 //!
 //! Keys always there: `ts`, `kind` (`connect`, `forward`; `none` where the head was no request), `request_id`, `generation`, `listener`,
 //! `bytes_in`, `bytes_out`, `total_ms`. The others are left out where they mean nothing: `client` and `owner` where nobody is known, `client_ip` on a
-//! unix socket, `method` of a forwarded request, `target` where none could be read, `address` where nothing was dialled, `source` and
+//! unix socket, `method` of a forwarded request, `target` where none could be read, `address` where nothing was dialled, `parent` and `asked` where no
+//! parent proxy was, `source` and
 //! `source_address` where the rule names none, `rule` where none took it, `mode` and `would_refuse` under `report`, `reason` where gatepost
 //! refused, `status` where the caller got one, `ended` where neither side ended the tunnel, `dns_ms` and `connect_ms` where that did not happen.
 
@@ -31,6 +32,10 @@ pub struct EgressEntry<'r> {
     pub target: Option<&'r [u8]>,
     /// What was dialled.
     pub address: Option<SocketAddr>,
+    /// The URL of the parent proxy that was dialled.
+    pub parent: Option<&'r str>,
+    /// What it was asked to connect to: a name or an address, and a port.
+    pub asked: Option<&'r str>,
     pub source: Option<&'r str>,
     pub source_address: Option<IpAddr>,
     pub rule: Option<&'r str>,
@@ -70,6 +75,8 @@ pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressE
         ("method", e.method.map(Field::Word)),
         ("target", e.target.map(Field::Word)),
         ("address", e.address.map(Field::Socket)),
+        ("parent", e.parent.map(|p| Field::Word(p.as_bytes()))),
+        ("asked", e.asked.map(|a| Field::Word(a.as_bytes()))),
         ("source", e.source.map(|s| Field::Word(s.as_bytes()))),
         ("source_address", e.source_address.map(Field::Ip)),
         ("rule", e.rule.map(|r| Field::Word(r.as_bytes()))),
@@ -156,6 +163,8 @@ mod tests {
             method: None,
             target: Some(b"api.bank.example:8443"),
             address: Some(([203, 0, 113, 9], 8443).into()),
+            parent: None,
+            asked: None,
             source: Some("bank"),
             source_address: Some([10, 0, 0, 5].into()),
             rule: Some("payments"),

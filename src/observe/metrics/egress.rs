@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -66,11 +66,59 @@ pub struct SourceCounts {
     /// Whether this machine has it, as far as is known.
     pub up: AtomicBool,
     pub exhausted: AtomicU64,
+    /// What the world saw when it was asked last; written by the main thread alone.
+    seen: Mutex<Seen>,
+    /// Answers to that, by what they were: as `public`, another address, none.
+    answers: [AtomicU64; 3],
+}
+
+/// What the world sees of an address, in the words of an echo.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// Nobody was asked, or has not answered yet.
+    #[default]
+    Unknown,
+    /// What partners were told.
+    Agrees,
+    Differs(IpAddr),
+    /// Why there is no answer.
+    Failed(String),
+}
+
+impl SourceCounts {
+    /// An echo has been asked.
+    pub fn seen(&self, seen: Seen) {
+        let place = match &seen {
+            Seen::Unknown => None,
+            Seen::Agrees => Some(0),
+            Seen::Differs(_) => Some(1),
+            Seen::Failed(_) => Some(2),
+        };
+        if let Some(place) = place {
+            self.answers[place].fetch_add(1, Relaxed);
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
+    pub fn last_seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nobody is asked any more.
+    pub fn forget_seen(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::Unknown;
+    }
 }
 
 impl Default for SourceCounts {
     fn default() -> Self {
-        Self { open: AtomicI64::new(0), up: AtomicBool::new(true), exhausted: AtomicU64::new(0) }
+        Self {
+            open: AtomicI64::new(0),
+            up: AtomicBool::new(true),
+            exhausted: AtomicU64::new(0),
+            seen: Mutex::default(),
+            answers: Default::default(),
+        }
     }
 }
 
@@ -231,6 +279,31 @@ impl EgressHandles {
             out.family(name, kind, help);
             for (source, ip, counts) in self.sources() {
                 out.sample(name, &[("source", source), ("address", &ip.to_string())], value(counts));
+            }
+        }
+        let name = "gatepost_egress_source_agrees";
+        out.family(
+            name,
+            Kind::Gauge,
+            "1 while the world sees the address as partners were told, 0 while it sees another.",
+        );
+        for (source, ip, counts) in self.sources() {
+            let agrees = match counts.last_seen() {
+                Seen::Agrees => 1,
+                Seen::Differs(_) => 0,
+                Seen::Unknown | Seen::Failed(_) => continue,
+            };
+            out.sample(name, &[("source", source), ("address", &ip.to_string())], agrees);
+        }
+        let name = "gatepost_egress_source_checks_total";
+        out.family(name, Kind::Counter, "Answers of the echo that is asked what the world sees of the address.");
+        for (source, ip, counts) in self.sources() {
+            for (result, count) in ["agrees", "differs", "failed"].iter().zip(&counts.answers) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let labels = [("source", &**source), ("address", &ip.to_string()), ("result", result)];
+                    out.sample(name, &labels, count);
+                }
             }
         }
     }

@@ -26,6 +26,11 @@ impl TokenCounts {
         self.until.store(until, Relaxed);
     }
 
+    /// It was fetched elsewhere.
+    pub fn holds(&self, until: u64) {
+        self.until.store(until, Relaxed);
+    }
+
     pub fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
     }

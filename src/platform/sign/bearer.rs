@@ -34,6 +34,13 @@ impl TokenSlot {
         Ok(())
     }
 
+    /// The present one and its end, for another process; `None`: there is none.
+    pub fn handed(&self) -> Option<(String, u64)> {
+        let token = self.0.load_full()?;
+        let text = token.value.to_str().ok()?.strip_prefix("Bearer ")?;
+        Some((text.to_owned(), token.until))
+    }
+
     /// When the present one ends, in seconds since 1970; `None`: there is none.
     pub fn until(&self) -> Option<u64> {
         self.0.load().as_ref().map(|token| token.until)

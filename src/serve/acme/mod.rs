@@ -134,6 +134,13 @@ impl Manager {
         Self { state_dir, challenges, metrics, running: BTreeMap::new(), turns: HashMap::new() }
     }
 
+    /// Another process keeps them from now on.
+    pub(super) fn end(&mut self) {
+        for (_, running) in std::mem::take(&mut self.running) {
+            running.task.abort();
+        }
+    }
+
     /// The slots that a config needs: those that are there, and new ones with what is kept of them.
     ///
     /// # Errors

@@ -35,12 +35,16 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("egress.timeouts.first_byte", first_byte),
         ("egress.timeouts.idle", idle),
         ("egress.timeouts.total", idle),
+        ("egress.fair_share", fair_share),
         ("egress.resolver.servers", servers),
         ("egress.resolver.timeout", patience_with_servers),
         ("egress.source.*.bind", bind),
         ("egress.source.*.bind[]", bind),
         ("egress.source.*.public", public),
         ("egress.source.*.public[]", public),
+        ("egress.source.*.check.url", check_url),
+        ("egress.source.*.check.every", check_every),
+        ("egress.source.*.check.ca", check_ca),
         ("egress.rule.*.clients", clients),
         ("egress.rule.*.to", to),
         ("egress.rule.*.source", source),
@@ -62,7 +66,7 @@ pub(super) fn proofs() -> Vec<Proof> {
 }
 
 /// A way out with these keys of `[egress]`, and a rule that takes `fn` to `to` on loopback with these lines.
-fn out(egress: &str, to: &str, rule: &str) -> String {
+pub(super) fn out(egress: &str, to: &str, rule: &str) -> String {
     format!(
         "[client.fn]\nnetworks = [\"127.0.0.1\"]\n[client.two]\nnetworks = [\"127.0.0.2\"]\n[egress]\n{egress}\n\
          [egress.listener.out]\naddress = \"127.0.0.1:0\"\n\
@@ -70,7 +74,7 @@ fn out(egress: &str, to: &str, rule: &str) -> String {
     )
 }
 
-const FN: &str = "clients = [\"fn\"]\n";
+pub(super) const FN: &str = "clients = [\"fn\"]\n";
 
 /// Where the leaf stands: in `[egress]`, or in the rule.
 fn either(leaf: &Leaf, to: &str, keys: &str) -> String {
@@ -80,20 +84,20 @@ fn either(leaf: &Leaf, to: &str, keys: &str) -> String {
     }
 }
 
-async fn far() -> (Destination, String) {
+pub(super) async fn far() -> (Destination, String) {
     let far = echo("127.0.0.9:0").await;
     let to = far.address.to_string();
     (far, to)
 }
 
 /// What a tunnel there is answered with: status and reason.
-async fn says(gateway: &Gateway, to: &str) -> (u16, String) {
+pub(super) async fn says(gateway: &Gateway, to: &str) -> (u16, String) {
     let (_, said) = gateway.tunnel(to).await;
     let body: Value = serde_json::from_str(&said.body).unwrap_or_default();
     (said.status, body["reason"].as_str().unwrap_or_default().to_owned())
 }
 
-fn is(status: u16, reason: &str) -> (u16, String) {
+pub(super) fn is(status: u16, reason: &str) -> (u16, String) {
     (status, reason.to_owned())
 }
 
@@ -427,4 +431,59 @@ async fn tls_name(leaf: Leaf) {
     refused.say("no TLS").await;
     assert_eq!(refused.rest().await, "");
     assert_eq!(any.opened("far.test:443").await.echoes("no TLS").await, "no TLS");
+}
+
+/// Six connections of ten: the one refuses what the other still gives.
+async fn fair_share(leaf: Leaf) {
+    let (_far, to) = far().await;
+    let config = out("LEAF", &format!("{to:?}"), FN)
+        .replace("address = \"127.0.0.1:0\"", "address = \"127.0.0.1:0\"\nmax_connections = 10");
+    let [half, whole] = leaf.pair(&config, "fair_share = 50", "fair_share = 100").start().await;
+    let mut held = Vec::new();
+    for gateway in [&half, &whole] {
+        for _ in 0..5 {
+            held.push(gateway.opened(&to).await);
+        }
+    }
+    assert_eq!(says(&half, &to).await, is(429, "tunnels_exhausted"));
+    assert_eq!(says(&whole, &to).await.0, 200);
+}
+
+/// A source that asks an echo; what it leaves by is what it sees.
+fn checked(check: &str) -> String {
+    let source = format!("{FN}source = \"s\"\n[egress.source.s]\nbind = \"127.0.0.51\"\ncheck = {{ {check} }}");
+    out("", "\"127.0.0.9:1\"", &source)
+}
+
+const AGREES: &str = "gatepost_egress_source_agrees";
+const CHECKS: &str = "gatepost_egress_source_checks_total";
+
+async fn check_url(leaf: Leaf) {
+    let echo = mirror("127.0.0.9:0").await;
+    let urls = [format!("url = \"http://{}\"", echo.address), "url = \"http://127.0.0.9:1\"".to_owned()];
+    let [one, other] = leaf.pair(&checked("LEAF"), &urls[0], &urls[1]).start().await;
+    one.counts(AGREES, &[("source", "s"), ("address", "127.0.0.51")], 1.0).await;
+    eventually("a failure", async || when(other.metrics().await.sum(CHECKS, &[("result", "failed")]) > 0.0)).await;
+}
+
+async fn check_every(leaf: Leaf) {
+    let echo = mirror("127.0.0.9:0").await;
+    let config = checked(&format!("url = \"http://{}\", LEAF", echo.address));
+    let [often, seldom] = leaf.pair(&config, "every = \"1s\"", "every = \"1h\"").start().await;
+    eventually("three answers", async || when(often.metrics().await.sum(CHECKS, &[]) >= 3.0)).await;
+    // After a reload it may have begun as the other.
+    let count = seldom.metrics().await.sum(CHECKS, &[]);
+    assert!((1.0..=2.0).contains(&count), "{count}");
+}
+
+async fn check_ca(leaf: Leaf) {
+    let (authority, other) = (crate::harness::authority(), crate::harness::authority());
+    let certificate = authority.leaf(&["127.0.0.9"]);
+    let echo =
+        crate::harness::origin().tls(&certificate).answers(|_| crate::harness::Reply::text("127.0.0.51")).start().await;
+    let config = checked(&format!("url = \"https://127.0.0.9:{}\", LEAF", echo.port()));
+    let words = [&authority, &other].map(|one| format!("ca = \"{}\"", one.ca().display()));
+    let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
+    one.counts(AGREES, &[("source", "s")], 1.0).await;
+    eventually("a failure", async || when(other.metrics().await.sum(CHECKS, &[("result", "failed")]) > 0.0)).await;
 }

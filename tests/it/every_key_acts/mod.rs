@@ -10,6 +10,7 @@ mod concurrency;
 mod credential;
 mod egress;
 mod egress_listener;
+mod egress_parent;
 mod function;
 mod guard;
 mod handling;
@@ -70,6 +71,7 @@ fn proofs() -> Vec<Proof> {
         limit::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
+        egress_parent::proofs(),
     ]
     .concat()
 }

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -33,17 +34,54 @@ pub(crate) struct Build {
     dir: TempDir,
     workers: usize,
     env: Vec<(String, String)>,
+    how: How,
+}
+
+/// How the process is started.
+#[derive(Default)]
+struct How {
+    /// `None`: the binary under test.
+    binary: Option<PathBuf>,
+    /// A listening socket that it is given, as systemd gives it.
+    activated: Option<OwnedFd>,
+    /// What is run instead, with all of that behind it.
+    wrapper: Vec<String>,
 }
 
 /// A gatepost with this config. What a test has no word to say about is filled in: a listener `in`, the admin, the
 /// access log and `state_dir`, all on port 0 and in the test's own directory; `@DIR@` in the text is that directory.
 pub(crate) fn gateway(config: impl Into<String>) -> Build {
-    Build { text: config.into(), dir: TempDir::with_prefix("gatepost-").unwrap(), workers: 2, env: Vec::new() }
+    Build {
+        text: config.into(),
+        dir: TempDir::with_prefix("gatepost-").unwrap(),
+        workers: 2,
+        env: Vec::new(),
+        how: How::default(),
+    }
 }
 
 impl Build {
     pub(crate) fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Starts that file, a copy of the binary.
+    pub(crate) fn binary(mut self, path: &Path) -> Self {
+        self.how.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Gives it a listening socket, as a socket unit would.
+    pub(crate) fn activated(mut self, socket: OwnedFd) -> Self {
+        self.how.activated = Some(socket);
+        self
+    }
+
+    /// Starts this with gatepost's own command line behind it; it must become gatepost by exec.
+    pub(crate) fn wrapped(mut self, words: &[&str]) -> Self {
+        let dir = self.dir.path().display().to_string();
+        self.how.wrapper = words.iter().map(|word| word.replace("@DIR@", &dir)).collect();
         self
     }
 
@@ -78,25 +116,36 @@ impl Build {
         let config = self.dir.path().join("gatepost.toml");
         let text = fill_in(&self.text, self.dir.path(), self.workers);
         fs::write(&config, text).unwrap();
-        launch(self.dir, config, self.env)
+        launch(self.how, self.dir, config, self.env)
     }
 }
 
-fn launch(dir: TempDir, config: PathBuf, env: Vec<(String, String)>) -> Gateway {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+fn launch(how: How, dir: TempDir, config: PathBuf, env: Vec<(String, String)>) -> Gateway {
+    let mut words = how.wrapper;
+    let mut stdin = Stdio::null();
+    if let Some(socket) = how.activated {
+        // The shell moves it to where sd_listen_fds(3) says, and knows its own number, which stays.
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$@\" 3<&0 0</dev/null";
+        words.extend(["sh", "-c", script, "sh"].map(str::to_owned));
+        stdin = socket.into();
+    }
+    let binary = how.binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_gatepost").into());
+    words.push(binary.display().to_string());
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
         .arg("run")
         .arg("--config")
         .arg(&config)
         .envs(env)
         .current_dir(dir.path())
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let stderr = gather(child.stderr.take().unwrap());
     let stdout = gather(child.stdout.take().unwrap());
-    Gateway { child, config, dir, stderr, stdout }
+    Gateway { child, config, dir, stderr, stdout, later: Mutex::default() }
 }
 
 /// Adds what the text leaves out, and puts the directory in.
@@ -153,6 +202,8 @@ pub(crate) struct Gateway {
     dir: TempDir,
     stderr: Gathered,
     stdout: Gathered,
+    /// The processes that it was handed over to, one after the other.
+    later: Mutex<Vec<u32>>,
 }
 
 /// What a reload said of itself.
@@ -178,7 +229,7 @@ impl Gateway {
     }
 
     pub(crate) fn process(&self) -> Process {
-        Process(self.child.id())
+        Process(self.later.lock().unwrap().last().copied().unwrap_or_else(|| self.child.id()))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -228,10 +279,19 @@ impl Gateway {
     }
 
     /// The same config in the same directory, started once more; this one must have ended.
-    pub(crate) async fn again(mut self) -> Self {
+    pub(crate) async fn again(self) -> Self {
+        self.again_as(How::default()).await
+    }
+
+    /// The same, with a listening socket that somebody has held meanwhile.
+    pub(crate) async fn again_activated(self, socket: OwnedFd) -> Self {
+        self.again_as(How { activated: Some(socket), ..How::default() }).await
+    }
+
+    async fn again_as(mut self, how: How) -> Self {
         assert!(self.child.try_wait().unwrap().is_some(), "it is still running");
         let dir = std::mem::replace(&mut self.dir, TempDir::with_prefix("gatepost-").unwrap());
-        let again = launch(dir, self.config.clone(), Vec::new());
+        let again = launch(how, dir, self.config.clone(), Vec::new());
         again.ready().await;
         again
     }
@@ -351,6 +411,11 @@ impl Gateway {
         all
     }
 
+    /// What the access log has by now.
+    pub(crate) fn log_lines(&self) -> Vec<Value> {
+        log_lines(&self.dir.path().join("access.log"))
+    }
+
     /// The access log's only line.
     pub(crate) async fn log_line(&self) -> Value {
         self.log(1).await.remove(0)
@@ -403,8 +468,35 @@ impl Gateway {
     // The process.
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
+        let pid = Pid::from_raw(i32::try_from(self.process().0).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    // Upgrades.
+
+    /// `gatepost upgrade` with these words: its exit code, and what it said.
+    pub(crate) async fn ask_for_upgrade(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.arg("upgrade").arg("--config").arg(&self.config).args(words).stdin(Stdio::null());
+        let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.code(), String::from_utf8(said).unwrap())
+    }
+
+    /// An upgrade that must come off. What is asked of this gateway from now on is asked of the new process; the old one's number.
+    pub(crate) async fn upgrade(&self) -> Process {
+        let before = self.process();
+        let (code, said) = self.ask_for_upgrade(&["--json", "--timeout", "60"]).await;
+        assert_eq!(code, Some(0), "{said}\n{}", self.stderr());
+        let receipt: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
+        assert_eq!((&receipt["result"], &receipt["from"]["pid"]), (&"upgraded".into(), &before.0.into()), "{receipt}");
+        self.is_now(u32::try_from(receipt["to"]["pid"].as_u64().unwrap()).unwrap());
+        before
+    }
+
+    /// It has become this process.
+    pub(crate) fn is_now(&self, pid: u32) {
+        self.later.lock().unwrap().push(pid);
     }
 
     /// SIGTERM, without waiting.
@@ -433,6 +525,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        for pid in self.later.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let process = Process(pid);
+            if process.runs(&self.config)
+                && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

@@ -1,6 +1,6 @@
 //! What the kernel knows about a running gatepost.
 
-use std::fs;
+use std::{fs, path::Path};
 
 /// A process by its number.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,17 @@ impl Process {
     /// Open file descriptors.
     pub(crate) fn fds(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0)).unwrap().count()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn lives(self) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.0)).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Whether it is a gatepost with that config: numbers are given out again.
+    pub(crate) fn runs(self, config: &Path) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", self.0)).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
     }
 
     fn kib(self, file: &str, key: &str) -> u64 {

@@ -4,13 +4,14 @@ use super::{Leaf, bytes, duration, listener_leaves, name_at, quoted, rate};
 use crate::config::{
     Config,
     model::{
-        Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, Limit, Listener, MixedAnswers, OnRevoke,
-        Resolver, Source, TlsName,
+        Egress, EgressLimits, EgressMode, EgressRule, EgressTimeouts, Endpoint, Limit, Listener, MixedAnswers,
+        OnRevoke, Parent, ResolvedBy, Resolver, Source, SourceCheck, TlsName,
     },
 };
 
 pub(in crate::config::changes) fn egress_leaves(egress: &Egress) -> Vec<Leaf> {
-    let Egress { mode, deny_message, on_revoke, timeouts, resolver, listeners: _, sources: _, rules: _ } = egress;
+    let Egress { mode, deny_message, on_revoke, timeouts, fair_share, resolver, listeners: _, sources: _, rules: _ } =
+        egress;
     let EgressTimeouts { connect, tls_name, first_byte, idle, total } = *timeouts;
     let Resolver { servers, timeout } = resolver;
     vec![
@@ -28,6 +29,7 @@ pub(in crate::config::changes) fn egress_leaves(egress: &Egress) -> Vec<Leaf> {
         Leaf::one("timeouts.first_byte", duration(first_byte)),
         Leaf::one("timeouts.idle", duration(idle)),
         Leaf::option("timeouts.total", "none", total.map(duration)),
+        Leaf::one("fair_share", fair_share),
         Leaf::list("resolver.servers", "the system's", servers),
         Leaf::one("resolver.timeout", duration(*timeout)),
     ]
@@ -41,8 +43,18 @@ pub(in crate::config::changes) fn egress_listener_leaves(listener: &Listener) ->
 }
 
 pub(in crate::config::changes) fn egress_source_leaves(source: &Source) -> Vec<Leaf> {
-    let Source { name: _, bind, public } = source;
-    vec![Leaf::list("bind", "none", bind), Leaf::list("public", "as bind", public)]
+    let Source { name: _, bind, public, check } = source;
+    let check = check.as_ref();
+    let scheme = |url: &Endpoint| if url.tls { "https" } else { "http" };
+    let url = check
+        .map(|SourceCheck { url, ca: _, every: _ }| format!("{}://{}{}", scheme(url), url.authority, url.base_path));
+    vec![
+        Leaf::list("bind", "none", bind),
+        Leaf::list("public", "as bind", public),
+        Leaf::option("check", "none", url),
+        Leaf::option("check.ca", "the system's", check.and_then(|check| check.ca.as_ref()).map(|ca| ca.display())),
+        Leaf::option("check.every", "10m", check.map(|check| duration(check.every))),
+    ]
 }
 
 pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &EgressRule) -> Vec<Leaf> {
@@ -51,6 +63,7 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         clients,
         to,
         source,
+        parent,
         private,
         limits: EgressLimits { tunnels, rate: per_client, bandwidth },
         mode,
@@ -64,7 +77,8 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         None => (None, None),
         Some(Limit { rate, burst, per: _, max_keys: _, dry_run: _ }) => (Some(*rate), Some(*burst)),
     };
-    vec![
+    let mut leaves = parent_leaves(parent.as_ref());
+    leaves.extend([
         Leaf::list("clients", "nobody", clients.iter().map(|id| name_at(&config.clients, id.index()))),
         Leaf::list("to", "nowhere", to),
         Leaf::option("source", "the system's", source.map(|id| name_at(&config.egress.sources, id.index()))),
@@ -91,6 +105,26 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
         Leaf::one("timeouts.connect", duration(connect)),
         Leaf::one("timeouts.idle", duration(idle)),
         Leaf::option("timeouts.total", "none", total.map(duration)),
+    ]);
+    leaves
+}
+
+/// Without a parent there are the same leaves: they are compared one by one.
+fn parent_leaves(parent: Option<&Parent>) -> Vec<Leaf> {
+    let credentials = parent.and_then(|parent| parent.credentials.as_ref());
+    let ca = parent.and_then(|parent| parent.ca.as_ref());
+    vec![
+        Leaf::option("parent", "none", parent),
+        Leaf::option("parent.user", "none", credentials.map(|(user, _)| user)),
+        Leaf::option("parent.password", "none", credentials.map(|(_, password)| password)),
+        Leaf::option("parent.ca", "the system's", ca.map(|ca| ca.display())),
+        Leaf::one(
+            "parent.resolve",
+            match parent.map(|parent| parent.resolve).unwrap_or_default() {
+                ResolvedBy::Here => "here",
+                ResolvedBy::Parent => "parent",
+            },
+        ),
     ]
 }
 
