@@ -33,6 +33,7 @@ fn limiter(rate: u32, per: LimitKey) -> Limiter {
         per,
         max_keys: at_least_1(1_000_000),
         dry_run: false,
+        scope: LimitScope::Instance,
     };
     Limiter::new(&limit, "bench".into())
 }
@@ -127,6 +128,7 @@ fn function(weights: &[u16], sticky: Option<Vec<StickyKey>>) -> Function {
         platform: gatepost::config::model::Platform::default(),
         budget: None,
         guard: None,
+        mirror: None,
         concurrency: None,
         retries: None,
         health: None,

@@ -70,7 +70,12 @@ fn row(what: &str, world: World, tolerate: f64, runs: u64) {
     healthy.sort_unstable();
     let median = healthy.get(all.len() / 2).map_or_else(|| "not in an hour".to_owned(), |s| format!("median {s} s"));
     let name = format!("{what}, tolerate = {tolerate:?}");
-    println!("{name:<52} {worse:>10} {median:>16} {:>7.1} s", begun.elapsed().as_secs_f64());
+    // In it, or in the minute after.
+    let in_outage = world.outage.map_or_else(String::new, |(from, to, _)| {
+        let sent_back = all.iter().filter(|ran| ran.worse.is_some_and(|second| (from..to + 60).contains(&second)));
+        format!("   by the outage: {}", sent_back.count())
+    });
+    println!("{name:<52} {worse:>10} {median:>16} {:>7.1} s{in_outage}", begun.elapsed().as_secs_f64());
 }
 
 /// All runs of a world, on all cores; the same whatever their number.

@@ -13,13 +13,15 @@
 //! | `POST /api/v1/reload` | [`Receipt`]: 200, or 422 where the config was rejected; wants `Authorization: Bearer` |
 
 mod answer;
+mod cluster;
 mod server;
 mod status;
 
+pub use cluster::{ClusterStatus, MemberStatus};
 pub use server::{Listener, Socket, serve};
 pub use status::{
     AddressStatus, BudgetStatus, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
-    ListenerStatus, Outcome, Receipt, SourceStatus, Status, VersionStatus,
+    ListenerStatus, MirrorStatus, Outcome, Receipt, SourceStatus, Status, VersionStatus,
 };
 
 /// Where the answers come from.

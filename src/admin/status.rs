@@ -21,6 +21,9 @@ pub struct Status {
     /// A row a canary that a guard judges.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<GuardStatus>,
+    /// A row a mirror.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<MirrorStatus>,
     /// Ramps and latches: what is not as the file alone would have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Told>,
@@ -42,6 +45,9 @@ pub struct Status {
     /// A row a certificate, by listener and in the order of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
+    /// `None`: alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<super::ClusterStatus>,
     /// `None`: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Receipt>,
@@ -180,6 +186,31 @@ pub struct GuardStatus {
     pub says: String,
     /// The same in numbers.
     pub evidence: serde_json::Value,
+}
+
+/// What became of the requests that a function's mirror got, or did not, since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    pub function: String,
+    pub version: String,
+    /// In percent.
+    pub share: f64,
+    pub same: u64,
+    pub different: u64,
+    /// The mirror gave no answer.
+    pub failed: u64,
+    /// The caller's own call gave nothing to compare with.
+    pub aborted: u64,
+    /// Not copied: too many at a time, too large, or over the function's budget.
+    pub dropped: u64,
+    pub too_large: u64,
+    pub over_budget: u64,
+    pub in_flight: u64,
+    /// How long answers took to begin, of the pairs that were compared; `None`: there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_ms: Option<f64>,
 }
 
 /// How a reload ended.

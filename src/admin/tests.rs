@@ -73,6 +73,7 @@ impl Backend for Scripted {
             generation: 7,
             hash: "abc".to_owned(),
             since: "2026-11-22T16:20:01.123Z".to_owned(),
+            cluster: None,
             listeners: vec![ListenerStatus {
                 name: "public".to_owned(),
                 address: "127.0.0.1:8080".to_owned(),
@@ -80,6 +81,7 @@ impl Backend for Scripted {
                 connections: 3,
             }],
             guards: Vec::new(),
+            mirrors: Vec::new(),
             releases: Vec::new(),
             addresses: Vec::new(),
             checks: Vec::new(),

@@ -15,6 +15,7 @@ mod history;
 mod http;
 mod lines;
 mod log;
+mod man;
 mod place;
 mod reload;
 mod replay_guard;
@@ -84,6 +85,9 @@ enum Command {
     Schema(schema::Options),
     /// Print the completions of a shell: `gatepost completions bash > /etc/bash_completion.d/gatepost`.
     Completions(completions::Options),
+    /// Write the man pages into a folder: what the package does when it is built.
+    #[command(hide = true)]
+    Man(man::Options),
 }
 
 /// Which config file is meant.
@@ -135,6 +139,7 @@ fn dispatch(command: Command, term: &mut Terminal) -> Outcome {
         Command::Status(options) => status::run(&options, term),
         Command::Upgrade(options) => upgrade::run(&options, term),
         Command::Completions(options) => completions::run(&options, term),
+        Command::Man(options) => man::run(&options, term),
     }
 }
 

@@ -42,3 +42,22 @@ fn completions_name_the_commands() {
     dispatch(parse("gatepost completions bash").unwrap().command, &mut term).unwrap();
     assert!(out.text().contains("completions") && out.text().contains("status"));
 }
+
+#[test]
+fn there_is_a_page_for_each_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut term, _, _) = Terminal::on_pads();
+    dispatch(parse(&format!("gatepost man {}", dir.path().display())).unwrap().command, &mut term).unwrap();
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let own = page("gatepost.1");
+    for command in CommandLine::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        assert!(own.contains(&format!("gatepost\\-{}(1)", name.replace('-', "\\-"))), "{name} is not in {own}");
+        assert!(page(&format!("gatepost-{name}.1")).contains(".SH SYNOPSIS"), "{name}");
+    }
+    for section in ["EXIT STATUS", "SIGNALS", "ENVIRONMENT", "FILES"] {
+        assert!(own.contains(section), "{section}");
+    }
+    let nowhere = dispatch(parse("gatepost man /nonexistent/pages").unwrap().command, &mut term).unwrap_err();
+    assert!(format!("{nowhere:?}").contains("cannot write man pages into /nonexistent/pages"), "{nowhere:?}");
+}

@@ -21,8 +21,8 @@ use super::model::{
     Client, Config, Credential, Function, Limit, LimitKey, LimitUse, Listener, Route, SharedLimit, Version,
 };
 use words::{
-    Leaf, Words, admin_leaves, client_leaves, credential_leaves, freeze_leaves, function_leaves, limit, limit_leaves,
-    limit_use, listener_leaves, log_leaves, route_leaves, server_leaves, version_leaves,
+    Leaf, Words, admin_leaves, client_leaves, cluster_leaves, credential_leaves, freeze_leaves, function_leaves, limit,
+    limit_leaves, limit_use, listener_leaves, log_leaves, route_leaves, server_leaves, version_leaves,
 };
 
 /// One thing that is different now, on one line.
@@ -58,7 +58,20 @@ pub enum Applied {
 /// Empty when the two mean the same, for instance because only comments changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     // Taken apart so that a new table does not compile until it is compared here.
-    let Config { server, admin, log, listeners, clients, functions, routes, limits, credentials, freeze, egress } = new;
+    let Config {
+        server,
+        admin,
+        log,
+        listeners,
+        clients,
+        functions,
+        routes,
+        limits,
+        credentials,
+        freeze,
+        cluster,
+        egress,
+    } = new;
     let mut out = Changes(Vec::new());
     out.leaves("server.", server_leaves(&old.server), server_leaves(server));
     out.leaves("admin.", admin_leaves(&old.admin), admin_leaves(admin));
@@ -85,6 +98,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         out.leaves(subject, credential_leaves(o), credential_leaves(n));
     });
     out.leaves("freeze.", freeze_leaves(&old.freeze), freeze_leaves(freeze));
+    out.leaves("cluster.", cluster_leaves(old.cluster.as_ref()), cluster_leaves(cluster.as_ref()));
     out.egress((old, &old.egress), (new, egress));
     out.0
 }

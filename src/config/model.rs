@@ -3,17 +3,21 @@
 //! Built by [`parse`](super::parse) alone; whoever holds a [`Config`] has nothing left to check.
 
 mod budget;
+mod cluster;
 mod concurrency;
 mod guard;
 mod health;
+mod mirror;
 mod platform;
 mod retries;
 mod token;
 
 pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
+pub use cluster::{Cluster, LimitScope, RedisUrl};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
 pub use health::{Check, Health, ProbeMethod};
+pub use mirror::Mirror;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};
 pub use token::IdToken;
@@ -37,11 +41,13 @@ pub use egress::{
 pub use cache::{Cache, CacheKey, Fallback};
 pub use client::{Algorithm, ApiKey, Basic, Client, JwksSource, JwksUrl, Jwt, Mtls, SanIs};
 mod handling;
+mod hook;
 mod listener;
 mod proportion;
 mod ramp;
 
 pub use handling::*;
+pub use hook::Hook;
 pub use listener::*;
 pub use proportion::in_proportion;
 pub use ramp::{DAYS, Freeze, FreezeWindow, Hours, Ramp};
@@ -68,6 +74,8 @@ pub struct Config {
     /// Sorted by name; [`CredentialId`] points in here.
     pub credentials: Vec<Credential>,
     pub freeze: Freeze,
+    /// `None`: alone.
+    pub cluster: Option<Cluster>,
     /// The way out.
     pub egress: Egress,
 }
@@ -244,6 +252,8 @@ pub struct Function {
     pub platform: Platform,
     pub budget: Option<Box<Budget>>,
     pub guard: Option<Guard>,
+    /// `None`: nobody gets copies.
+    pub mirror: Option<Box<Mirror>>,
     /// `None`: as many calls as there are requests.
     pub concurrency: Option<Concurrency>,
     /// `None`: only what is always safe is tried again.
@@ -509,6 +519,8 @@ pub struct Limit {
     pub max_keys: NonZeroU32,
     /// Only count, never refuse.
     pub dry_run: bool,
+    /// Among whom it counts.
+    pub scope: LimitScope,
 }
 
 impl Limit {
@@ -519,6 +531,7 @@ impl Limit {
         per: LimitKey::ClientIp,
         max_keys: NonZeroU32::MIN.saturating_add(99_999),
         dry_run: false,
+        scope: LimitScope::Instance,
     };
 }
 

@@ -8,16 +8,18 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey,
+        Algorithm, BodyBound, ClientAuthNeed, Criticality, EncodedSlash, Endpoint, HostPattern, LimitKey, LimitScope,
         ListenAddress, LogFormat, PlatformName, Rate, SanIs, TlsProfile, UpstreamHttp,
     },
     raw_budget::Budget,
     raw_cache::{Cache, Fallback},
+    raw_cluster::Cluster,
     raw_concurrency::{Concurrency, VersionConcurrency},
     raw_egress::Egress,
     raw_guard::Guard,
     raw_handling::{Compression, Cors, ErrorPage, HeaderEdits, Maintenance, Redirect, Respond, Security},
     raw_health::Health,
+    raw_mirror::Mirror,
     raw_platform::{PlatformRequestId, Removed, Rule},
     raw_ramp::{Freeze, Ramp},
     raw_retries::Retries,
@@ -47,6 +49,7 @@ pub(super) struct File {
     pub(super) limits: Tables<Limit>,
     pub(super) credentials: Tables<Credential>,
     pub(super) freeze: Freeze,
+    pub(super) cluster: Option<Cluster>,
     pub(super) egress: Egress,
 }
 
@@ -316,6 +319,8 @@ table! {
         budget: Budget,
         /// Compare canaries with the baseline, and send back one that is worse.
         guard: Guard,
+        /// Copies of requests go to another version, whose answers are compared and dropped. Default: none.
+        mirror: Box<Mirror>,
         /// How many calls there may be at a time, and who waits. Default: any number.
         concurrency: Concurrency,
         /// Send requests again that came to nothing. Default: only what is always safe.
@@ -473,6 +478,8 @@ table! {
         max_keys: Connections,
         /// Only count, never refuse. Default `false`.
         dry_run: bool,
+        /// Whose requests count: this `instance`'s (the default), exactly, or those of all members of the `cluster`.
+        scope: LimitScope,
     }
 }
 

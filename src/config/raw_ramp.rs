@@ -1,7 +1,9 @@
 //! A function's `ramp` and the `[freeze]` as they are written.
 
 use super::{
+    model::Endpoint,
     read::table,
+    secret::SecretRef,
     source::At,
     words::{DaysWord, HoursWord, Moment, Patience, Percent, Text, Zone},
 };
@@ -20,6 +22,23 @@ table! {
         days: Vec<At<DaysWord>>,
         /// Whose clock `hours` and `days` go by, such as `Asia/Shanghai`.
         timezone: Zone,
+        /// Who is asked before each step. Default: nobody.
+        before_step: Box<Hook>,
+    }
+}
+
+table! {
+    struct Hook {
+        /// What is posted to.
+        url: Endpoint [required],
+        /// A secret that is sent as a bearer token.
+        bearer: SecretRef,
+        /// A secret that signs what is posted.
+        hmac: SecretRef,
+        /// How long an answer may take. Default `10s`.
+        timeout: Patience,
+        /// When it is asked again, after it held a step or gave no answer. Default `1m`.
+        again: Patience,
     }
 }
 

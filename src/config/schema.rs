@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    raw, raw_ramp,
+    raw, raw_cluster, raw_ramp,
     read::{Read, Table},
 };
 
@@ -50,6 +50,7 @@ pub fn schema() -> Value {
             "egress": single::<crate::config::raw_egress::Egress>("The way out: who may go where, and from which address."),
             "credential": named::<raw::Credential>("What calls to functions are signed with."),
             "freeze": single::<raw_ramp::Freeze>("When no ramp moves."),
+            "cluster": single::<raw_cluster::Cluster>("What several gateposts share. Main file only."),
         },
     })
 }

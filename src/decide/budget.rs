@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use crate::config::{
@@ -94,6 +93,16 @@ impl Ledger {
         admit.then_some(day)
     }
 
+    /// Lets a call in that no caller waits for, and counts it like any other: the platform bills it. Not while callers' own are shed.
+    pub fn spare(&self, budget: &Budget) -> Option<Taken> {
+        let day = Taken(self.day.load(Relaxed));
+        let admit = match budget.action {
+            BudgetAction::Alert => self.calls.fetch_add(1, Relaxed) < u64::MAX,
+            _ => self.passes.load(Relaxed) >= ALL && self.take_within(budget),
+        };
+        admit.then_some(day)
+    }
+
     fn take_within(&self, budget: &Budget) -> bool {
         if budget.spend_per_day.is_some_and(|most| self.spend.load(Relaxed) >= most.0) {
             return false;
@@ -121,21 +130,6 @@ impl Ledger {
                 }
             }
         }
-    }
-
-    /// Counts a call that was made and that no caller waits for, such as a probe or a mirrored request: of this class, over after `took`. What
-    /// the platform does not bill is not counted. Whether there is money for it asks [`has_room`](Self::has_room), before it is made.
-    pub fn charge(&self, budget: &Budget, class: Class, took: Duration) {
-        if is_billed(class) {
-            let day = Taken(self.day.load(Relaxed));
-            self.calls.fetch_add(1, Relaxed);
-            self.end(day, Some(budget.cost(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))));
-        }
-    }
-
-    /// Whether a call that no caller waits for may be made: where more than alarms follow from a spent budget, none of its last part is for it.
-    pub fn has_room(&self, budget: &Budget) -> bool {
-        budget.action == BudgetAction::Alert || used(budget, self.counts()) < 1.0
     }
 
     /// Not below zero, though the day turns in this very moment: nobody would be let in any more.

@@ -16,6 +16,7 @@ pub mod hops;
 pub mod host;
 pub mod http1;
 pub mod limit;
+pub mod mirror;
 pub mod path;
 pub mod retry;
 pub mod route;

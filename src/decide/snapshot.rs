@@ -11,7 +11,7 @@ use super::{
     client, cors, egress, fill,
     health::{self, Health},
     host,
-    limit::{Ask, KeyFacts, Limiter, Refused, take_all},
+    limit::{self, Ask, KeyFacts, Limiter, Refused, Standing, take_all},
     path,
     retry::{self, Budget},
     route::{AllowedMethods, Found, Router},
@@ -50,6 +50,10 @@ pub struct Snapshot {
     pub limits: Arc<[Box<[Arc<Limiter>]>]>,
     /// By [`SharedLimitId`](crate::config::model::SharedLimitId).
     shared: Arc<[Arc<Limiter>]>,
+    /// How it stands with the other members; the same for all snapshots of a process.
+    pub cluster: Arc<Standing>,
+    /// The limits that members share, each once.
+    pub clustered: Arc<[Arc<Limiter>]>,
     /// The way out.
     pub egress: Arc<egress::Policy>,
 }
@@ -90,28 +94,30 @@ pub fn compile_as_things_stand(
     let health = health::counts(&config, previous);
     let budgets = retry::budgets(&config, workers, previous);
 
+    let cluster = previous.map(|p| p.cluster.clone()).unwrap_or_default();
     let old_shared: HashMap<&str, &Arc<Limiter>> =
         previous.map(|p| p.config.limits.iter().map(|l| &*l.name).zip(&*p.shared).collect()).unwrap_or_default();
     let shared: Arc<[_]> = config
         .limits
         .iter()
-        .map(|shared| match old_shared.get(&*shared.name) {
-            Some(old) => Limiter::carried(&shared.limit, shared.name.clone(), old, now),
-            None => Arc::new(Limiter::new(&shared.limit, shared.name.clone())),
+        .map(|shared| {
+            let old = old_shared.get(&*shared.name).copied();
+            Limiter::within(&cluster, "limit", &shared.limit, shared.name.clone(), old, now)
         })
         .collect();
 
     let old_routes: HashMap<&str, RouteId> = previous
         .map(|p| (0..).map(RouteId).zip(&p.config.routes).map(|(id, r)| (&*r.name, id)).collect())
         .unwrap_or_default();
-    let limits = config
+    let limits: Arc<[Box<[Arc<Limiter>]>]> = config
         .routes
         .iter()
         .map(|route| {
             let old = previous.zip(old_routes.get(&*route.name)).map(|(p, id)| own_limits(p, *id)).unwrap_or_default();
-            limits_of(route, &shared, old, now)
+            limits_of(route, &shared, old, &cluster, now)
         })
         .collect();
+    let clustered = limit::of_cluster(&shared, &limits);
 
     let before = previous.into_iter().flat_map(|p| p.config.functions.iter().map(|f| &f.name).zip(p.ledgers.iter()));
     let ledgers = ledgers(&config, before).into();
@@ -129,6 +135,8 @@ pub fn compile_as_things_stand(
         health,
         limits,
         shared,
+        cluster,
+        clustered,
         egress: Arc::new(egress),
         config: Arc::new(config),
     }
@@ -172,6 +180,7 @@ fn limits_of(
     route: &Route,
     shared: &[Arc<Limiter>],
     mut old: Vec<(&LimitKey, &Arc<Limiter>)>,
+    cluster: &Arc<Standing>,
     now: Now,
 ) -> Box<[Arc<Limiter>]> {
     (0..)
@@ -180,10 +189,9 @@ fn limits_of(
             LimitUse::Shared(id) => shared[id.index()].clone(),
             LimitUse::Own(limit) => {
                 let label = limit_label(route, n);
-                match old.iter().position(|(per, _)| **per == limit.per) {
-                    Some(at) => Limiter::carried(limit, label, old.remove(at).1, now),
-                    None => Arc::new(Limiter::new(limit, label)),
-                }
+                let at = old.iter().position(|(per, _)| **per == limit.per);
+                let old = at.map(|at| old.remove(at).1);
+                Limiter::within(cluster, "route", limit, label, old, now)
             }
         })
         .collect()

@@ -148,7 +148,7 @@ pub fn unknown_there(record: &Record) -> Refusal {
         Some(parent) => of_parent(
             parent,
             Reason::CredentialUnavailable,
-            "it wants other credentials than gatepost shows (407): see the rule's `parent`",
+            "it wants other credentials than gatepost shows: see the rule's `parent`",
         ),
         None => Refusal::new(Reason::UpstreamReset, "407 of what is no parent proxy"),
     }
@@ -183,7 +183,8 @@ pub async fn connect(record: &mut Record, course: &Course, via: &[u8]) -> Result
             Err((reason, why)) => return Err(told(reason, &why)),
         };
         refusal = match status {
-            407 => return Err(unknown_there(record)),
+            // tinyproxy says 401 to who shows wrong ones.
+            401 | 407 => return Err(unknown_there(record)),
             508 => return Err(told(Reason::LoopDetected, &"it says that the request goes in a circle (508)")),
             300..400 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
             // It could not get there: perhaps it can to the next address.

@@ -17,6 +17,7 @@ use super::{
     conn::Conn,
     left,
     live::{self, Live},
+    mirror,
     reply::Answer,
     retry, sign,
     tell::tell_of_lost,
@@ -89,6 +90,8 @@ pub struct Ctx {
     pub(super) body_left: Option<(u64, u64)>,
     /// Of a function with a budget: that this call was let in.
     pub(super) taken: Option<Taken>,
+    /// What its function's mirror gets of it.
+    pub(super) mirror: Option<mirror::Copy>,
     /// pingora was given the whole answer.
     pub(super) is_whole: bool,
     /// Where the function has only so many.
@@ -168,6 +171,7 @@ impl Ctx {
             asking: None,
             body_left: None,
             taken: None,
+            mirror: None,
             is_whole: false,
             place: None,
             queued: Duration::ZERO,
@@ -285,6 +289,7 @@ mod tests {
             signers: Arc::default(),
             handles: handles.clone(),
             guards: Arc::default(),
+            mirrors: Arc::default(),
             listeners: vec![Some(crate::config::model::ListenerId(0))],
             // As many as there are here: a place that a panic kept would be missed.
             max_requests: 2,

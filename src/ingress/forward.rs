@@ -14,7 +14,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Other ways of saying who called: nobody's word but gatepost's reaches a function.
-const SPOOFED: [&str; 9] = [
+const SPOOFED: [&str; 10] = [
     "forwarded",
     "x-real-ip",
     "x-forwarded-port",
@@ -26,7 +26,11 @@ const SPOOFED: [&str; 9] = [
     "client-cert-chain",
     // A function that reads its headers as CGI variables takes it for its own `HTTP_PROXY` (CVE-2016-5385).
     "proxy",
+    // A function may do less for a copy.
+    MIRROR,
 ];
+/// What marks a copy ([`mirror`](super::mirror)). Another gatepost in front says so rightly.
+const MIRROR: &str = "x-gatepost-mirror";
 /// RFC 9440.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 /// Fields between the caller and gatepost alone (RFC 9110 §7.6.1), whether Connection names them or not.
@@ -178,7 +182,7 @@ fn edit_parts(
         (None, None) => {}
     }
     if seen.spoofed {
-        for name in SPOOFED {
+        for name in SPOOFED.into_iter().filter(|name| !(caller.is_trusted && *name == MIRROR)) {
             headers.remove(name);
         }
     }

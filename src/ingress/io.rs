@@ -434,6 +434,8 @@ impl Io {
     fn went_on(&mut self, phase: Phase) {
         if self.conn.goes_on(phase) {
             self.pace.goes_on(conn::coarse_ms());
+            // From now on it may be the function that is waited for.
+            self.conn.moved();
         }
     }
 }

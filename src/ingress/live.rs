@@ -9,7 +9,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 
-use super::{cache::Caches, challenge::Challenges, conn::ListenerKey};
+use super::{cache::Caches, challenge::Challenges, conn::ListenerKey, mirror::Mirrors};
 use crate::{
     config::model::{FunctionId, ListenerId, VersionId},
     decide::{Now, Snapshot, auth::TokenCache},
@@ -43,6 +43,8 @@ pub struct Live {
     pub handles: Arc<Handles>,
     /// What is counted for each function's guard; `None`: it has none.
     pub guards: Arc<[Option<Arc<Watch>>]>,
+    /// By function, where any has one.
+    pub mirrors: Mirrors,
     /// By [`ListenerKey`]; `None`: not in this config.
     pub listeners: Vec<Option<ListenerId>>,
     pub caches: Caches,

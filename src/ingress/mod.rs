@@ -14,6 +14,7 @@ mod h2_head;
 pub mod io;
 pub mod left;
 pub mod live;
+pub mod mirror;
 mod on_platform;
 mod own;
 mod pace;

@@ -19,7 +19,7 @@ use super::{
     h2_head::check_h2,
     io::{ConnOf, Io},
     live::{self, Live},
-    on_platform,
+    mirror, on_platform,
     own::Way,
     reply::{X_REQUEST_ID, X_REQUEST_ID_NAME},
     request_id, retry, sign,
@@ -411,6 +411,7 @@ impl ProxyHttp for Ingress {
                 }
             }
         }
+        mirror::body(ctx, body.as_ref(), end_of_stream);
         if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
             // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
             // chunk once more: the function would take that for the next request.
@@ -463,6 +464,7 @@ impl ProxyHttp for Ingress {
             let te = te.clone();
             request.insert_header(header::TE, te)?;
         }
+        mirror::offer(session, ctx);
         sign::attempt(request, session, ctx)
     }
 

@@ -20,7 +20,7 @@ use pingora_proxy::Session;
 use super::{ctx::Ctx, on_platform};
 use crate::{
     decide::{Reason, content_length, snapshot::Refusal},
-    platform::sign::{Call, Payload, Signer},
+    platform::sign::{Call, Payload, Signer, Unsignable},
 };
 
 /// What the kept bodies of all requests may hold together.
@@ -141,6 +141,11 @@ pub(super) fn replay(ctx: &Ctx, piece: &mut Option<Bytes>, is_end: bool) -> bool
     true
 }
 
+/// The kept body, where there is one.
+pub(super) fn kept(ctx: &Ctx) -> Option<Bytes> {
+    ctx.body.as_ref().map(|body| body.bytes.clone())
+}
+
 /// Signs one attempt. Nothing of ours changes the head after this.
 ///
 /// # Errors
@@ -148,11 +153,6 @@ pub(super) fn replay(ctx: &Ctx, piece: &mut Option<Bytes>, is_end: bool) -> bool
 /// When it cannot be signed. It is never sent unsigned.
 pub(super) fn attempt(head: &mut RequestHeader, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
     let Some(signer) = signer(ctx).cloned() else { return Ok(()) };
-    // What only the signer may say, whoever said it.
-    let said: Vec<HeaderName> = head.headers.keys().filter(|name| signer.owns(name.as_str())).cloned().collect();
-    for name in said {
-        head.remove_header(&name);
-    }
     let payload = match &ctx.body {
         Some(body) => {
             // Its length is known now, however it came.
@@ -163,6 +163,34 @@ pub(super) fn attempt(head: &mut RequestHeader, session: &mut Session, ctx: &mut
         None if session.as_downstream_mut().is_body_empty() => Payload::Empty,
         None => Payload::Unread,
     };
+    // Of each attempt: platforms allow minutes of skew, and a retry may come late.
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(u64::MAX, |time| time.as_secs());
+    match put(head, &signer, payload, now)? {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            tracing::error!(credential = &**signer.name(), %error, "a call cannot be signed");
+            ctx.refusal = Some((Reason::CredentialUnavailable, "the call cannot be signed".into()));
+            Error::e_explain(ErrorType::HTTPStatus(503), "the call cannot be signed")
+        }
+    }
+}
+
+/// Puts a signature into a head that goes to the wire as it is then.
+///
+/// # Errors
+///
+/// The inner one: it cannot be signed. It must not be sent then.
+pub(super) fn put(
+    head: &mut RequestHeader,
+    signer: &Signer,
+    payload: Payload,
+    now: u64,
+) -> Result<Result<(), Unsignable>> {
+    // What only the signer may say, whoever said it.
+    let said: Vec<HeaderName> = head.headers.keys().filter(|name| signer.owns(name.as_str())).cloned().collect();
+    for name in said {
+        head.remove_header(&name);
+    }
     let fields = {
         let text = |name: HeaderName| {
             let mut all = head.headers.get_all(name).iter();
@@ -177,21 +205,14 @@ pub(super) fn attempt(head: &mut RequestHeader, session: &mut Session, ctx: &mut
             content_type: text(header::CONTENT_TYPE),
             payload,
         };
-        // Of each attempt: platforms allow minutes of skew, and a retry may come late.
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(u64::MAX, |time| time.as_secs());
         signer.sign(&call, now)
     };
-    match fields {
-        Ok(fields) => {
-            for (name, value) in fields {
-                head.insert_header(name, value)?;
-            }
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!(credential = &**signer.name(), %error, "a call cannot be signed");
-            ctx.refusal = Some((Reason::CredentialUnavailable, "the call cannot be signed".into()));
-            Error::e_explain(ErrorType::HTTPStatus(503), "the call cannot be signed")
-        }
+    let fields = match fields {
+        Ok(fields) => fields,
+        Err(error) => return Ok(Err(error)),
+    };
+    for (name, value) in fields {
+        head.insert_header(name, value)?;
     }
+    Ok(Ok(()))
 }

@@ -13,7 +13,7 @@ use super::{
     head::{self, BadHead},
     io::Io,
     live::{self, Live},
-    reply, request_id, standing,
+    mirror, reply, request_id, standing,
 };
 use crate::{
     config::model::ListenerId,
@@ -31,6 +31,7 @@ pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let total = since(ctx.started);
     let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
     let class = class_of(ctx, status, error);
+    mirror::over(ctx, class);
     let request = session.req_header();
     let asked = (&request.method, &request.uri, request.headers.get(header::HOST));
     let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
@@ -46,6 +47,7 @@ pub(super) fn tell_of_lost(ctx: &mut Ctx) {
         ctx.refusal = Some((Reason::UpstreamTimeout, "".into()));
     }
     let class = if ctx.refusal.is_some() { class_of(ctx, None, None) } else { Class::Aborted };
+    mirror::over(ctx, class);
     let mut status = ctx.upstream_status;
     let mut bytes_out = 0;
     if let (Some(conn), Some((reason, _))) = (ctx.conn.as_ref().filter(|_| !ctx.is_h2), &ctx.refusal)

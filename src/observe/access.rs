@@ -21,7 +21,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::{
     clock::Stamp,
     format,
-    format::{Entry, egress::EgressEntry},
+    format::{Entry, egress::EgressEntry, mirror::MirrorEntry},
     sink::Sink,
     writer::Writer,
 };
@@ -240,6 +240,16 @@ impl LogPort {
     pub fn write_egress(&mut self, log: &Log, entry: &EgressEntry<'_>) {
         self.line.clear();
         format::egress::line(&mut self.line, log.format, &mut self.stamp, entry);
+        self.push();
+    }
+
+    /// Writes the line of a copied request, where there is a log. Who calls has sampled. Never waits.
+    pub fn write_mirror(&mut self, log: &Log, entry: &MirrorEntry<'_>) {
+        if log.access == AccessSink::Off {
+            return;
+        }
+        self.line.clear();
+        format::mirror::line(&mut self.line, log.format, &mut self.stamp, entry);
         self.push();
     }
 

@@ -5,6 +5,8 @@
 pub enum What {
     AccessLog,
     Budgets,
+    /// The store that gateposts share.
+    Cluster,
     Descriptors,
     EgressSource,
     Memory,
@@ -14,9 +16,10 @@ pub enum What {
 }
 
 impl What {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AccessLog,
         Self::Budgets,
+        Self::Cluster,
         Self::Descriptors,
         Self::EgressSource,
         Self::Memory,
@@ -30,6 +33,7 @@ impl What {
         match self {
             Self::AccessLog => "access_log",
             Self::Budgets => "budgets",
+            Self::Cluster => "cluster",
             Self::Descriptors => "descriptors",
             Self::EgressSource => "egress_source",
             Self::Memory => "memory",

@@ -15,6 +15,7 @@
 //! milliseconds with up to three decimals.
 
 pub mod egress;
+pub mod mirror;
 
 use std::{io::Write, net::IpAddr, time::Duration};
 

@@ -11,19 +11,22 @@ mod auth;
 mod budget;
 mod cache;
 mod cells;
+mod cluster;
 mod concurrency;
 mod egress;
 mod guards;
 mod handles;
 mod health;
 mod jwks;
+mod mirror;
 mod process;
+mod ramps;
 mod retries;
 mod text;
 mod tokens;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,9 +38,11 @@ use arc_swap::ArcSwap;
 
 pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
+pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
 pub use health::CheckResult;
 pub use jwks::JwksCounts;
+pub use mirror::{MirrorCounts, MirrorResult};
 pub use tokens::TokenCounts;
 
 pub use egress::{EgressCounts, EgressHandles, Seen, SourceCounts};
@@ -100,8 +105,11 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateExpiry>>,
     jwks: Mutex<Vec<Arc<JwksCounts>>>,
     budgets: Mutex<Vec<BudgetCounts>>,
+    cluster: Mutex<Option<ClusterCounts>>,
     guards: Mutex<guards::Guards>,
+    ramps: Mutex<ramps::Ramps>,
     tokens: Mutex<Vec<Arc<TokenCounts>>>,
+    mirrors: Mutex<Vec<Arc<MirrorCounts>>>,
     places: Mutex<Vec<(Name, Numbers)>>,
     degraded: Mutex<Vec<Degraded>>,
     /// Whether new work is turned away for want of memory.
@@ -125,8 +133,11 @@ impl Metrics {
             certificates: Mutex::default(),
             jwks: Mutex::default(),
             budgets: Mutex::default(),
+            cluster: Mutex::default(),
             guards: Mutex::default(),
+            ramps: Mutex::default(),
             tokens: Mutex::default(),
+            mirrors: Mutex::default(),
             places: Mutex::default(),
             degraded: Mutex::default(),
             shedding: Arc::default(),
@@ -166,9 +177,35 @@ impl Metrics {
         *lock(&self.tokens) = tokens;
     }
 
+    /// A ramp's hook has said `go` or `hold`, or could not be asked (`failed`).
+    pub fn count_hook(&self, function: &Name, result: &str) {
+        lock(&self.ramps).count(function, result);
+    }
+
+    /// Shows that these ramps' steps are held, by function and version, and no longer counts of other functions.
+    pub fn hold_ramps(&self, held: BTreeSet<(Name, Name)>, is_known: &dyn Fn(&Name) -> bool) {
+        let mut ramps = lock(&self.ramps);
+        ramps.hold(held);
+        ramps.keep(is_known);
+    }
+
+    /// Shows these mirrors instead of those before.
+    pub fn set_mirrors(&self, mirrors: Vec<Arc<MirrorCounts>>) {
+        *lock(&self.mirrors) = mirrors;
+    }
+
+    pub fn mirrors(&self) -> Vec<Arc<MirrorCounts>> {
+        lock(&self.mirrors).clone()
+    }
+
     /// Shows these budgets instead of those before.
     pub fn set_budgets(&self, budgets: Vec<BudgetCounts>) {
         *lock(&self.budgets) = budgets;
+    }
+
+    /// Shows this standing instead of that before.
+    pub fn set_cluster(&self, counts: Option<ClusterCounts>) {
+        *lock(&self.cluster) = counts;
     }
 
     /// Shows these key sets instead of those before.
@@ -235,8 +272,11 @@ impl Metrics {
         self.render_log(&mut out);
         jwks::render(&lock(&self.jwks), &mut out);
         tokens::render(&lock(&self.tokens), &mut out);
+        mirror::render(&lock(&self.mirrors), &mut out);
         budget::render(&lock(&self.budgets), &mut out);
+        cluster::render(*lock(&self.cluster), &mut out);
         lock(&self.guards).render(&mut out);
+        lock(&self.ramps).render(&mut out);
         concurrency::render(&lock(&self.places), &mut out);
         out.family("gatepost_build_info", Kind::Gauge, "What runs; always 1.");
         out.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

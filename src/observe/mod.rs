@@ -15,6 +15,6 @@ mod writer;
 
 pub use access::{AccessLog, LogPort};
 pub use clock::unix_ms;
-pub use format::{Entry, egress::EgressEntry};
+pub use format::{Entry, egress::EgressEntry, mirror::MirrorEntry};
 pub use metrics::Metrics;
 pub use sink::Sink;

@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::{
     Standings,
-    ramp::{Meets, Moved, Progress, Verdict},
+    hook::Ask,
+    ramp::{Leave, Meets, Moved, Progress, Verdict},
     state::{Latch, Number, OfFunction, State, Unreadable},
 };
 use crate::config::{
     Config,
-    model::{Function, GuardAction, Name, VersionId},
+    model::{Function, GuardAction, Name, Ramp, VersionId},
 };
 
 /// Something that happened to a function's release.
@@ -43,10 +44,12 @@ pub struct Charge {
 /// See [the module](self).
 #[derive(Debug, Default)]
 pub struct Book {
-    state: State,
+    pub(super) state: State,
     standings: Standings,
     /// The state is not what was written last.
     dirty: bool,
+    /// Steps that somebody is to be asked for.
+    asks: Vec<Ask>,
 }
 
 impl Book {
@@ -199,14 +202,16 @@ impl Book {
     /// Time has passed: ramps move.
     ///
     /// `elapsed` is by a clock that never jumps, `at` the time of day. `judge` says what a guard thinks of a version, `None` where
-    /// there is no guard.
+    /// there is no guard; `leave`, to which share its hook has let it go.
     pub fn pass(
         &mut self,
         config: &Config,
         elapsed: Duration,
         at: Timestamp,
         judge: &dyn Fn(&Function, VersionId) -> Option<Verdict>,
+        leave: &dyn Fn(&Function) -> Leave,
     ) -> Vec<Event> {
+        self.asks.clear();
         let frozen = config.freeze.window(at).is_some();
         let mut events = Vec::new();
         for function in config.functions.iter().filter(|function| function.ramp.is_some()) {
@@ -219,13 +224,19 @@ impl Book {
             };
             let verdict = if progress.runs() { judge(function, ramp.version) } else { None };
             let held = progress.held_ms;
-            let moved = progress.pass(ramp, Meets { elapsed, at, frozen, fit, verdict });
+            let leave = leave(function);
+            let moved = progress.pass(ramp, Meets { elapsed, at, frozen, fit, verdict, leave });
             // A kill forgets no more than this of what was held.
-            let unit = (u64::try_from(ramp.hold.as_millis()).unwrap_or(u64::MAX) / 8).clamp(1, 30_000);
+            let unit = unit(ramp);
             self.dirty |= held / unit != progress.held_ms / unit;
             let Some(moved) = moved else { continue };
             let (name, steps) = (&progress.version, ramp.steps.len());
             let text = match moved {
+                Moved::Asks { from, to, step } => {
+                    let (function, version) = (function.name.clone(), name.as_str().into());
+                    self.asks.push(Ask { function, version, from, to, step, steps, verdict });
+                    continue;
+                }
                 Moved::To { from, to, step } => format!("ramp of {name} {from} % → {to} % (step {step} of {steps})"),
                 Moved::Over => {
                     let share = crate::config::model::Share(progress.share);
@@ -240,16 +251,21 @@ impl Book {
         events
     }
 
+    /// The steps that ramps would have taken in the last [`pass`](Self::pass), had somebody let them.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
     /// Whether time changes anything.
     pub fn runs(&self) -> bool {
         self.state.functions.values().any(|here| here.ramp.as_ref().is_some_and(Progress::runs))
     }
 
-    fn of(&mut self, function: &Name) -> &mut OfFunction {
+    pub(super) fn of(&mut self, function: &Name) -> &mut OfFunction {
         self.state.functions.entry(function.to_string()).or_default()
     }
 
-    fn changed(&mut self, function: &Name) {
+    pub(super) fn changed(&mut self, function: &Name) {
         self.dirty = true;
         self.restand(function);
     }
@@ -264,8 +280,13 @@ impl Book {
     }
 }
 
-fn event(function: &Name, what: &str) -> Event {
+pub(super) fn event(function: &Name, what: &str) -> Event {
     Event { function: function.clone(), text: format!("function {function}: {what}"), evidence: None, alarming: false }
+}
+
+/// In what steps the time that a ramp was held is kept, in milliseconds.
+pub(super) fn unit(ramp: &Ramp) -> u64 {
+    (u64::try_from(ramp.hold.as_millis()).unwrap_or(u64::MAX) / 8).clamp(1, 30_000)
 }
 
 /// The ramp's progress as the file wants it; says what that changes.
@@ -305,7 +326,7 @@ fn ramps(function: &Function) -> Option<VersionId> {
 }
 
 /// What the file says of a version; `None`: nothing, for it is not there.
-fn number(function: &Function, version: &str) -> Option<Number> {
+pub(super) fn number(function: &Function, version: &str) -> Option<Number> {
     let at = function.versions.iter().position(|v| &*v.name == version)?;
     let rest = function.rest.is_some_and(|rest| rest.index() == at);
     Some(Number { share: function.weights[at].0, rest })

@@ -6,10 +6,12 @@
 
 mod book;
 pub mod guard;
+pub mod hook;
 pub mod outliers;
 pub mod ramp;
 mod standings;
 pub mod state;
+mod together;
 mod told;
 
 #[cfg(test)]
@@ -19,4 +21,5 @@ pub use book::{Book, Charge, Event};
 pub use ramp::Verdict;
 pub use standings::Standings;
 pub use state::State;
+pub use together::{Common, Entry, Together};
 pub use told::Told;

@@ -64,6 +64,8 @@ pub enum Moved {
     To { from: Share, to: Share, step: usize },
     /// The last step was held.
     Over,
+    /// It would take this step, and nobody has let it yet.
+    Asks { from: Share, to: Share, step: usize },
 }
 
 /// What the ramp meets at a moment.
@@ -79,6 +81,16 @@ pub struct Meets {
     pub fit: bool,
     /// `None`: there is no guard, and time alone decides.
     pub verdict: Option<Verdict>,
+    pub leave: Leave,
+}
+
+/// Whether somebody is asked before a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Nobody.
+    Free,
+    /// Somebody, who has let it go to that share.
+    For(Option<Share>),
 }
 
 impl Progress {
@@ -137,6 +149,9 @@ impl Progress {
             return None;
         }
         let from = Share(self.share);
+        if meets.leave != Leave::Free && meets.leave != Leave::For(Some(to)) {
+            return Some(Moved::Asks { from, to, step });
+        }
         (self.share, self.held_ms, self.fresh) = (to.0, 0, false);
         Some(Moved::To { from, to, step })
     }

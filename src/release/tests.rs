@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{
     Book, Charge, Event, Verdict,
-    ramp::{Meets, Moved, Progress},
+    ramp::{Leave, Meets, Moved, Progress},
     state::{self, Number, State},
 };
 use crate::{
@@ -59,7 +59,7 @@ fn pass(book: &mut Book, config: &Config, minutes: u64) -> Vec<String> {
 }
 
 fn pass_at(book: &mut Book, config: &Config, minutes: u64, at: Timestamp, verdict: Option<Verdict>) -> Vec<String> {
-    let events = book.pass(config, Duration::from_secs(60 * minutes), at, &|_, _| verdict);
+    let events = book.pass(config, Duration::from_secs(60 * minutes), at, &|_, _| verdict, &|_| Leave::Free);
     words(&events).into_iter().map(str::to_owned).collect()
 }
 
@@ -69,6 +69,32 @@ fn guilty() -> Charge {
 
 fn follow(book: &mut Book, config: &Config) -> Vec<String> {
     words(&book.follow(config)).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_step_that_somebody_is_asked_for_waits_for_his_leave() {
+    let config = config(
+        "v1 = \"rest\"",
+        "ramp = { version = \"v2\", steps = [10, 40], before_step = { url = \"http://gate.test\" } }",
+    );
+    let mut book = Book::default();
+    book.follow(&config);
+    let pass = |book: &mut Book, leave: Option<u16>| {
+        let leave = Leave::For(leave.map(Share));
+        let events = book.pass(&config, Duration::from_secs(600), monday_noon(), &|_, _| None, &|_| leave);
+        words(&events).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(pass(&mut book, None).is_empty());
+    let asks = book.take_asks();
+    assert_eq!(asks.len(), 1);
+    assert_eq!((asks[0].from, asks[0].to, asks[0].step, asks[0].steps), (Share(0), Share(1000), 1, 2));
+    assert!(pass(&mut book, Some(4000)).is_empty(), "a leave for another step is none");
+    assert_eq!(pass(&mut book, Some(1000)), ["ramp of v2 0 % → 10 % (step 1 of 2)"]);
+    assert!(book.take_asks().is_empty());
+    assert!(pass(&mut book, Some(1000)).is_empty(), "each step wants its own");
+    assert_eq!(book.take_asks()[0].to, Share(4000));
+    book.pause(&"f".into(), "lunch", false);
+    assert!(pass(&mut book, None).is_empty() && book.take_asks().is_empty(), "nobody is asked for nothing");
 }
 
 #[test]
@@ -372,7 +398,7 @@ proptest! {
                 held = 0;
             }
             let elapsed = Duration::from_secs(minutes);
-            let moved = progress.pass(&ramp, Meets { elapsed, at, frozen, fit: true, verdict });
+            let moved = progress.pass(&ramp, Meets { elapsed, at, frozen, fit: true, verdict, leave: Leave::Free });
             held += minutes;
             match moved {
                 Some(Moved::To { from, to, step }) => {
@@ -383,6 +409,7 @@ proptest! {
                     prop_assert!(ramp.steps.iter().all(|other| other.0 <= was || *other >= to));
                     held = 0;
                 }
+                Some(Moved::Asks { .. }) => prop_assert!(false, "nobody is to be asked"),
                 Some(Moved::Over) => prop_assert!(runs && progress.next(&ramp).is_none()),
                 None => prop_assert_eq!(progress.share, was),
             }

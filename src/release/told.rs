@@ -17,7 +17,7 @@ use crate::config::{
 pub struct Told {
     pub function: String,
     pub version: String,
-    /// `ramp`, `paused` or `over` of a ramp; or `latched`.
+    /// `ramp`, `held` (by its `before_step`), `paused` or `over` of a ramp; or `latched`.
     pub state: String,
     /// For people.
     pub detail: String,

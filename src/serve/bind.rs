@@ -121,6 +121,18 @@ fn beside(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<Listeni
     bound
 }
 
+/// What accepted sockets inherit.
+///
+/// # Errors
+///
+/// It is no TCP socket.
+pub fn for_callers(socket: &Socket) -> io::Result<()> {
+    // Small answers leave at once.
+    socket.set_tcp_nodelay(true)?;
+    // This bounds what waits to be sent, and not the window: a fast caller far away has all of that.
+    socket.set_tcp_notsent_lowat(UNSENT)
+}
+
 fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor may linger in TIME_WAIT.
@@ -133,10 +145,7 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Accepted sockets inherit it: small answers leave at once.
-    socket.set_tcp_nodelay(true)?;
-    // So this: it bounds what waits to be sent, and not the window, so that a fast caller far away has all of that.
-    socket.set_tcp_notsent_lowat(UNSENT)?;
+    for_callers(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(Listening::Tcp(socket.into()))

@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
 use crate::{
     admin::{
         AddressStatus, Backend, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
-        ListenerStatus, Outcome, Receipt as Told, SourceStatus, Status, VersionStatus,
+        ListenerStatus, MirrorStatus, Outcome, Receipt as Told, SourceStatus, Status, VersionStatus,
     },
     config::{
         SecretRef,
@@ -25,7 +25,7 @@ use crate::{
     observe::{
         Metrics,
         degraded::Degraded,
-        metrics::{CertificateExpiry, ListenerCounts, Seen, SourceCounts},
+        metrics::{CertificateExpiry, ListenerCounts, MirrorCounts, MirrorResult, Seen, SourceCounts},
     },
 };
 
@@ -36,6 +36,7 @@ pub struct Board {
     pub workers: usize,
     pub draining: AtomicBool,
     pub changing: Mutex<Changing>,
+    cluster: cluster::Shown,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -59,9 +60,15 @@ impl Board {
         metrics: Arc<Metrics>,
         workers: usize,
         orders: mpsc::UnboundedSender<Order>,
+        cluster: cluster::Shown,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { live, metrics, workers, draining, changing: Mutex::default(), orders }
+        Self { live, metrics, workers, draining, changing: Mutex::default(), cluster, orders }
+    }
+
+    /// The way to the main thread.
+    pub fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        self.orders.clone()
     }
 
     pub fn changing(&self) -> MutexGuard<'_, Changing> {
@@ -84,6 +91,31 @@ pub fn told(receipt: &Receipt) -> Told {
         waiting_for_restart: receipt.waiting().map(|c: &Change| c.text.clone()).collect(),
         report: receipt.report.clone(),
     }
+}
+
+/// `None`: the config in force has none for it.
+fn mirror(live: &Live, counts: &MirrorCounts) -> Option<MirrorStatus> {
+    let function = live.snapshot.config.functions.iter().find(|function| function.name == counts.function)?;
+    let share = function.mirror.as_deref()?.share;
+    let of = |result| counts.of(result);
+    let (same, different) = (of(MirrorResult::Same), of(MirrorResult::Different));
+    let mean = |seconds: f64| (same + different > 0).then(|| (seconds * 1e6 / (same + different) as f64).round() / 1e3);
+    let [real, mirror] = counts.seconds();
+    Some(MirrorStatus {
+        function: counts.function.to_string(),
+        version: counts.version.to_string(),
+        share: f64::from(share.0) / 100.0,
+        same,
+        different,
+        failed: of(MirrorResult::Failed),
+        aborted: of(MirrorResult::Aborted),
+        dropped: of(MirrorResult::Dropped),
+        too_large: of(MirrorResult::TooLarge),
+        over_budget: of(MirrorResult::OverBudget),
+        in_flight: counts.under_way.load(Relaxed) as u64,
+        real_ms: mean(real),
+        mirror_ms: mean(mirror),
+    })
 }
 
 fn certificate(served: &Served) -> CertificateStatus {
@@ -136,6 +168,7 @@ impl Backend for Board {
         };
         let certificates = self.changing().certificates.iter().filter_map(expiry).collect();
         self.metrics.set_certificates(certificates);
+        self.metrics.set_cluster(cluster::counts(&self.cluster, &live.snapshot));
         self.metrics.set_budgets(budgets::counts(&live.snapshot));
         self.metrics.render()
     }
@@ -177,6 +210,7 @@ impl Backend for Board {
             sources: live.handles.egress.sources().map(source).collect(),
             budgets: budgets::status(&live.snapshot),
             guards: changing.guards.clone(),
+            mirrors: self.metrics.mirrors().iter().filter_map(|counts| mirror(&live, counts)).collect(),
             jwks: (self.metrics.jwks().iter())
                 .map(|set| JwksStatus {
                     url: set.url().to_owned(),
@@ -189,6 +223,7 @@ impl Backend for Board {
             releases: changing.releases.clone(),
             addresses: changing.addresses.clone(),
             checks: changing.checks.clone(),
+            cluster: cluster::look(&self.cluster).as_ref().map(cluster::Standing::status),
             last_reload: changing.last.clone(),
             degraded: self.degraded(),
             draining: self.draining.load(Relaxed),

@@ -29,7 +29,7 @@ use crate::{
         changes::duration,
         model::{Check, EndpointHost, Function, FunctionId, Health, Name, ProbeMethod, UpstreamHttp, VersionId},
     },
-    decide::{Class, health::Counts},
+    decide::{Class, budget::is_billed, health::Counts},
     ingress::live::{self, Live},
     observe::metrics::CheckResult,
     platform::outcome::{by_status, outcome},
@@ -180,12 +180,6 @@ impl Checks {
             addresses: Vec::new(),
             resting: one.target.resting().iter().map(|rests| rests.address).take(Candidates::MOST - 1).collect(),
         };
-        if let (Some(budget), Some(ledger)) = (&function.budget, &live.snapshot.ledgers[id.index()])
-            && !ledger.has_room(budget)
-        {
-            plan.tell(&Found::Nothing("not asked: the function's budget of the day is spent".to_owned()));
-            return;
-        }
         let mut all = one.target.addresses();
         all.retain(|address| !plan.resting.contains(address));
         if all.is_empty() {
@@ -315,7 +309,21 @@ impl Plan {
         *self.seen.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { state, detail });
     }
 
+    /// Asks, if the function's budget has a call to spare.
     async fn ask(&self, address: SocketAddr) -> Found {
+        let function = &self.live.snapshot.config.functions[self.function.index()];
+        let money = function.budget.as_deref().zip(self.live.snapshot.ledgers[self.function.index()].as_deref());
+        let Some((budget, ledger)) = money else { return self.call(address).await.0 };
+        let Some(taken) = ledger.spare(budget) else {
+            return Found::Nothing("not asked: the function's budget of the day is spent".to_owned());
+        };
+        let (found, billed) = self.call(address).await;
+        ledger.end(taken, billed.map(|took| budget.cost(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))));
+        found
+    }
+
+    /// What came of it, and how long it took where the platform bills it.
+    async fn call(&self, address: SocketAddr) -> (Found, Option<Duration>) {
         let asked = format!("{} {} of {address}", self.check.method.as_str(), self.check.path);
         let function = &self.live.snapshot.config.functions[self.function.index()];
         let began = Instant::now();
@@ -329,7 +337,7 @@ impl Plan {
         // Never unsigned.
         let fields = match question.fields(signer.map(AsRef::as_ref)) {
             Ok(fields) => fields,
-            Err(why) => return Found::Nothing(format!("{asked}: not asked: {why}")),
+            Err(why) => return (Found::Nothing(format!("{asked}: not asked: {why}")), None),
         };
         let tls = match &self.tls {
             None => None,
@@ -340,7 +348,9 @@ impl Plan {
                 };
                 match roots {
                     Ok(roots) => Some(Tls { roots, name: name.clone(), alpn: alpn(function.http) }),
-                    Err(why) => return Found::Nothing(format!("{asked}: this machine's trusted certificates: {why}")),
+                    Err(why) => {
+                        return (Found::Nothing(format!("{asked}: this machine's trusted certificates: {why}")), None);
+                    }
                 }
             }
         };
@@ -348,7 +358,7 @@ impl Plan {
         let patience = self.check.timeout;
         let line = match dial(address, tls.as_ref(), prior, patience.min(function.timeouts.connect)).await {
             Ok(line) => line,
-            Err(broken) => return Found::Failed(format!("{asked}: {}", broken.what)),
+            Err(broken) => return (Found::Failed(format!("{asked}: {}", broken.what)), None),
         };
         let left = patience.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let answer = timeout(left, question.ask(line, fields, left)).await;
@@ -365,10 +375,7 @@ impl Plan {
             }
             Err(why) => (Class::Function, Found::Failed(format!("{asked}: {why}"))),
         };
-        if let (Some(budget), Some(ledger)) = (&function.budget, &self.live.snapshot.ledgers[self.function.index()]) {
-            ledger.charge(budget, class, began.elapsed());
-        }
-        found
+        (found, is_billed(class).then(|| began.elapsed()))
     }
 }
 

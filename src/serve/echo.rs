@@ -215,8 +215,10 @@ fn follow(question: Question, counts: Arc<SourceCounts>) -> Arc<Followed> {
     let task = run(question.clone(), counts.clone());
     tokio::spawn(async move {
         tokio::select! {
-            never = task => match never {},
+            // Whoever is released says nothing more: what it said has been forgotten.
+            biased;
             _ = released => {}
+            never = task => match never {},
         }
     });
     Arc::new(Followed { question, counts, _held: held })

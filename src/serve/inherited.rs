@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 use socket2::{Domain, SockRef, Type};
 
 use super::{
-    bind::Listening,
+    bind::{Listening, for_callers},
     hand_over::{Role, SocketOf},
 };
 use crate::config::model::ListenAddress;
@@ -131,8 +131,7 @@ impl Listening {
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither of TCP nor of unix"));
         }
-        // As our own: accepted sockets inherit it.
-        socket.set_tcp_nodelay(true)?;
+        for_callers(&socket)?;
         Ok(Self::Tcp(fd.into()))
     }
 

@@ -12,6 +12,7 @@ mod budgets;
 mod certificate;
 mod checks;
 pub mod client_tls;
+mod cluster;
 mod connection;
 pub mod echo;
 mod egress;
@@ -19,6 +20,7 @@ pub mod generations;
 mod guards;
 mod h2;
 pub mod hand_over;
+mod hooks;
 mod identity;
 mod inherited;
 pub mod jwks;
@@ -108,6 +110,8 @@ enum Order {
     Look,
     /// Requests wait in the state directory.
     Requests,
+    /// A ramp's hook has answered.
+    Answered(hooks::Answered),
     /// What becomes of an upgrade.
     Successor(News),
 }
@@ -283,6 +287,10 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
                         let _ = answer.send(receipt);
                     }
                 }
+            }
+            Order::Answered(answered) => {
+                service.hook_answered(answered);
+                continue;
             }
             Order::Requests => {
                 for receipt in service.answer_requests().await {

@@ -21,7 +21,7 @@ use crate::{
     },
     decide::{Now, split::InForce},
     ingress::live::{self, Live},
-    release::{Book, Charge, Event, Told, outliers::Outliers, state, state::State},
+    release::{Book, Charge, Event, Told, hook::Hooks, outliers::Outliers, ramp::Leave, state, state::State},
 };
 
 /// How often ramps are looked at.
@@ -36,6 +36,8 @@ pub struct Releases {
     pub(super) resting: Resting,
     pub(super) checks: Checks,
     pub(super) checks_told: Option<Instant>,
+    /// Who is asked before steps.
+    pub(super) hooks: Hooks,
     state_dir: PathBuf,
     /// When ramps were looked at last.
     passed: Now,
@@ -65,6 +67,7 @@ impl Releases {
         let releases = Self {
             book,
             outliers: Outliers::default(),
+            hooks: Hooks::default(),
             resting: Resting::new(),
             checks: Checks::default(),
             checks_told: None,
@@ -81,7 +84,10 @@ impl Releases {
 
     /// For the status.
     pub fn told(&self, config: &Config) -> Vec<Told> {
-        self.book.told(config, Timestamp::now()).into_iter().chain(self.outliers.told()).collect()
+        let mut told = self.book.told(config, Timestamp::now());
+        self.hooks.tell(&mut told, live::now());
+        told.extend(self.outliers.told());
+        told
     }
 
     /// A config is about to come into force: what that does, for its receipt.
@@ -167,15 +173,29 @@ impl Service {
         let now = live::now();
         let elapsed = Duration::from_nanos(now.0.saturating_sub(self.releases.passed.0));
         self.releases.passed = now;
-        if self.releases.book.runs() {
+        self.meet_others();
+        if self.releases.book.runs() && self.leads_ramps() {
             let config = self.board.live.load().snapshot.config.clone();
             // The book is taken out, so that the judge may look at everything else.
             let mut book = std::mem::take(&mut self.releases.book);
             let judge = |function: &Function, version: VersionId| self.guard_says(function, version);
-            let events = book.pass(&config, elapsed, Timestamp::now(), &judge);
+            let hooks = &self.releases.hooks;
+            let leave = |function: &Function| {
+                let Some(ramp) = &function.ramp else { return Leave::Free };
+                let name = &function.versions[ramp.version.index()].name;
+                ramp.before_step
+                    .as_deref()
+                    .map_or(Leave::Free, |hook| Leave::For(hooks.granted(&function.name, name, hook, now)))
+            };
+            let events = book.pass(&config, elapsed, Timestamp::now(), &judge, &leave);
+            let asks = book.take_asks();
             self.releases.book = book;
+            self.ask_hooks(asks);
             self.board.changing().releases = self.releases.told(&config);
             self.happened(events, &Author { by: Some("ramp".to_owned()), reason: None });
+            self.show_holds();
+        } else if !self.releases.hooks.is_empty() {
+            self.show_holds();
         }
         self.releases.save();
     }
@@ -228,7 +248,8 @@ impl Service {
                 self.releases.book.pause(&function.name, why.unwrap_or("by hand"), false).into_iter().collect()
             }
             requests::Kind::Rollback => {
-                self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true).into_iter().collect()
+                let paused = self.releases.book.pause(&function.name, why.unwrap_or("by hand"), true);
+                paused.into_iter().chain(self.send_back_everywhere(function, &request.author)).collect()
             }
             requests::Kind::Reload | requests::Kind::Upgrade => Vec::new(),
         };
@@ -247,6 +268,7 @@ impl Service {
         self.releases.put_in_force(&self.board, events.iter().map(|event| &*event.function));
         self.board.changing().releases = self.releases.told(&self.board.live.load().snapshot.config);
         self.tell_events(&events, author);
+        self.tell_others();
         self.releases.save();
     }
 

@@ -1,7 +1,10 @@
 //! The service while it lives: what was loaded, what listens, and how a reload changes both at once or not at all.
 
+mod certificates;
 mod degraded;
+mod hooks;
 mod judge;
+mod mirrors;
 pub(super) mod upgrade;
 
 use std::{
@@ -25,6 +28,7 @@ use super::{
     board::{Board, told},
     budgets::Budgets,
     certificate::Served,
+    cluster::Membership,
     generations::{Author, Generations, StateError},
     guards::Guards,
     hand_over::{baggage, new::Arrival, old::Program},
@@ -54,6 +58,7 @@ use crate::{
     ingress::{
         cache::caches,
         live::{self, Live},
+        mirror::{self, mirrors},
     },
     observe::Metrics,
     upstream::{Resolver, concurrency},
@@ -75,7 +80,7 @@ pub struct Service {
     upgrade: Upgrade,
     around: Around,
     pub(super) generations: Generations,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     running: Running,
     listeners: Listeners,
     admin: AdminServing,
@@ -84,13 +89,16 @@ pub struct Service {
     key_sets: KeySets,
     tokens: Tokens,
     acme: acme::Manager,
-    roots: Roots,
+    pub(super) roots: Roots,
+    /// What connections to mirrors trust; `None`: there are none.
+    pub(super) mirrors_trust: Option<Roots>,
     /// What a failed load wants watched as well.
     also_watched: Vec<PathBuf>,
     budgets: Budgets,
     max_memory: tokio::sync::watch::Sender<Option<u64>>,
     pub(super) releases: Releases,
     guards: Guards,
+    pub(super) cluster: Membership,
     read_at: SystemTime,
     /// The last config that was looked at, by its hash, and what came of it.
     pub(super) last: Option<(String, Receipt)>,
@@ -162,6 +170,7 @@ impl Service {
             places: concurrency::places(config, None, live::now()).into(),
             handles: handles.clone(),
             guards: guards.watches(config),
+            mirrors: mirrors(config, count, None),
             listeners: Listeners::first_keys(config),
             max_requests: max_requests(config, count),
             shedding: metrics.shedding.clone(),
@@ -179,7 +188,10 @@ impl Service {
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
-        let board = Arc::new(Board::new(live, metrics, count, orders.clone()));
+        let mut cluster = Membership::default();
+        let board = Arc::new(Board::new(live, metrics, count, orders.clone(), cluster.shown()));
+        cluster.follow(&loaded, &board.live, &config.server.state_dir, &resolver);
+        cluster.first().await;
         let admin_socket = bind_admin(&config.admin.address, None, &inherited).map_err(|e| anyhow!(e))?;
         let (its_turn, is_its_turn) = tokio::sync::watch::channel(arrival.is_none());
         let admin = serve_admin(&board, &config.admin.address, admin_socket, is_its_turn);
@@ -208,17 +220,21 @@ impl Service {
             tokens,
             acme,
             roots,
+            mirrors_trust: None,
             also_watched: Vec::new(),
             budgets,
             max_memory,
             releases,
             guards,
+            cluster,
             read_at,
             last: None,
             refused: None,
             loaded,
         };
         service.workers.renew_proxies(roots).map_err(|e| anyhow!(e))?;
+        let config = service.loaded.config.clone();
+        service.connect_mirrors(&config).map_err(|e| anyhow!(e))?;
         let acme = service.acme.prepare(&service.loaded).map_err(|e| anyhow!(e))?;
         service.tls = tls::prepare(&service.loaded, Way::In, &acme, &service.tls).map_err(|e| anyhow!(e))?;
         let listeners = &service.loaded.config.listeners;
@@ -452,6 +468,7 @@ impl Service {
             self.workers.renew_proxies(roots)?;
             self.roots = roots;
         }
+        self.connect_mirrors(config)?;
         Ok(Prepared { targets, tokens, signers, tls, acme, plan, way_out, logs, admin })
     }
 
@@ -491,6 +508,7 @@ impl Service {
             places: concurrency::places(&config, Some((&old.snapshot.config, &old.places)), live::now()).into(),
             handles: handles.clone(),
             guards: self.guards.watches(&config),
+            mirrors: mirrors(&config, workers, Some((&old.snapshot.config, &old.mirrors))),
             listeners,
             max_requests: max_requests(&config, self.workers.count()),
             shedding: old.shedding.clone(),
@@ -501,6 +519,7 @@ impl Service {
         let next = Arc::new(next);
         self.board.live.store(next.clone());
         self.board.metrics.install(handles.clone(), generation);
+        self.cluster.follow(&loaded, &self.board.live, &config.server.state_dir, &self.resolver);
 
         self.listeners.total().set_max(max_connections(&config));
         self.max_memory.send_replace(config.server.max_memory);
@@ -566,6 +585,7 @@ impl Service {
         drop(changing);
         self.board.metrics.set_jwks(self.key_sets.counts());
         self.board.metrics.set_tokens(self.tokens.counts());
+        self.board.metrics.set_mirrors(mirror::counts(&live.mirrors));
         self.warn_of_ends();
     }
 
@@ -582,23 +602,6 @@ impl Service {
     /// Looks whether the addresses to leave from are there.
     pub fn look_at_sources(&self) {
         self.way_out.look_at_sources();
-    }
-
-    fn served(&self) -> Vec<Served> {
-        let mut served = tls::served(&self.tls, Way::In);
-        served.extend(tls::served(&self.way_out.tls, Way::Out));
-        served
-    }
-
-    /// Tells of certificates that end soon: while nobody has renewed them, again and again.
-    pub fn warn_of_ends(&self) {
-        let now = Timestamp::now().as_second();
-        for served in self.served() {
-            if let Some(end) = served.source.held().and_then(|held| held.end(now)) {
-                let (listener, name) = (&served.listener, served.name());
-                tracing::warn!(%listener, name, "the certificate {end}");
-            }
-        }
     }
 
     /// Drains: no new connections, idle ones close, requests under way end, at most for `server.drain`.
@@ -645,7 +648,8 @@ impl Service {
         }
         let left = total.open();
         // Joining a thread must not wait on this runtime: nothing of it is needed any more.
-        let Self { running, logs, admin, mut budgets, mut upgrade, .. } = self;
+        let Self { running, logs, admin, mut budgets, mut upgrade, cluster, .. } = self;
+        cluster.stop().await;
         upgrade.predecessor_ends(drain).await;
         if let Some(file) = admin.file {
             file.remove();

@@ -2,7 +2,7 @@
 //! last, while that is good, and wait for nothing. It is fetched anew ahead of its end; where that fails, the old one serves to its end
 //! and not longer.
 
-mod fetch;
+pub(super) mod fetch;
 
 use std::{
     collections::{HashMap, hash_map::Entry},

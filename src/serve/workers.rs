@@ -16,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pingora_core::{apps::HttpServerOptions, server::configuration::ServerConf};
+use pingora_core::{apps::HttpServerOptions, connectors::ConnectorOptions, server::configuration::ServerConf};
 use pingora_proxy::http_proxy;
 use tokio::{runtime, sync::watch};
 
@@ -27,12 +27,15 @@ use crate::{
         Ingress, Proxy,
         conn::{self, ListenerKey, SWEEP},
         live::{self, Live},
+        mirror,
     },
     upstream::Candidates,
 };
 
 /// Idle connections to functions that a worker keeps, all functions together.
 const POOL: usize = 4096;
+/// The same to mirrors.
+const MIRRORS_POOL: usize = 128;
 
 /// How long requests have to notice that they are cut: 500 ms in all.
 const CUT: Duration = Duration::from_millis(10);
@@ -196,24 +199,42 @@ impl Workers {
     ///
     /// What pingora panics with where it can't read the system's trusted certificates.
     pub fn renew_proxies(&self, roots: Roots) -> Result<(), String> {
+        self.renew(move || Arc::new(new_proxy(roots)), |proxy| PROXY.set(Some(proxy)))
+    }
+
+    /// Gives each worker new connections to mirrors.
+    ///
+    /// # Errors
+    ///
+    /// Like [`renew_proxies`](Self::renew_proxies).
+    pub fn renew_mirrors(&self, roots: Roots) -> Result<(), String> {
+        let new = move || {
+            let mut options = ConnectorOptions::new(MIRRORS_POOL);
+            options.ca_file = no_roots(roots);
+            Arc::new(mirror::Connector::new(Some(options)))
+        };
+        self.renew(new, mirror::enter)
+    }
+
+    fn renew<T: Send + 'static>(&self, new: impl Fn() -> T + Copy + Send + 'static, put: fn(T)) -> Result<(), String> {
         // Loading the system's certificates takes a while: all at once.
         let (send, made) = mpsc::channel();
         for worker in &self.all {
             let (send, worker) = (send.clone(), worker.clone());
             let made = thread::spawn(move || {
                 // Nobody listens only if the reload was given up.
-                let _ = send.send((worker, Arc::new(new_proxy(roots))));
+                let _ = send.send((worker, new()));
             });
             made.join().map_err(|_| "the system's trusted certificates can't be loaded".to_owned())?;
         }
         drop(send);
-        for (worker, proxy) in made {
+        for (worker, made) in made {
             let (done, is_done) = mpsc::channel();
             worker.spawn(async move {
-                PROXY.set(Some(proxy));
+                put(made);
                 let _ = done.send(());
             });
-            // No connection may come before its proxy.
+            // No connection may come before it.
             let _ = is_done.recv();
         }
         Ok(())
@@ -228,6 +249,11 @@ pub enum Roots {
     System,
 }
 
+/// pingora loads the system's where it is given no file.
+fn no_roots(roots: Roots) -> Option<String> {
+    (roots == Roots::None).then(|| "/dev/null".to_owned())
+}
+
 fn new_proxy(roots: Roots) -> Proxy {
     let conf = ServerConf {
         threads: 1,
@@ -235,7 +261,7 @@ fn new_proxy(roots: Roots) -> Proxy {
         upstream_keepalive_pool_size: POOL,
         // Never reached: `ingress::retry` says when it is enough. Five rounds at most, each over all addresses and a dead connection.
         max_retries: 5 * (Candidates::MOST + 2) + 1,
-        ca_file: (roots == Roots::None).then(|| "/dev/null".to_owned()),
+        ca_file: no_roots(roots),
         ..ServerConf::default()
     };
     let mut proxy = http_proxy(&Arc::new(conf), Ingress);

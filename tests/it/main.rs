@@ -7,6 +7,8 @@ mod answers_itself;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod asks_before_a_step;
+#[cfg(test)]
 mod asks_versions_how_they_are;
 #[cfg(test)]
 mod authenticates_callers;
@@ -65,6 +67,8 @@ mod limits_each_route;
 #[cfg(test)]
 mod listens_where_it_is_told;
 #[cfg(test)]
+mod mirrors_requests;
+#[cfg(test)]
 mod opens_tunnels;
 #[cfg(test)]
 mod outlives_slow_callers;
@@ -106,6 +110,8 @@ mod serves_real_clients;
 mod shares_answers;
 #[cfg(test)]
 mod shares_the_way_out;
+#[cfg(test)]
+mod shares_with_other_gateposts;
 #[cfg(test)]
 mod sheds_what_is_too_much;
 #[cfg(test)]

@@ -223,3 +223,33 @@ async fn who_dribbles_a_body() {
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf";
     outlived("slow body", Slow { first: half, then: "a", reads: false, holds: BODY }).await;
 }
+
+#[tokio::test]
+async fn who_pauses_longer_than_its_function_may_has_the_whole_answer() {
+    const SIZE: usize = 16 << 20;
+    let function = origin().answers(|_| Reply::made(SIZE as u64)).start().await;
+    let mut gateway = gateway(format!(
+        r#"
+        [listener.in]
+        address = "127.0.0.1:0"
+        timeouts = {{ body = "20s" }}
+        [function.f]
+        versions = {{ v1 = "{}" }}
+        timeouts = {{ idle = "1s" }}
+        [route.f]
+        function = "f"
+        "#,
+        function.url()
+    ))
+    .start()
+    .await;
+    let mut caller = tokio::net::TcpStream::connect(gateway.address("in")).await.unwrap();
+    caller.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    // It is the caller who is waited for: longer than its function may be silent.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut all = Vec::new();
+    caller.read_to_end(&mut all).await.unwrap();
+    assert!(all.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&all[..100.min(all.len())]));
+    assert!(all.len() > SIZE, "{} of {SIZE} bytes", all.len());
+    gateway.stop().await;
+}

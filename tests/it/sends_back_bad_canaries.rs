@@ -28,7 +28,7 @@ async fn release(weight: &str, guard: &str) -> Release {
     Release { gateway, v41, v42, callers: Cell::new(0) }
 }
 
-const GUARD: &str = "guard = { action = \"rollback\" }";
+const GUARD: &str = "guard = { action = \"rollback\", tolerate = 1.5 }";
 
 impl Release {
     /// So many callers who were never here before, each with one request. Says how many of them v42 has answered.
@@ -212,4 +212,40 @@ async fn whoever_reaches_the_canary_by_an_override_is_no_sample() {
     release.v42.now_answers(|_| "v42".into());
     release.seconds(2).await;
     assert_eq!((release.share().await, release.alarms().await), (20.0, 0.0));
+}
+
+#[tokio::test]
+async fn nobody_meets_the_canary_after_the_verdict_and_only_resume_or_a_higher_number_lifts_it() {
+    let mut release = release("20", GUARD).await;
+    fails(&release.v42, 500);
+    release.is_sent_back().await;
+    release.callers(50).await;
+    let history = std::fs::read_to_string(release.gateway.state_dir().join("history.jsonl")).unwrap();
+    let verdict: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    let at = |of: &serde_json::Value| of.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let verdict = at(&verdict["at"]);
+    let late: Vec<_> = (release.gateway.all_told(release.callers.get()).await.into_iter())
+        .filter(|line| line["version"] == "v42")
+        .filter(|line| {
+            let took = jiff::SignedDuration::from_millis(line["total_ms"].as_f64().unwrap() as i64);
+            at(&line["ts"]) - took > verdict + jiff::SignedDuration::from_secs(1)
+        })
+        .collect();
+    assert!(late.is_empty(), "began a second after the verdict, and later: {late:#?}");
+    // Whatever else is edited, and a restart, leave it alone.
+    release.gateway.edit(|text| text.replace("[route.orders]", "[route.orders]\npriority = 1")).await;
+    release.gateway.swap("v42 = 20", "v42 = 15").await;
+    release.gateway.swap("tolerate = 1.5", "tolerate = 2.0").await;
+    release.gateway.stop().await;
+    release.gateway = release.gateway.again().await;
+    assert_eq!(release.callers(50).await, 0);
+    release.v42.now_answers(|_| "v42".into());
+    let resume = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["resume", "orders", "-m", "it is mended", "--config"])
+        .arg(&release.gateway.config)
+        .output()
+        .unwrap();
+    assert!(resume.status.success(), "{resume:?}");
+    assert!(release.callers(100).await > 0, "in force when the command is back");
+    assert_eq!(release.share().await, 15.0);
 }

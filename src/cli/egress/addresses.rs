@@ -77,7 +77,7 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let told = told;
     if options.json {
         term.json(&serde_json::to_value(&told)?)?;
-        return Ok(());
+        return told.agrees();
     }
     if told.addresses.is_empty() {
         term.line("no `[egress.source.NAME]`: calls leave from the address that the system chooses")?;
@@ -109,18 +109,23 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         ));
     }
     told.parents(term)?;
-    match told.addresses.iter().filter(|one| one.agrees == Some(false)).count() {
-        0 => Ok(()),
-        _ => {
-            term.warn(format_args!(
-                "the world sees other addresses than `public`: partners may refuse what leaves from them"
-            ));
-            Err(Failure::Told(1))
-        }
+    if told.agrees().is_err() {
+        term.warn(format_args!(
+            "the world sees other addresses than `public`: partners may refuse what leaves from them"
+        ));
     }
+    told.agrees()
 }
 
 impl Told {
+    /// Whether nobody was seen by another address.
+    fn agrees(&self) -> Outcome {
+        match self.addresses.iter().any(|one| one.agrees == Some(false)) {
+            true => Err(Failure::Told(1)),
+            false => Ok(()),
+        }
+    }
+
     /// What the world sees of each address, where the source says whom to ask.
     fn ask(&mut self, loaded: &Loaded) -> Outcome {
         let questions =

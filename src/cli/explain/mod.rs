@@ -6,6 +6,7 @@ mod edits;
 mod on_platform;
 mod queue;
 mod told;
+mod watched;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
@@ -23,8 +24,8 @@ use crate::{
     config::{
         Config, Digest32, Loaded, SecretRef, changes,
         model::{
-            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitUse, ListenAddress, Listener, ListenerId,
-            Route, RouteId, Serves, VersionId,
+            ClientId, EncodedSlash, Function, JwksSource, LimitKey, LimitScope, LimitUse, ListenAddress, Listener,
+            ListenerId, Route, RouteId, Serves, VersionId,
         },
     },
     decide::{
@@ -247,6 +248,7 @@ fn explain(options: &Options, loaded: &Loaded, term: &mut Terminal) -> Outcome<T
     on_platform::explain(&mut told, function, &headers, &rest);
     cached::explain(&mut told, options, (route, function), (&headers, callers.gate(id)), &rest);
     queue::explain(&mut told, function, route);
+    watched::explain(&mut told, config, function);
     told.retries = again::told(function, &told.method);
     told.health = again::health(function);
     Ok(told)
@@ -354,6 +356,7 @@ fn limits(config: &Config, route: &Route, facts: &Facts<'_>, told: &Told) -> Vec
                 per: changes::limit_key(&limit.per),
                 key: limit_key(&limit.per, facts, told),
                 dry_run: limit.dry_run,
+                cluster: limit.scope == LimitScope::Cluster,
             }
         })
         .collect()

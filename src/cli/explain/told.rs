@@ -9,6 +9,7 @@ use super::{
     cached::Cached,
     on_platform::PlatformTold,
     queue::QueueTold,
+    watched::{GuardTold, MirrorTold},
 };
 use crate::{
     cli::{
@@ -55,6 +56,10 @@ pub(super) struct Told {
     pub(super) cache: Option<Cached>,
     /// Where it may have to wait.
     pub(super) queue: Option<QueueTold>,
+    /// Who gets a copy of it.
+    pub(super) mirror: Option<MirrorTold>,
+    /// Who watches the canaries that it may meet.
+    pub(super) guard: Option<GuardTold>,
     /// When it would be sent again.
     pub(super) retries: Option<RetriesTold>,
     /// When a version would be out of traffic.
@@ -96,6 +101,8 @@ impl Default for Told {
             platform: None,
             cache: None,
             queue: None,
+            mirror: None,
+            guard: None,
             retries: None,
             health: None,
             picked_by: None,
@@ -141,6 +148,9 @@ pub(super) struct LimitTold {
     pub(super) per: String,
     pub(super) key: String,
     pub(super) dry_run: bool,
+    /// It counts for all members of the cluster.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) cluster: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,8 +205,9 @@ impl Told {
             let label = if index == 0 { "limits" } else { "" };
             let shared = limit.shared.as_ref().map_or_else(String::new, |name| format!(" (shared: {name})"));
             let dry = if limit.dry_run { ", only counted (dry_run)" } else { "" };
+            let all = if limit.cluster { ", of all members of the cluster" } else { "" };
             let (rate, burst, per, key) = (&limit.rate, limit.burst, &limit.per, &limit.key);
-            row(term, label, format_args!("{rate}, burst {burst}, per {per}, counted by {key}{shared}{dry}"))?;
+            row(term, label, format_args!("{rate}, burst {burst}, per {per}, counted by {key}{shared}{all}{dry}"))?;
         }
         for (index, edit) in self.edits.iter().enumerate() {
             row(term, if index == 0 { "edits" } else { "" }, edit)?;
@@ -217,6 +228,12 @@ impl Told {
             cache.print(term)?;
         }
         self.print_release(term)?;
+        if let Some(guard) = &self.guard {
+            guard.print(term)?;
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.print(term)?;
+        }
         if let Some(queue) = &self.queue {
             queue.print(term)?;
         }

@@ -40,6 +40,7 @@ fn own_limit(count: u32, burst: u32, per: LimitKey) -> Limit {
         per,
         max_keys: n(1_000_000),
         dry_run: false,
+        scope: LimitScope::Instance,
     }
 }
 
@@ -110,6 +111,7 @@ fn base() -> Config {
             zone: Zone::utc(),
         })),
         guard: Some(Guard::default()),
+        mirror: None,
         concurrency: Some(Concurrency::default()),
         retries: None,
         health: None,
@@ -158,6 +160,7 @@ fn base() -> Config {
         routes: vec![route("orders"), route("report")],
         credentials: vec![],
         freeze: Default::default(),
+        cluster: None,
         egress: Default::default(),
         limits: vec![
             SharedLimit {

@@ -5,15 +5,18 @@
 mod budget;
 mod cache;
 mod client;
+mod cluster;
 mod concurrency;
 mod egress;
 mod health;
+mod mirror;
 mod platform;
 mod ramp;
 mod retries;
 
 pub use cache::cache_key;
 pub(super) use client::client_leaves;
+pub(super) use cluster::cluster_leaves;
 pub use concurrency::concurrency;
 pub(super) use egress::{egress_leaves, egress_listener_leaves, egress_rule_leaves, egress_source_leaves};
 pub use platform::{function_keys, platform, rule};
@@ -106,7 +109,7 @@ pub(super) fn server_leaves(server: &Server) -> Vec<Leaf> {
         error_pages,
     } = server;
     // What it counts by is fixed.
-    let Limit { rate: failures, burst, per: _, max_keys: _, dry_run: _ } = auth_failures;
+    let Limit { rate: failures, burst, per: _, max_keys: _, dry_run: _, scope: _ } = auth_failures;
     vec![
         Leaf::option("workers", "one per core", *workers).after_restart(),
         Leaf::one("state_dir", state_dir.display()).after_restart(),
@@ -241,6 +244,8 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
         platform: on,
         budget,
         guard,
+        // Told with the function, whose versions it names.
+        mirror: _,
         concurrency,
         retries,
         health,
@@ -278,6 +283,7 @@ pub(super) fn function_leaves(config: &Config, function: &Function) -> Vec<Leaf>
     leaves.extend(retries::retry_leaves(retries.as_ref()));
     leaves.extend(health::health_leaves(health.as_ref()));
     leaves.extend(guard::guard_leaves(guard.as_ref()));
+    leaves.extend(mirror::mirror_leaves(function));
     leaves
 }
 
@@ -449,19 +455,20 @@ pub(super) fn limit_use(config: &Config, one: &LimitUse) -> String {
 }
 
 pub(super) fn limit_leaves(limit: &Limit) -> Vec<Leaf> {
-    let Limit { rate: count, burst, per, max_keys, dry_run } = limit;
+    let Limit { rate: count, burst, per, max_keys, dry_run, scope } = limit;
     vec![
         Leaf::one("rate", rate(*count)),
         Leaf::one("burst", burst),
         Leaf::one("per", limit_key(per)),
         Leaf::one("max_keys", max_keys),
         Leaf::one("dry_run", dry_run),
+        Leaf::one("scope", scope.as_str()),
     ]
 }
 
 /// On one line, without what is the default: `100/s burst 50 per client_ip`.
 pub(super) fn limit(limit: &Limit) -> String {
-    let Limit { rate: per_period, burst, per, max_keys, dry_run } = limit;
+    let Limit { rate: per_period, burst, per, max_keys, dry_run, scope } = limit;
     let mut words = rate(*per_period);
     let a_second = per_period.count.get() / per_period.period.as_secs().clamp(1, 86_400) as u32;
     if burst.get() != a_second.max(1) {
@@ -475,6 +482,9 @@ pub(super) fn limit(limit: &Limit) -> String {
     }
     if *dry_run {
         words += " dry_run";
+    }
+    if *scope == LimitScope::Cluster {
+        words += " of the cluster";
     }
     words
 }

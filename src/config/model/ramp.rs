@@ -8,7 +8,7 @@ use jiff::{
     tz::TimeZone,
 };
 
-use super::{Share, VersionId};
+use super::{Hook, Share, VersionId};
 
 /// `ramp = { version = "v42", steps = [1, 5, 25, 50, 100], hold = "10m", hours = "09:00-18:00", days = ["mon"], timezone = "Asia/Shanghai" }`
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Ramp {
     pub hold: Duration,
     /// When it may move.
     pub when: Hours,
+    /// Who is asked before each step.
+    pub before_step: Option<Box<Hook>>,
 }
 
 impl Ramp {

@@ -10,7 +10,7 @@ use super::{Scope, dangling, number, patience, tables::bad_name};
 use crate::config::{
     model::{
         ClientId, Destination, DestinationHost, Egress, EgressLimits, EgressRule, EgressSourceId, EgressTimeouts,
-        Limit, LimitKey, ListenAddress, Listener, Name, Networks, Resolver, Source,
+        Limit, LimitKey, LimitScope, ListenAddress, Listener, Name, Networks, Resolver, Source,
     },
     raw,
     raw_egress::{self, EgressListener},
@@ -364,7 +364,14 @@ impl<'s> Scope<'s> {
             let default = NonZeroU32::new(u32::try_from(second).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
             let burst = raw.burst.as_ref().and_then(|at| number(at.value.0)).unwrap_or(default);
             let max_keys = NonZeroU32::MIN.saturating_add(999_999);
-            Limit { rate: at.value, burst, per: LimitKey::Client, max_keys, dry_run: false }
+            Limit {
+                rate: at.value,
+                burst,
+                per: LimitKey::Client,
+                max_keys,
+                dry_run: false,
+                scope: LimitScope::Instance,
+            }
         });
         EgressLimits {
             tunnels: raw.tunnels.as_ref().and_then(|at| number(at.value.0)),

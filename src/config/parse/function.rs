@@ -38,6 +38,7 @@ impl Scope<'_> {
         let guard = self.guard(name, raw.guard.as_ref(), raw.baseline.is_some(), baseline);
         let rest = rest(raw, &names).or_else(|| (names.len() == 1 && raw.weights.is_none()).then_some(VersionId(0)));
         let ramp = self.ramp(name, raw, &names, baseline);
+        let mirror = self.mirror(name, raw, &names).map(Box::new);
         let sticky = raw.sticky.as_ref().map(|at| self.sticky(name, at));
         let overrides = self.overrides(name, raw, &names);
         let timeouts = raw.timeouts.as_ref().map(|at| &at.value);
@@ -83,6 +84,7 @@ impl Scope<'_> {
             platform,
             budget,
             guard,
+            mirror,
             concurrency,
             retries: retries(raw),
             health: self.health(raw),

@@ -3,6 +3,7 @@
 mod budget;
 mod cache;
 mod client;
+mod cluster;
 mod compression;
 mod concurrency;
 mod cors;
@@ -14,6 +15,7 @@ mod guard;
 mod handling;
 mod health;
 mod listener;
+mod mirror;
 mod pages;
 mod ramp;
 mod retries;
@@ -151,6 +153,7 @@ impl<'s> Scope<'s> {
             self.report.push(problem);
         }
         let freeze = self.freeze(&file.freeze);
+        let cluster = self.cluster(file.cluster.as_ref());
         let dns = server.as_ref().map(|server| &server.dns[..]).unwrap_or_default();
         let egress = self.egress(dns);
         Some(Config {
@@ -164,6 +167,7 @@ impl<'s> Scope<'s> {
             limits,
             credentials,
             freeze,
+            cluster,
             egress: egress?,
         })
     }
@@ -323,6 +327,7 @@ impl<'s> Scope<'s> {
             per: raw.per.as_ref().map_or(LimitKey::Route, |at| at.value.clone()),
             max_keys: or(&raw.max_keys, 1_000_000)?,
             dry_run: raw.dry_run.as_ref().is_some_and(|at| at.value),
+            scope: self.limit_scope(raw),
         })
     }
 

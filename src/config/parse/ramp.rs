@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::{Scope, patience};
 use crate::config::{
-    model::{Freeze, FreezeWindow, Hours, Name, Ramp, VersionId},
+    model::{Freeze, FreezeWindow, Hook, Hours, Name, Ramp, VersionId},
     raw, raw_ramp,
     report::Problem,
     source::At,
@@ -55,12 +55,30 @@ impl Scope<'_> {
                 self.report.push(problem);
             }
         }
+        let before_step = raw.before_step.as_ref().map(|at| self.hook(&at.value));
         let when = self.hours(at)?;
         Some(Ramp {
             version: version?,
             steps: shares.into(),
             hold: patience(raw.hold.as_ref(), Ramp::HOLD.as_secs()),
             when,
+            before_step: match before_step {
+                None => None,
+                Some(hook) => Some(Box::new(hook?)),
+            },
+        })
+    }
+
+    /// `None`: the report says what is wrong with it.
+    fn hook(&mut self, raw: &raw_ramp::Hook) -> Option<Hook> {
+        let raw_ramp::Hook { url, bearer, hmac, timeout, again, broken: _ } = raw;
+        let [bearer, hmac] = [bearer, hmac].map(|at| at.as_ref().map(|at| self.followed(at)));
+        Some(Hook {
+            url: url.as_ref()?.value.clone(),
+            bearer,
+            hmac,
+            timeout: patience(timeout.as_ref(), Hook::TIMEOUT.as_secs()),
+            again: patience(again.as_ref(), Hook::AGAIN.as_secs()),
         })
     }
 

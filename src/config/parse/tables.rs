@@ -13,8 +13,8 @@ use crate::config::{
     words::Text,
 };
 
-const MAIN_ONLY: [&str; 4] = ["include", "server", "admin", "log"];
-pub(super) const TOP: [&str; 13] = [
+const MAIN_ONLY: [&str; 5] = ["include", "server", "admin", "log", "cluster"];
+pub(super) const TOP: [&str; 14] = [
     "include",
     "server",
     "admin",
@@ -28,9 +28,10 @@ pub(super) const TOP: [&str; 13] = [
     "credential",
     "freeze",
     "egress",
+    "cluster",
 ];
 /// Those that are one table, and no family of named ones.
-const SINGLE: [&str; 7] = ["include", "server", "admin", "log", "networks", "freeze", "egress"];
+const SINGLE: [&str; 8] = ["include", "server", "admin", "log", "networks", "freeze", "egress", "cluster"];
 
 /// The tables of all files; `None` where one of them is not TOML, for what the others say would be judged wrongly.
 pub(super) fn read(sources: &Sources, report: &mut Report) -> Option<raw::File> {
@@ -205,6 +206,7 @@ impl<'v, 'i> Tops<'v, 'i> {
             credentials: self.all("credential", reader),
             freeze: self.freeze(reader),
             egress: self.one("egress", reader),
+            cluster: self.single.contains_key("cluster").then(|| self.one("cluster", reader)),
         }
     }
 

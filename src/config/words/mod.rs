@@ -3,6 +3,7 @@
 mod budget;
 mod cache;
 mod caller;
+mod cluster;
 mod coding;
 mod cors;
 mod egress;
@@ -19,6 +20,7 @@ mod time;
 
 pub(super) use budget::{Money, ZoneWord};
 pub(super) use caller::{BasicUser, Fingerprint, JwksWord, KeyHeader};
+pub(super) use cluster::{KeyPrefix, MemberName};
 pub(super) use cors::{HeaderOrAny, OriginWord};
 pub(super) use egress::{Bandwidth, EchoUrl, ParentUrl, SourceAddress, ToWord};
 pub(super) use guard::{ErrorShare, FalseAlarm, Times};
@@ -41,8 +43,8 @@ use toml::de::DeValue;
 
 use super::{
     model::{
-        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, GuardAction, LogFormat, PlatformName,
-        ProbeMethod, RetryOf, Share, TlsProfile, UpstreamHttp,
+        BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, GuardAction, LimitScope, LogFormat,
+        PlatformName, ProbeMethod, RetryOf, Share, TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -141,6 +143,7 @@ macro_rules! choices {
 }
 
 choices! {
+    LimitScope, "`instance` or `cluster`": { "instance" => Self::Instance, "cluster" => Self::Cluster }
     LogFormat, "`json` or `text`": { "json" => Self::Json, "text" => Self::Text }
     UpstreamHttp, "`auto`, `1.1` or `2`": {
         "auto" => Self::Auto, "1.1" => Self::Http1, "2" => Self::Http2,
@@ -245,6 +248,7 @@ words!(
     FilePath,
     Access,
     Coding,
+    LimitScope,
     LogFormat,
     UpstreamHttp,
     PlatformName,

@@ -214,7 +214,7 @@ impl Word for Endpoint {
 }
 
 /// Host and port of an authority; `None` where the port is not one.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = if authority.starts_with('[') {
         authority.find(']').map_or(authority.len(), |at| at + 1)
     } else {
@@ -231,7 +231,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     port.parse().ok().filter(|port| *port != 0).map(|port| (host, Some(port)))
 }
 
-fn endpoint_host(host: &str) -> Result<EndpointHost, Complaint> {
+pub(super) fn endpoint_host(host: &str) -> Result<EndpointHost, Complaint> {
     if let Some(ip) = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')) {
         return ip
             .parse::<Ipv6Addr>()

@@ -45,19 +45,6 @@ fn a_call_that_is_not_billed_is_given_back_and_makes_room() {
 }
 
 #[test]
-fn a_call_that_no_caller_waits_for_is_charged_when_it_is_over() {
-    let (ledger, stop) = (Ledger::default(), budget(BudgetAction::Stop, Some(2), None));
-    ledger.charge(&stop, Class::Throttled, secs(1));
-    assert_eq!((ledger.counts().calls, ledger.has_room(&stop)), (0, true), "it is not billed");
-    ledger.charge(&stop, Class::Ok, secs(1));
-    ledger.charge(&stop, Class::Function, secs(1));
-    assert_eq!((ledger.counts().calls, ledger.has_room(&stop)), (2, false));
-    assert!(ledger.take(&stop, 0).is_none(), "and callers have that much less");
-    assert_eq!(ledger.told(), (0, 1), "of callers alone");
-    assert!(ledger.has_room(&budget(BudgetAction::Alert, Some(2), None)));
-}
-
-#[test]
 fn alert_refuses_nobody_and_counts_all() {
     let (ledger, one) = (Ledger::default(), budget(BudgetAction::Alert, Some(1), Some(1)));
     for _ in 0..5 {

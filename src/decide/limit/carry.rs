@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::model::{Limit, LimitKey, Rate},
+        config::model::{Limit, LimitKey, LimitScope, Rate},
         decide::limit::{Ask, take_all},
     };
 
@@ -80,7 +80,14 @@ mod tests {
     fn limit(per_second: u32, burst: u32, per: LimitKey) -> Limit {
         let rate = Rate { count: NonZeroU32::new(per_second).unwrap(), period: std::time::Duration::from_secs(1) };
         let burst = NonZeroU32::new(burst).unwrap();
-        Limit { rate, burst, per, max_keys: NonZeroU32::new(1000).unwrap(), dry_run: false }
+        Limit {
+            rate,
+            burst,
+            per,
+            max_keys: NonZeroU32::new(1000).unwrap(),
+            dry_run: false,
+            scope: LimitScope::Instance,
+        }
     }
 
     fn passes(limiter: &Limiter, key: KeyHash, at: u64) -> bool {

@@ -62,6 +62,25 @@ impl Pace {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
+    /// The pace of one among so many who share a bucket: each of its requests counts as if all of them had let one pass. So together they
+    /// keep to the rate, whatever each knows of the others, and the depth stays a time that all mean alike.
+    pub(super) fn among(&self, members: u64) -> Self {
+        let interval = u128::from(self.interval) * u128::from(members);
+        let interval = interval.min(MAX_DEPTH) as u64;
+        Self { interval, depth: self.depth.max(interval), ..*self }
+    }
+
+    /// How many nanoseconds ticks last.
+    pub(super) fn nanos(&self, ticks: u64) -> f64 {
+        ticks as f64 * f64::from(1u32 << self.coarse.min(31)) / self.per_nano as f64
+    }
+
+    /// So many nanoseconds in ticks, rounded up.
+    pub(super) fn of_nanos(&self, nanos: u64) -> u64 {
+        let ticks = (u128::from(nanos) * u128::from(self.per_nano)).div_ceil(1 << self.coarse);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
     /// The TAT after one more request at `now`.
     ///
     /// # Errors

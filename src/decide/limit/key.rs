@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::HeaderMap;
+use twox_hash::XxHash64;
 
 use super::{KeyHash, Limiter};
 use crate::{config::model::LimitKey, decide::cookie};
@@ -77,39 +78,49 @@ impl Limiter {
     /// Of a header, a cookie or a query parameter that came several times, the first counts; query names and values are
     /// percent-decoded (RFC 3986 §2.1). A key that is missing or empty counts by the caller's address.
     pub fn key(&self, facts: &KeyFacts) -> KeyHash {
+        let salt = self.shared.as_ref().and_then(|shared| shared.salt());
         let key = match &self.limit.per {
             // Its one bucket needs no key: see `Buckets::One`.
             LimitKey::Route => return KeyHash::ANY,
             LimitKey::ClientIp => None,
-            LimitKey::Client => facts.client.and_then(|name| present(Kind::Client, name.bytes())),
+            LimitKey::Client => facts.client.and_then(|name| present(salt, Kind::Client, name.bytes())),
             LimitKey::Header(name) => {
-                facts.headers.get(name).and_then(|v| present(Kind::Header, v.as_bytes().iter().copied()))
+                facts.headers.get(name).and_then(|v| present(salt, Kind::Header, v.as_bytes().iter().copied()))
             }
-            LimitKey::Cookie(name) => cookie::value(facts.headers, name).and_then(|v| present(Kind::Cookie, v.bytes())),
+            LimitKey::Cookie(name) => {
+                cookie::value(facts.headers, name).and_then(|v| present(salt, Kind::Cookie, v.bytes()))
+            }
             LimitKey::Query(name) => {
-                facts.query.and_then(|query| parameter(query, name)).and_then(|v| present(Kind::Query, v))
+                facts.query.and_then(|query| parameter(query, name)).and_then(|v| present(salt, Kind::Query, v))
             }
         };
-        key.unwrap_or_else(|| by_address(facts.client_ip))
+        key.unwrap_or_else(|| by_address(salt, facts.client_ip))
     }
 }
 
 /// IPv4 whole, IPv6 by /64: what one subscriber is given at least (RFC 6177).
-fn by_address(ip: IpAddr) -> KeyHash {
+fn by_address(salt: Option<u64>, ip: IpAddr) -> KeyHash {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => hash(Kind::V4, ip.octets()),
-        IpAddr::V6(ip) => hash(Kind::V6, ip.octets().into_iter().take(8)),
+        IpAddr::V4(ip) => hash(salt, Kind::V4, ip.octets()),
+        IpAddr::V6(ip) => hash(salt, Kind::V6, ip.octets().into_iter().take(8)),
     }
 }
 
-fn present(kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
+fn present(salt: Option<u64>, kind: Kind, value: impl Iterator<Item = u8>) -> Option<KeyHash> {
     let mut value = value.peekable();
     value.peek()?;
-    Some(hash(kind, value))
+    Some(hash(salt, kind, value))
 }
 
-fn hash(kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
-    let mut hasher = hasher().1.clone();
+fn hash(salt: Option<u64>, kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
+    match salt {
+        None => hash_by(hasher().1.clone(), kind, value),
+        // The same on all members, whose secret the salt is.
+        Some(salt) => hash_by(XxHash64::with_seed(salt), kind, value),
+    }
+}
+
+fn hash_by(mut hasher: impl Hasher, kind: Kind, value: impl IntoIterator<Item = u8>) -> KeyHash {
     hasher.write_u8(kind as u8);
     for byte in value {
         hasher.write_u8(byte);

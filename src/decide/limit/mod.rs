@@ -1,11 +1,13 @@
 //! How many requests pass: exact limits on one machine, without locks.
 //!
 //! In: the limits that a request is under ([`Ask`]s) and the time. Out: it passes and has taken one from each, or it is
-//! [`Refused`] and has taken from none. `gcra` has the arithmetic, `table` the buckets of keys.
+//! [`Refused`] and has taken from none. `gcra` has the arithmetic, `table` the buckets of keys, `shared` what several gateposts
+//! have in common.
 
 mod carry;
 mod gcra;
 mod key;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use crate::config::model::{Limit, LimitKey, Name};
 pub use carry::{Debts, Told};
 use gcra::{Pace, Wait};
 pub use key::{KeyFacts, Seed, parameter};
+pub use shared::{Due, Shared, Standing, of_cluster};
 pub use table::KeyHash;
 use table::{Table, Taken, take_plain};
 
@@ -38,6 +41,8 @@ pub struct Limiter {
     policy: HeaderValue,
     /// Shared with the limiters before it, as long as what it counts is the same.
     counts: Arc<Counts>,
+    /// `None`: it counts for this process alone.
+    shared: Option<Arc<Shared>>,
 }
 
 #[derive(Debug)]
@@ -93,7 +98,7 @@ impl Limiter {
 
     fn with(limit: &Limit, label: Name, counts: Arc<Counts>) -> Self {
         let pace = Pace::new(limit.rate, limit.burst);
-        Self { policy: policy(&label, limit, &pace), label, limit: limit.clone(), pace, counts }
+        Self { policy: policy(&label, limit, &pace), label, limit: limit.clone(), pace, counts, shared: None }
     }
 
     /// The limiter of a new config that takes the place of `previous`, keeping its counts.
@@ -150,19 +155,28 @@ impl Limiter {
         field(format!("{};r=0;t={}", quoted(&self.label), refused.seconds().max(1)))
     }
 
-    fn take(&self, key: KeyHash, now: Now) -> Result<Taken<'_>, Wait> {
-        let ticks = self.pace.ticks(now);
+    /// The pace that this process keeps to.
+    fn own_pace(&self) -> Pace {
+        match &self.shared {
+            None => self.pace,
+            Some(shared) => shared.pace(&self.pace),
+        }
+    }
+
+    fn take(&self, key: KeyHash, pace: &Pace, now: Now) -> Result<Taken<'_>, Wait> {
+        let ticks = pace.ticks(now);
         match &self.counts.buckets {
-            Buckets::One(bucket) => take_plain(&bucket.0, &self.pace, ticks),
-            Buckets::Keyed(table) => table.take(key, &self.pace, ticks),
+            Buckets::One(bucket) => take_plain(&bucket.0, pace, ticks),
+            Buckets::Keyed(table) => table.take(key, pace, ticks),
         }
     }
 
     fn check(&self, key: KeyHash, now: Now) -> Result<(), Wait> {
-        let ticks = self.pace.ticks(now);
+        let pace = &self.own_pace();
+        let ticks = pace.ticks(now);
         match &self.counts.buckets {
-            Buckets::One(bucket) => self.pace.take(bucket.0.load(Ordering::Acquire), ticks).map(drop),
-            Buckets::Keyed(table) => table.check(key, &self.pace, ticks),
+            Buckets::One(bucket) => pace.take(bucket.0.load(Ordering::Acquire), ticks).map(drop),
+            Buckets::Keyed(table) => table.check(key, pace, ticks),
         }
     }
 
@@ -172,10 +186,14 @@ impl Limiter {
     ///
     /// How long it would have to wait.
     pub fn peek(&self, key: KeyHash, now: Now) -> Result<(), Refused> {
-        self.check(key, now).map_err(|wait| self.refusal(0, wait))
+        self.check(key, now).map_err(|wait| self.refusal(0, key, wait))
     }
 
-    fn refusal(&self, index: usize, wait: Wait) -> Refused {
+    fn refusal(&self, index: usize, key: KeyHash, wait: Wait) -> Refused {
+        let wait = match &self.shared {
+            None => wait,
+            Some(shared) => shared.refused(key, wait, &self.pace),
+        };
         Refused { index, wait: self.pace.duration(wait.0) }
     }
 }
@@ -222,7 +240,7 @@ pub fn take_all(asks: &[Ask], now: Now) -> Result<(), Refused> {
             .iter()
             .enumerate()
             .filter(|(_, ask)| !ask.limiter.limit.dry_run)
-            .filter_map(|(n, ask)| Some(ask.limiter.refusal(n, ask.limiter.check(ask.key, now).err()?)))
+            .filter_map(|(n, ask)| Some(ask.limiter.refusal(n, ask.key, ask.limiter.check(ask.key, now).err()?)))
             .max_by_key(|refused| refused.wait);
         if let Some(refused) = longest {
             return Err(refused);
@@ -236,20 +254,26 @@ fn take_from(asks: &[Ask], n: usize, now: Now) -> Result<(), Refused> {
     let Some(Ask { limiter, key }) = asks.get(n) else {
         return Ok(());
     };
-    match limiter.take(*key, now) {
+    let pace = limiter.own_pace();
+    match limiter.take(*key, &pace, now) {
         Ok(taken) => {
             let rest = take_from(asks, n + 1, now);
             if rest.is_err() {
-                taken.give_back(&limiter.pace);
+                taken.give_back(&pace);
+            } else if let Some(shared) = &limiter.shared {
+                shared.took(*key);
             }
             rest
         }
-        Err(_) if limiter.limit.dry_run => {
+        Err(wait) if limiter.limit.dry_run => {
+            if let Some(shared) = &limiter.shared {
+                shared.refused(*key, wait, &limiter.pace);
+            }
             take_from(asks, n + 1, now)?;
             limiter.counts.would_refuse.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
-        Err(wait) => Err(limiter.refusal(n, wait)),
+        Err(wait) => Err(limiter.refusal(n, *key, wait)),
     }
 }
 

@@ -85,7 +85,7 @@ impl KeyHash {
         Self((hash >> 1).max(1))
     }
 
-    pub(super) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 
@@ -96,6 +96,20 @@ impl KeyHash {
 
     pub(super) fn settled(self, tat: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(tat)
+    }
+
+    /// Whose word it is.
+    pub(super) fn of(word: u128) -> Self {
+        Self(tag(word))
+    }
+
+    pub(super) fn owns(self, word: u128) -> bool {
+        tag(word) == self.0
+    }
+
+    /// Spread over all 64 bits, another way than the table does.
+    pub(super) fn mixed(self) -> u64 {
+        self.0.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 20
     }
 
     pub(super) fn pending(self, nonce: u64) -> u128 {
@@ -200,6 +214,17 @@ impl Table {
     /// Takes one request from the key's bucket.
     pub(super) fn take(&self, key: KeyHash, pace: &Pace, now: u64) -> Result<Taken<'_>, Wait> {
         self.change(key, now, |tat| pace.take(tat, now))
+    }
+
+    /// Gives the key's bucket the TAT that `set` makes of its own; where there is no room for another key, nothing.
+    pub(super) fn put(&self, key: KeyHash, now: u64, set: impl Fn(u64) -> u64) {
+        let look = self.look(key, now);
+        let full = look.settled.is_none() && look.first_pending.is_none();
+        if full && (look.free.is_none() || set(0) <= now) {
+            return;
+        }
+        // It never refuses.
+        let _ = self.change(key, now, |tat| Ok(set(tat)));
     }
 
     /// Gives the key's bucket the TAT that `to` makes of the one that it has.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::model::Rate;
+use crate::config::model::{LimitScope, Rate};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -19,6 +19,7 @@ fn limit(count: u32, period: u64, burst: u32, per: LimitKey) -> Limit {
         per,
         max_keys: NonZeroU32::new(1_000_000).unwrap(),
         dry_run: false,
+        scope: LimitScope::Instance,
     }
 }
 
@@ -191,7 +192,7 @@ fn what_was_taken_before_a_lost_race_is_given_back() {
 #[test]
 fn giving_back_does_not_forgive_what_others_took_later() {
     let limiter = limiter(&limit(1, 1, 2, LimitKey::ClientIp));
-    let taken = limiter.take(nth(0), Now(10 * SECOND)).unwrap();
+    let taken = limiter.take(nth(0), &limiter.pace, Now(10 * SECOND)).unwrap();
     // The bucket has filled again, and someone else takes both.
     let later = 12 * SECOND + 1;
     assert_eq!(left(&limiter, nth(0), later), 2);

@@ -128,6 +128,7 @@ fn config(routes: Vec<Route>) -> Config {
         limits: Vec::new(),
         credentials: Vec::new(),
         freeze: Default::default(),
+        cluster: None,
         egress: Default::default(),
     }
 }

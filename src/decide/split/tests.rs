@@ -45,6 +45,7 @@ pub(super) fn function(versions: &[(&str, u16)]) -> Function {
         platform: crate::config::model::Platform::default(),
         budget: None,
         guard: None,
+        mirror: None,
         concurrency: None,
         retries: None,
         health: None,

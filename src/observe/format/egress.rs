@@ -53,7 +53,8 @@ pub struct EgressEntry<'r> {
     pub connect: Option<Duration>,
 }
 
-enum Field<'r> {
+/// A value of such a line.
+pub(super) enum Field<'r> {
     Word(&'r [u8]),
     Number(u64),
     Time(Duration),
@@ -91,13 +92,23 @@ pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressE
         ("dns_ms", e.dns.map(Field::Time)),
         ("connect_ms", e.connect.map(Field::Time)),
     ];
-    let stamp = stamp.format(e.ts);
+    fields_line(out, format, stamp.format(e.ts), &fields);
+}
+
+/// A line of a time and such fields as are there.
+pub(super) fn fields_line(
+    out: &mut Vec<u8>,
+    format: LogFormat,
+    stamp: &[u8],
+    fields: &[(&'static str, Option<Field<'_>>)],
+) {
+    let fields = fields.iter().filter_map(|(key, field)| Some((key, field.as_ref()?)));
     match format {
         LogFormat::Json => {
             out.extend_from_slice(b"{\"ts\":\"");
             out.extend_from_slice(stamp);
             out.push(b'"');
-            for (key, field) in fields.iter().filter_map(|(key, field)| Some((key, field.as_ref()?))) {
+            for (key, field) in fields {
                 out.extend_from_slice(b",\"");
                 out.extend_from_slice(key.as_bytes());
                 out.extend_from_slice(b"\":");
@@ -116,7 +127,7 @@ pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressE
             out.push(b'[');
             out.extend_from_slice(stamp);
             out.push(b']');
-            for (key, field) in fields.iter().filter_map(|(key, field)| Some((key, field.as_ref()?))) {
+            for (key, field) in fields {
                 pair(out, key);
                 put(out, field, value);
             }

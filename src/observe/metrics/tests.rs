@@ -20,6 +20,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
         per: LimitKey::Route,
         max_keys: one,
         dry_run: false,
+        scope: LimitScope::Instance,
     };
     let used = [LimitUse::Own(limit.clone()), LimitUse::Shared(SharedLimitId(0)), LimitUse::Shared(SharedLimitId(0))];
     Config {
@@ -94,6 +95,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
                 platform: Platform::default(),
                 budget: None,
                 guard: None,
+                mirror: None,
                 concurrency: None,
                 retries: None,
                 health: None,
@@ -125,6 +127,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
         limits: vec![SharedLimit { name: "partners".into(), limit }],
         credentials: Vec::new(),
         freeze: Default::default(),
+        cluster: None,
         egress: Default::default(),
     }
 }

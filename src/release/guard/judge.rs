@@ -1,6 +1,9 @@
 //! One canary against its baseline: what each second brought → a verdict.
 
-use super::ratio::{Count, Excess, Pair, Upper, stays_under};
+use super::{
+    calm::Calm,
+    ratio::{Count, Excess, Pair, Upper, stays_under},
+};
 
 /// What a guard was told to tolerate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,6 +191,10 @@ pub struct Judge {
     errors: Excess,
     slow: Option<Excess>,
     upper: Upper,
+    /// How much a second's errors count.
+    calm: Calm,
+    /// The same of the batch that waits: chosen when it began.
+    weight: f64,
     waiting: Batch,
     waiting_slow: Batch,
     /// For the upper bound, which nobody needs every second: ten batches at a time.
@@ -210,6 +217,8 @@ impl Judge {
             errors: Excess::new(terms.tolerate),
             slow: terms.latency.map(Excess::new),
             upper: Upper::new(),
+            calm: Calm::new(),
+            weight: 1.0,
             waiting: Batch::default(),
             waiting_slow: Batch::default(),
             coarse: Default::default(),
@@ -255,8 +264,14 @@ impl Judge {
         self.remember(seconds, canary, baseline);
 
         let (of_canary, of_baseline) = ((canary.requests, canary.errors), (baseline.requests, baseline.errors));
+        if self.waiting == Batch::default() {
+            // Before anything of the batch is seen: what it brings is not to choose how much it counts.
+            self.weight = self.calm.weight();
+        }
         let batch = self.waiting.add(seconds, of_canary, of_baseline);
-        self.errors.take(seconds, &batch.unwrap_or_default());
+        self.errors.take(seconds, &batch.unwrap_or_default(), self.weight);
+        let (requests, errors) = (baseline.requests as f64, baseline.errors as f64);
+        self.calm.take(seconds, Count { requests, errors });
         if let Some(pair) = batch {
             self.coarse.0.add(&pair);
             self.coarse.1 += 1;
@@ -268,7 +283,7 @@ impl Judge {
         self.warming -= seconds;
         if let Some(slow) = self.slow.as_mut().filter(|_| self.warming < 0.0) {
             let batch = self.waiting_slow.add(seconds, (canary.timed, canary.slow), (baseline.timed, baseline.slow));
-            slow.take(seconds, &batch.unwrap_or_default());
+            slow.take(seconds, &batch.unwrap_or_default(), 1.0);
         }
         if self.worse.is_none() {
             self.worse = self.cause();

@@ -3,6 +3,7 @@
 //! In: requests that are over, counted by the workers ([`Watch`]). Out, about once a second: a [`Verdict`] for each canary, with its
 //! numbers ([`Panel`], [`Judge`]). Pure but for atomic counters: the clock is an argument.
 
+mod calm;
 mod judge;
 mod panel;
 mod ratio;

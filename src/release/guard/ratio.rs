@@ -85,8 +85,8 @@ impl Excess {
         Self { tolerate, parts: STAKES.map(|(_, stake)| stake * (1.0 - KEPT)), unstaked: KEPT, seconds: 0.0 }
     }
 
-    /// Takes in a batch that lasted so many seconds.
-    pub fn take(&mut self, seconds: f64, pair: &Pair) {
+    /// Takes in a batch that lasted so many seconds, its likelihood ratio to the power `weight`: 0 to 1, chosen without a look at it.
+    pub fn take(&mut self, seconds: f64, pair: &Pair, weight: f64) {
         self.seconds += seconds;
         let unstaked = KEPT / (1.0 + self.seconds / PACE);
         let staked = self.unstaked - unstaked;
@@ -96,7 +96,7 @@ impl Excess {
             *part += stake * staked;
             if has_errors {
                 // A bound, so that `alert` may go on counting for days.
-                *part = (*part * pair.ln_likelihood(self.tolerate, r).exp()).min(1e300);
+                *part = (*part * (weight * pair.ln_likelihood(self.tolerate, r)).exp()).min(1e300);
             }
         }
     }
@@ -206,15 +206,15 @@ mod tests {
         /// What the bound on false alarms stands on: nothing that is within what is tolerated makes the odds grow, on average.
         #[test]
         fn a_canary_within_what_is_tolerated_gains_no_odds(
-            requests in (1u32..30, 1u32..60), q in 0.0f64..1.0, tolerate in 1.0f64..5.0, better in 0.0f64..1.0, before in 0u32..5000,
+            requests in (1u32..30, 1u32..60), q in 0.0f64..1.0, tolerate in 1.0f64..5.0, better in 0.0f64..1.0, before in 0u32..5000, weight in 0.0f64..=1.0,
         ) {
             let mut excess = Excess::new(tolerate);
-            excess.take(f64::from(before), &Pair::default());
+            excess.take(f64::from(before), &Pair::default(), 1.0);
             let was = excess.value();
             let canary = (q * tolerate * better).min(1.0);
             let then = expectation(requests, (canary, q), |pair| {
                 let mut excess = excess.clone();
-                excess.take(1.0, pair);
+                excess.take(1.0, pair, weight);
                 excess.value()
             });
             assert!(then <= was + 1e-9, "{was} → {then}");
@@ -246,7 +246,7 @@ mod tests {
         assert!(close(STAKES.iter().map(|(_, stake)| stake).sum::<f64>(), 1.0));
         let mut excess = Excess::new(1.5);
         for _ in 0..10_000 {
-            excess.take(1.0, &Pair::default());
+            excess.take(1.0, &Pair::default(), 1.0);
             assert!(close(excess.value(), 1.0));
         }
     }
@@ -256,7 +256,7 @@ mod tests {
         let some = Count { requests: 10.0, errors: 9.0 };
         for pair in [Pair { canary: some, ..Pair::default() }, Pair { baseline: some, ..Pair::default() }] {
             let (mut excess, mut upper) = (Excess::new(1.0), Upper::new());
-            excess.take(1.0, &pair);
+            excess.take(1.0, &pair, 1.0);
             upper.take(&pair);
             assert!(close(excess.value(), 1.0));
             assert_eq!(upper, Upper::new());

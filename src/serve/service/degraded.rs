@@ -93,6 +93,7 @@ impl Service {
                 .is_failing()
                 .then(|| "what is counted of budgets cannot be written: a crash would forget it".to_owned()),
         );
+        tell(What::Cluster, self.cluster.degraded());
         tell(
             What::Descriptors,
             self.listeners.total().is_short(SHORT).then(|| {

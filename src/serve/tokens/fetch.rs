@@ -41,8 +41,8 @@ pub(super) struct Question {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) why: String,
+pub(in crate::serve) struct Failure {
+    pub(in crate::serve) why: String,
     /// The server took the question for wrong (4xx): asking again soon changes nothing.
     pub(super) refused: bool,
     pub(super) retry_after: Option<Duration>,
@@ -54,7 +54,8 @@ impl From<String> for Failure {
     }
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+/// Both ways of a connection, with TLS or without.
+pub(in crate::serve) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// The body of a 200.
@@ -71,7 +72,12 @@ pub(super) async fn ask(
     timeout(WHOLE, whole).await.unwrap_or_else(|_| Err(format!("no answer within {WHOLE:?}").into()))
 }
 
-async fn connect(url: &Endpoint, trust: &mut Trust, resolver: &Resolver) -> Result<Box<dyn Duplex>, Failure> {
+/// A connection to where `url` leads, by the first address that takes one.
+pub(in crate::serve) async fn connect(
+    url: &Endpoint,
+    trust: &mut Trust,
+    resolver: &Resolver,
+) -> Result<Box<dyn Duplex>, Failure> {
     let (name, ips) = match &url.host {
         EndpointHost::Address(ip) => (ServerName::from(*ip), vec![*ip]),
         EndpointHost::Name(name) => {

@@ -50,6 +50,7 @@ pub(in crate::upstream) fn function(http: UpstreamHttp) -> Function {
         platform: Platform::default(),
         budget: None,
         guard: None,
+        mirror: None,
         concurrency: None,
         retries: None,
         health: None,

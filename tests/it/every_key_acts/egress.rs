@@ -478,10 +478,10 @@ async fn check_every(leaf: Leaf) {
 
 async fn check_ca(leaf: Leaf) {
     let (authority, other) = (crate::harness::authority(), crate::harness::authority());
-    let certificate = authority.leaf(&["127.0.0.9"]);
+    let certificate = authority.leaf(&["127.0.0.1"]);
     let echo =
         crate::harness::origin().tls(&certificate).answers(|_| crate::harness::Reply::text("127.0.0.51")).start().await;
-    let config = checked(&format!("url = \"https://127.0.0.9:{}\", LEAF", echo.port()));
+    let config = checked(&format!("url = \"https://127.0.0.1:{}\", LEAF", echo.port()));
     let words = [&authority, &other].map(|one| format!("ca = \"{}\"", one.ca().display()));
     let [one, other] = leaf.pair(&config, &words[0], &words[1]).start().await;
     one.counts(AGREES, &[("source", "s")], 1.0).await;

@@ -6,6 +6,7 @@
 mod budget;
 mod cache;
 mod caller;
+mod cluster;
 mod concurrency;
 mod credential;
 mod egress;
@@ -19,6 +20,7 @@ mod id_token;
 mod leaf;
 mod limit;
 mod listener;
+mod mirror;
 mod platform;
 mod ramp;
 mod release;
@@ -61,6 +63,7 @@ fn proofs() -> Vec<Proof> {
         guard::proofs(),
         release::proofs(),
         ramp::proofs(),
+        mirror::proofs(),
         platform::proofs(),
         retries::proofs(),
         health::proofs(),
@@ -69,6 +72,7 @@ fn proofs() -> Vec<Proof> {
         route::proofs(),
         handling::proofs(),
         limit::proofs(),
+        cluster::proofs(),
         egress::proofs(),
         egress_listener::proofs(),
         egress_parent::proofs(),

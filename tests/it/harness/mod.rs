@@ -16,6 +16,7 @@ pub(crate) mod origin;
 pub(crate) mod peak;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod reply;
 pub(crate) mod signed;
 pub(crate) mod tls;

@@ -75,7 +75,7 @@ pub(in crate::config::changes) fn egress_rule_leaves(config: &Config, rule: &Egr
     let EgressTimeouts { connect, tls_name: _, first_byte: _, idle, total } = *timeouts;
     let (count, burst) = match per_client {
         None => (None, None),
-        Some(Limit { rate, burst, per: _, max_keys: _, dry_run: _ }) => (Some(*rate), Some(*burst)),
+        Some(Limit { rate, burst, per: _, max_keys: _, dry_run: _, scope: _ }) => (Some(*rate), Some(*burst)),
     };
     let mut leaves = parent_leaves(parent.as_ref());
     leaves.extend([
