@@ -20,8 +20,8 @@ mod status;
 pub use cluster::{ClusterStatus, MemberStatus};
 pub use server::{Listener, Socket, serve};
 pub use status::{
-    BudgetStatus, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome,
-    Receipt, SourceStatus, Status, VersionStatus,
+    AddressStatus, BudgetStatus, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
+    ListenerStatus, MirrorStatus, Outcome, Receipt, SourceStatus, Status, VersionStatus,
 };
 
 /// Where the answers come from.

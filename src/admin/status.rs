@@ -27,6 +27,12 @@ pub struct Status {
     /// Ramps and latches: what is not as the file alone would have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Told>,
+    /// A row an address that goes last for its failures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressStatus>,
+    /// A row a version that is checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckStatus>,
     /// A row an address to leave from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceStatus>,
@@ -152,6 +158,28 @@ pub struct VersionStatus {
     pub weights_from: String,
     /// Requests that it is working on.
     pub in_flight: u64,
+}
+
+/// An address of a version that goes last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressStatus {
+    pub function: String,
+    pub version: String,
+    pub address: String,
+    pub state: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// What the last probe of a version found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    pub function: String,
+    pub version: String,
+    /// `passes`, `fails`, `not known` or `not asked yet`.
+    pub state: String,
+    /// For people.
+    pub detail: String,
 }
 
 /// What a guard says of a canary.

@@ -84,6 +84,8 @@ impl Backend for Scripted {
             guards: Vec::new(),
             mirrors: Vec::new(),
             releases: Vec::new(),
+            addresses: Vec::new(),
+            checks: Vec::new(),
             functions: vec![VersionStatus {
                 function: "orders".to_owned(),
                 version: "v42".to_owned(),

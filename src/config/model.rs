@@ -16,7 +16,7 @@ pub use budget::{Amount, Budget, BudgetAction, Price, Zone};
 pub use cluster::{Cluster, LimitScope, RedisUrl};
 pub use concurrency::{Adaptive, Concurrency, Criticality, Growth};
 pub use guard::{Guard, GuardAction};
-pub use health::Health;
+pub use health::{Check, Health, ProbeMethod};
 pub use mirror::Mirror;
 pub use platform::{Class, NamePattern, NamePatterns, Platform, PlatformName, PlatformRequestId, Rule, Sizes};
 pub use retries::{Retries, RetryOf};

@@ -73,6 +73,14 @@ pub struct Counts {
 impl Ledger {
     /// Lets a call in, or not. `dice` decides who goes where only a share may pass.
     pub fn take(&self, budget: &Budget, dice: u64) -> Option<Taken> {
+        let taken = self.take_again(budget, dice);
+        let count = if taken.is_some() { &self.admitted } else { &self.refused };
+        count.fetch_add(1, Relaxed);
+        taken
+    }
+
+    /// The same for one more call of a request that was let in before.
+    pub fn take_again(&self, budget: &Budget, dice: u64) -> Option<Taken> {
         let day = Taken(self.day.load(Relaxed));
         let admit = match budget.action {
             BudgetAction::Alert => self.calls.fetch_add(1, Relaxed) < u64::MAX,
@@ -82,8 +90,6 @@ impl Ledger {
                 dice % u64::from(ALL) < passes && self.take_within(budget)
             }
         };
-        let count = if admit { &self.admitted } else { &self.refused };
-        count.fetch_add(1, Relaxed);
         admit.then_some(day)
     }
 

@@ -24,6 +24,9 @@ pub struct Counts {
     is_tried: AtomicBool,
     failed: AtomicU32,
     well: AtomicU32,
+    /// Probes that failed, and that went well, in a row.
+    missed: AtomicU32,
+    passed: AtomicU32,
 }
 
 /// The counts go on from `previous` where the version still has the same URL.
@@ -35,7 +38,7 @@ pub(super) fn counts(config: &Config, previous: Option<&Snapshot>) -> Health {
         }
     }
     let of = |function: &crate::config::model::Function| {
-        function.health?;
+        function.health.as_ref()?;
         let counts = function.versions.iter().map(|version| match old.get(&(&*function.name, &*version.name)) {
             Some((url, counts)) if **url == version.url => Arc::clone(counts),
             _ => Arc::default(),
@@ -91,6 +94,29 @@ impl Counts {
         self.failed.store(0, Relaxed);
         self.well.store(0, Relaxed);
         self.is_tried.store(is_tried, Relaxed);
+        self.passed.store(0, Relaxed);
+    }
+
+    /// A probe is over. The failed ones in a row: before it, and with it.
+    pub fn checked(&self, is_well: bool) -> (u32, u32) {
+        let before = self.missed.load(Relaxed);
+        if is_well {
+            self.missed.store(0, Relaxed);
+            self.passed.fetch_add(1, Relaxed);
+            return (before, 0);
+        }
+        self.passed.store(0, Relaxed);
+        (before, self.missed.fetch_add(1, Relaxed).saturating_add(1))
+    }
+
+    /// Probes that failed, in a row.
+    pub fn missed(&self) -> u32 {
+        self.missed.load(Relaxed)
+    }
+
+    /// Those that went well in a row, since the version was put out or in again.
+    pub fn passed(&self) -> u32 {
+        self.passed.load(Relaxed)
     }
 
     /// What ended since it is tried again: failed, and well.

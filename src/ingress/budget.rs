@@ -11,8 +11,9 @@ use super::{
 use crate::{
     config::model::{Budget, BudgetAction},
     decide::{
-        Class, Reason,
+        Class, Now, Reason,
         budget::{self, Ledger, used},
+        retry::Because,
         snapshot::Refusal,
     },
     observe::unix_ms,
@@ -29,18 +30,42 @@ fn of<'l>(ctx: &Ctx, live: &'l Live) -> Option<(&'l Budget, &'l Ledger)> {
     Some((budget, live.snapshot.ledgers[function.index()].as_deref()?))
 }
 
-/// Lets the call in that was decided, if its function's budget does.
-pub(super) fn take(ctx: &mut Ctx, live: &Live) -> Result<(), Refusal> {
-    let Some((budget, ledger)) = of(ctx, live) else { return Ok(()) };
-    ctx.taken = ledger.take(budget, live::roll());
-    ctx.taken.map(drop).ok_or_else(|| Reason::BudgetSpent.into())
+/// Lets the call in that is to be made, if its function's budget does.
+pub(super) fn take(ctx: &mut Ctx) -> Result<(), Refusal> {
+    let Some((budget, ledger)) = ctx.live.as_deref().and_then(|live| of(ctx, live)) else { return Ok(()) };
+    let taken = ledger.take(budget, live::roll());
+    ctx.taken = taken;
+    taken.map(drop).ok_or_else(|| Reason::BudgetSpent.into())
+}
+
+/// An attempt is over, and another call is to be made: the next one is let in, if the budget does, and what is billed of the last one is
+/// settled. One that was not billed costs nothing: the next goes in its place.
+pub(super) fn again(ctx: &mut Ctx, live: &Live, because: Because) -> bool {
+    let (Some(taken), Some((budget, ledger))) = (ctx.taken, of(ctx, live)) else { return true };
+    let Some(sent) = ctx.sent_at.filter(|_| may_be_billed(because)) else { return true };
+    let Some(next) = ledger.take_again(budget, live::roll()) else { return false };
+    ledger.end(taken, Some(budget.cost(millis(sent))));
+    ctx.taken = Some(next);
+    true
+}
+
+/// A connection that broke before an answer may have had its request run.
+fn may_be_billed(because: Because) -> bool {
+    match because {
+        Because::Connect | Because::Stale | Because::Throttled | Because::Platform => false,
+        Because::Config | Because::Account => false,
+        Because::Reset | Because::Function | Because::Timeout => true,
+    }
+}
+
+fn millis(sent: Now) -> u64 {
+    u64::try_from(since(sent).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The call is over: what was not sent, or is not billed, is given back.
 pub(super) fn settle(ctx: &Ctx, live: &Live, class: Class) {
     let (Some(taken), Some((budget, ledger))) = (ctx.taken, of(ctx, live)) else { return };
     let sent = ctx.sent_at.filter(|_| budget::is_billed(class));
-    let millis = |sent| u64::try_from(since(sent).as_millis()).unwrap_or(u64::MAX);
     ledger.end(taken, sent.map(|sent| budget.cost(millis(sent))));
 }
 

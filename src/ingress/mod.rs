@@ -26,6 +26,7 @@ pub mod request_id;
 mod retry;
 mod sign;
 pub mod stall;
+mod standing;
 pub mod stream;
 mod tell;
 mod transport;

@@ -66,7 +66,8 @@ impl Ingress {
 
     /// Answers with a refusal.
     pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
-        if refusal.reason.is_failure()
+        // A spent budget is no failure, but what is kept costs nothing.
+        if (refusal.reason.is_failure() || refusal.reason == Reason::BudgetSpent)
             && let Some(stale) = cache::failed(session, ctx)?
         {
             ctx.refusal = Some((refusal.reason, refusal.detail));

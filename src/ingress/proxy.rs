@@ -159,7 +159,6 @@ impl Ingress {
         }
         let outcome = outcome.and_then(|goes| {
             Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
-            budget::take(ctx, &live)?;
             Ok(match goes {
                 Goes::Function(_) => Way::Function,
                 goes => Way::Route(goes),
@@ -304,6 +303,11 @@ impl ProxyHttp for Ingress {
         match Self::decide(session, ctx) {
             Ok(Way::Function) => {
                 if cache::is_on(ctx) && Box::pin(cache::answer(session, ctx)).await? {
+                    return Ok(true);
+                }
+                // Behind the cache: what that answers is no call, and costs nothing.
+                if let Err(refusal) = budget::take(ctx) {
+                    Box::pin(Self::refuse(session, ctx, refusal)).await?;
                     return Ok(true);
                 }
                 if !sign::wants_body(session, ctx) {
@@ -570,7 +574,8 @@ impl ProxyHttp for Ingress {
         if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
             let target = live.target(picked.function, picked.version);
             if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
-                target.failed(address, live::now());
+                let health = live.snapshot.config.functions[picked.function.index()].health.as_ref();
+                target.failed(address, live::now(), health);
             }
             tracing::warn!(
                 function = &*live.snapshot.config.functions[picked.function.index()].name,

@@ -11,9 +11,10 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::{
+    budget,
     conn::Conn,
     ctx::{Ctx, since},
-    live,
+    live, standing,
 };
 use crate::{
     config::model::RetryOf,
@@ -37,8 +38,17 @@ pub(super) struct Again {
     pub(super) of: Option<RetryOf>,
     /// The last answer was refused to be asked for again.
     refused: bool,
+    /// A kept connection proved dead.
+    stale: bool,
     /// The attempt's connection had been idle for [`IDLE`].
     was_idle: bool,
+}
+
+impl Again {
+    /// Whether the last attempt broke with a kept connection, so that its address is not to blame.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
+    }
 }
 
 /// A kept connection that nobody used for so long, and that breaks before an answer, was closed by the clock of whoever kept its other end.
@@ -91,7 +101,12 @@ fn may(ctx: &mut Ctx, because: Because, after: Option<Duration>) -> bool {
         live.handles.retry_refused(ctx.worker, picked.function, picked.version);
         return false;
     }
+    let live = live.clone();
+    if !budget::again(ctx, &live, because) {
+        return false;
+    }
     live.handles.retried(ctx.worker, picked.function, picked.version, because);
+    standing::attempt_over(ctx, &live, because);
     ctx.again = Again { taken: ctx.again.taken + 1, wait: Some(wait), ..Again::default() };
     // What the log says is of the last attempt.
     (ctx.upstream_status, ctx.outcome, ctx.platform_request_id) = (None, None, None);
@@ -168,6 +183,7 @@ pub(super) fn broken(session: &Session, ctx: &mut Ctx, error: &mut Error, reused
     if std::mem::take(&mut ctx.again.refused) {
         return error.set_retry(true);
     }
+    ctx.again.stale = is_stale(error, reused);
     if !session.req_header().method.is_idempotent() || !is_open(session, ctx) {
         return error.set_retry(false);
     }
@@ -181,4 +197,11 @@ pub(super) fn broken(session: &Session, ctx: &mut Ctx, error: &mut Error, reused
     };
     ctx.wants_fresh = true;
     error.set_retry(again);
+}
+
+/// Whether a kept connection broke in a way by which pingora takes it for one that was closed before.
+fn is_stale(error: &Error, reused: bool) -> bool {
+    let mut again = error.retry;
+    again.decide_reuse(reused);
+    reused && again.retry()
 }

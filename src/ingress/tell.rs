@@ -13,7 +13,7 @@ use super::{
     head::{self, BadHead},
     io::Io,
     live::{self, Live},
-    mirror, reply, request_id,
+    mirror, reply, request_id, standing,
 };
 use crate::{
     config::model::ListenerId,
@@ -79,7 +79,7 @@ fn write(
     budget::settle(ctx, live, class);
     guarded(ctx, live, class);
     let config = &live.snapshot.config;
-    health(ctx, live, class);
+    standing::request_over(ctx, live, class);
     let came = match (&ctx.asked_host, uri.authority()) {
         (Some(host), _) => host.as_bytes(),
         (None, Some(authority)) => authority.as_str().as_bytes(),
@@ -137,17 +137,6 @@ fn guarded(ctx: &Ctx, live: &Live, class: Class) {
             client_ip: ctx.client_ip,
         },
     );
-}
-
-/// What the request's end says of its version.
-fn health(ctx: &Ctx, live: &Live, class: Class) {
-    let Some(picked) = ctx.picked else { return };
-    let function = picked.function.index();
-    if let (Some(counts), Some(policy)) =
-        (&live.snapshot.health[function], &live.snapshot.config.functions[function].health)
-    {
-        counts[picked.version.index()].ended(class, policy.consecutive_failures);
-    }
 }
 
 fn class_of(ctx: &Ctx, status: Option<u16>, error: Option<&Error>) -> Class {

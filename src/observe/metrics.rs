@@ -40,6 +40,7 @@ pub use budget::BudgetCounts;
 pub use cache::{CacheCounts, CacheResult};
 pub use cluster::ClusterCounts;
 pub use guards::GuardSeries;
+pub use health::CheckResult;
 pub use jwks::JwksCounts;
 pub use mirror::{MirrorCounts, MirrorResult};
 pub use tokens::TokenCounts;

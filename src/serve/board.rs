@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author, present::Shown};
 use crate::{
     admin::{
-        Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome,
-        Receipt as Told, SourceStatus, Status, VersionStatus,
+        AddressStatus, Backend, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
+        ListenerStatus, MirrorStatus, Outcome, Receipt as Told, SourceStatus, Status, VersionStatus,
     },
     config::{SecretRef, changes::Change, model::{Name, RouteId}},
     decide::split::InForce,
@@ -45,6 +45,8 @@ pub struct Changing {
     pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
     pub releases: Vec<crate::release::Told>,
+    pub addresses: Vec<AddressStatus>,
+    pub checks: Vec<CheckStatus>,
     pub token: Option<SecretRef>,
 }
 
@@ -216,6 +218,8 @@ impl Backend for Board {
                 .collect(),
             certificates: changing.certificates.iter().map(certificate).collect(),
             releases: changing.releases.clone(),
+            addresses: changing.addresses.clone(),
+            checks: changing.checks.clone(),
             cluster: cluster::look(&self.cluster).as_ref().map(cluster::Standing::status),
             last_reload: changing.last.clone(),
             degraded: self.degraded(),

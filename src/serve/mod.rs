@@ -10,6 +10,7 @@ pub mod bind;
 mod board;
 mod budgets;
 mod certificate;
+mod checks;
 pub mod client_tls;
 mod cluster;
 mod connection;
@@ -36,6 +37,7 @@ pub mod present;
 pub mod receipt;
 mod releases;
 pub mod requests;
+mod resting;
 mod service;
 mod signers;
 mod tickets;
@@ -220,6 +222,8 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
                 }
                 service.pass_time();
                 service.look_at_health();
+                service.look_at_addresses();
+                service.send_checks();
                 continue;
             }
             _ = ends.tick() => {

@@ -1,11 +1,18 @@
 //! Releases in the running service: the book is kept here, and what it says is put in force without a reload, written, logged
 //! and told in the history.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
-use super::{Receipt, ReloadResult, board::Board, generations::Author, requests, service::Service};
+use super::{
+    Receipt, ReloadResult, board::Board, checks::Checks, generations::Author, requests, resting::Resting,
+    service::Service,
+};
 use crate::{
     config::{
         Config,
@@ -25,6 +32,10 @@ pub struct Releases {
     pub(super) book: Book,
     /// Versions that fail.
     pub(super) outliers: Outliers,
+    /// Addresses that fail, as they were told.
+    pub(super) resting: Resting,
+    pub(super) checks: Checks,
+    pub(super) checks_told: Option<Instant>,
     /// Who is asked before steps.
     pub(super) hooks: Hooks,
     state_dir: PathBuf,
@@ -53,8 +64,18 @@ impl Releases {
             }
         };
         events.extend(book.follow(config));
-        let (outliers, hooks) = (Outliers::default(), Hooks::default());
-        (Self { book, outliers, hooks, state_dir, passed: live::now(), unwritten: false }, events)
+        let releases = Self {
+            book,
+            outliers: Outliers::default(),
+            hooks: Hooks::default(),
+            resting: Resting::new(),
+            checks: Checks::default(),
+            checks_told: None,
+            state_dir,
+            passed: live::now(),
+            unwritten: false,
+        };
+        (releases, events)
     }
 
     pub fn in_force(&self, function: &Function) -> InForce {

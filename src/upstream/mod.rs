@@ -1,13 +1,15 @@
 //! In: a version's URL. Out: an address to try next, and a peer that pingora connects to.
 //!
 //! Names are resolved in the background ([`Resolver`]); a request only reads what was found ([`Target::candidates`]), marks what it
-//! met ([`Target::failed`], [`Target::succeeded`]) and copies a prepared peer ([`Target::peer`]). None of this takes a lock.
+//! met ([`Target::failed`], [`Target::address_answered`]) and copies a prepared peer ([`Target::peer`]). None of this takes a lock.
 
 pub mod addresses;
 mod classify;
 pub mod concurrency;
 mod peer;
+pub mod probe;
 pub mod resolve;
+pub mod resting;
 pub mod target;
 
 pub use addresses::{Addresses, NotResolved};

@@ -4,25 +4,24 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use pingora_core::{protocols::ALPN, upstreams::peer::HttpPeer};
 use rustls_pki_types::CertificateDer;
 
-use super::{Addresses, NotResolved, Resolver, peer};
+use super::{
+    Addresses, NotResolved, Resolver, peer,
+    resting::{Resting, Rests, Standing},
+};
 use crate::{
-    config::model::{Endpoint, EndpointHost, Function, Version},
+    config::model::{Endpoint, EndpointHost, Function, Health, Version},
     decide::Now,
 };
 
 pub use super::peer::{BadCa, SHORTEST_IDLE};
-
-/// How long an address that failed goes last.
-pub const SHUNNED: Duration = Duration::from_secs(10);
 
 /// A version's endpoint, ready for requests.
 #[derive(Debug)]
@@ -39,15 +38,7 @@ struct Places {
     addresses: Arc<Addresses>,
     /// Whose turn it is. One counter for all workers: with one address it is not touched at all.
     turn: AtomicUsize,
-    /// Nearly always empty; replaced whole when an address fails or is well again.
-    shunned: ArcSwap<Vec<Arc<Shunned>>>,
-}
-
-#[derive(Debug)]
-struct Shunned {
-    address: SocketAddr,
-    /// [`Now`] from which it is tried again.
-    until: AtomicU64,
+    resting: Resting,
 }
 
 impl Target {
@@ -82,12 +73,13 @@ impl Target {
             Some(previous) if previous.places.is_at(&version.url) => Arc::clone(&previous.places),
             _ => Arc::new(Places::new(&version.url, resolver)),
         };
+        places.resting.follow(function.health.as_ref());
         Ok(Self { places, template })
     }
 
     /// The addresses for one request, in the order in which it is to try them. Empty: the name does not resolve (yet).
     ///
-    /// They take turns from request to request; those that failed within the last 10 s come last. When such a time is over, one request
+    /// They take turns from request to request; those that rest ([`Resting`]) come last. When such a time is over, one request
     /// gets to try the address first, and the others leave it last until that has gone well, or another 10 s have passed.
     pub fn candidates(&self, now: Now) -> Candidates {
         self.places.candidates(now)
@@ -102,14 +94,48 @@ impl Target {
         self.places.addresses.wait_first(within).await
     }
 
-    /// Connecting to `address` failed: it goes last for [`SHUNNED`].
-    pub fn failed(&self, address: SocketAddr, now: Now) {
-        self.places.failed(address, now);
+    /// Connecting to `address` failed: it goes last for [`SHUNNED`](super::resting::SHUNNED), and longer where that goes on and `health` asks for it.
+    pub fn failed(&self, address: SocketAddr, now: Now, health: Option<&Health>) {
+        let all = self.places.all();
+        self.places.resting.unconnected(address, now, &all);
+        if let Some(health) = health {
+            self.places.resting.failed(address, (now, now), health, &all);
+        }
     }
 
-    /// A connection to `address` was made: forgets that it failed. Cheap where it did not.
+    /// A connection to `address` was made: it takes its turn again, unless it rests for what came after connecting. Cheap where it did not.
     pub fn succeeded(&self, address: SocketAddr) {
-        self.places.succeeded(address);
+        self.places.resting.connected(address);
+    }
+
+    /// An attempt, sent at `began`, came to nothing by its address's own doing.
+    pub fn address_failed(&self, address: SocketAddr, began: Now, now: Now, health: &Health) {
+        self.places.resting.failed(address, (began, now), health, &self.places.all());
+    }
+
+    /// An attempt, sent at `began`, was answered. Cheap where its address has not failed before.
+    pub fn address_answered(&self, address: SocketAddr, began: Now, now: Now) {
+        self.places.resting.answered(address, (began, now));
+    }
+
+    /// A probe of `address` is over.
+    pub fn address_checked(&self, address: SocketAddr, is_well: bool, now: Now, health: &Health) {
+        self.places.resting.checked(address, is_well, now, health, &self.places.all());
+    }
+
+    /// The addresses that go last for their failures.
+    pub fn resting(&self) -> Vec<Rests> {
+        if self.places.resting.is_empty() { Vec::new() } else { self.places.resting.told(&self.places.all()) }
+    }
+
+    /// How often an address was put last for its failures, since this was asked last.
+    pub fn take_ejections(&self) -> u64 {
+        self.places.resting.take_ejections()
+    }
+
+    /// All addresses, in no order of use.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.places.all()
     }
 
     /// The peer at `address`, every option set. One allocation for plain HTTP; with TLS a second one, for the server name.
@@ -125,6 +151,11 @@ impl Target {
         let mut peer = self.peer(address);
         peer.options.alpn = ALPN::H1;
         peer
+    }
+
+    /// Whether both know the same of the same addresses: a config before, and one after it.
+    pub fn is_at_the_place_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.places, &other.places)
     }
 
     /// What the addresses are of: the endpoint's host name, or the address itself.
@@ -144,7 +175,7 @@ impl Places {
             port: url.port,
             addresses,
             turn: AtomicUsize::new(0),
-            shunned: ArcSwap::default(),
+            resting: Resting::default(),
         }
     }
 
@@ -161,69 +192,20 @@ impl Places {
             return Candidates::none();
         }
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % ips.len();
-        let shunned = self.shunned.load();
+        let looked = self.resting.look();
         let turns = ips[first..].iter().chain(&ips[..first]).map(|ip| SocketAddr::new(*ip, self.port));
-        if shunned.is_empty() {
+        if looked.is_quiet() {
             return Candidates::of(turns);
         }
-        let standing = |address: &SocketAddr| {
-            shunned.iter().find(|s| s.address == *address).map_or(Standing::Good, |s| s.standing(now))
-        };
         // Asked once each: of an address whose time is over, only the first who asks is told so.
-        let judged: Vec<_> = turns.map(|a| (a, standing(&a))).collect();
+        let judged: Vec<_> = turns.map(|a| (a, looked.standing(&a, now))).collect();
         let ranked =
             |wanted| judged.iter().filter(move |(_, standing)| *standing == wanted).map(|(address, _)| *address);
         Candidates::of(ranked(Standing::Probe).chain(ranked(Standing::Good)).chain(ranked(Standing::Bad)))
     }
 
-    fn failed(&self, address: SocketAddr, now: Now) {
-        let until = now.after(SHUNNED);
-        if let Some(known) = self.shunned.load().iter().find(|s| s.address == address) {
-            known.until.store(until, Ordering::Relaxed);
-            return;
-        }
-        self.shunned.rcu(|shunned| {
-            // Addresses that the name no longer has go; so the list is never longer than the answer.
-            let ips = self.addresses.current();
-            let mut next: Vec<_> =
-                shunned.iter().filter(|s| s.address != address && ips.contains(&s.address.ip())).cloned().collect();
-            next.push(Arc::new(Shunned { address, until: AtomicU64::new(until) }));
-            next
-        });
-    }
-
-    fn succeeded(&self, address: SocketAddr) {
-        if !self.shunned.load().iter().any(|s| s.address == address) {
-            return;
-        }
-        self.shunned.rcu(|shunned| shunned.iter().filter(|s| s.address != address).cloned().collect::<Vec<_>>());
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Good,
-    /// Failed, and its time is over: this request is the one that tries it.
-    Probe,
-    Bad,
-}
-
-impl Shunned {
-    fn standing(&self, now: Now) -> Standing {
-        let until = self.until.load(Ordering::Relaxed);
-        let over = until <= now.0
-            && self.until.compare_exchange(until, now.after(SHUNNED), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if over { Standing::Probe } else { Standing::Bad }
-    }
-}
-
-trait After {
-    fn after(self, time: Duration) -> u64;
-}
-
-impl After for Now {
-    fn after(self, time: Duration) -> u64 {
-        self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    fn all(&self) -> Vec<SocketAddr> {
+        self.addresses.current().iter().map(|ip| SocketAddr::new(*ip, self.port)).collect()
     }
 }
 

@@ -98,9 +98,10 @@ fn the_example_of_a_mistake_gets_the_report_that_is_shown() {
 fn the_examples_of_the_reference_have_no_unknown_key_and_no_wrong_word() {
     let text = read("docs/configuration.md");
     let (reference, _) = text.split_once("## When it is wrong").unwrap();
-    let examples = blocks(reference, "toml");
-    assert!(examples.len() >= 10);
-    for example in examples {
+    let functions = read("docs/functions.md");
+    let (examples, worked) = (blocks(reference, "toml"), blocks(&functions, "toml"));
+    assert!(examples.len() >= 10 && worked.len() >= 6);
+    for example in examples.into_iter().chain(worked) {
         // Its names are of tables elsewhere, and its files of another machine.
         let report = report(example).unwrap_or_default();
         let wrong: Vec<_> = report

@@ -253,14 +253,17 @@ async fn where_calls_leave_from_is_told_and_an_address_that_is_not_here_is_a_pro
          [egress.source.here]\nbind = \"127.0.0.1\"\npublic = \"203.0.113.11\"\n\
          [egress.source.gone]\nbind = \"192.0.2.77\"\n\
          [egress.rule.a]\nclients = [\"c\"]\nto = [\"a.example\"]\nsource = \"here\"\n\
-         [egress.rule.b]\nclients = [\"c\"]\nto = [\"b.example\"]\nsource = \"gone\"\n",
+         [egress.rule.b]\nclients = [\"c\"]\nto = [\"b.example\"]\nsource = \"gone\"\n\
+         [egress.rule.c]\nclients = [\"c\"]\nto = [\"c.example\"]\n",
         function.url()
     );
     let said = Patient::new(&config).examined(&[]).await;
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
     for words in [
-        "egress source here\n  leaves by 127.0.0.1, seen as 203.0.113.11\n",
-        "egress source gone\n  leaves by 192.0.2.77\n    problem   address: this machine has no address 192.0.2.77\n",
+        "egress listener out 127.0.0.1:0\n  reached by 127.0.0.1\n",
+        "egress source here\n  leaves by 127.0.0.1, seen as 203.0.113.11\n  used by rule a\n",
+        "egress without a source\n  rule c: leaves as the system chooses\n",
+        "egress source gone\n  leaves by 192.0.2.77\n  used by rule b\n    problem   address: this machine has no address 192.0.2.77\n",
         "1 problem",
     ] {
         assert!(said.out.contains(words), "`{words}` is not in\n{}", said.out);

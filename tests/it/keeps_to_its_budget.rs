@@ -224,3 +224,58 @@ async fn yesterdays_calls_are_yesterdays_and_a_function_may_lose_its_budget_and_
     let again = gateway.again().await;
     assert_eq!(again.get("/").await.status, 200);
 }
+
+#[tokio::test]
+async fn each_attempt_that_is_billed_is_a_call() {
+    let function = origin()
+        .answers(|seen| match (seen.target.as_str(), seen.number % 2) {
+            ("/throttled", 0) => Reply::text("").status(429).header("X-Fc-Error-Type", "FcCommonError"),
+            ("/fails", _) => Reply::text("").status(502).header("X-Fc-Error-Type", "UnhandledInvocationError"),
+            ("/breaks", 0) => Reply::vanish(),
+            _ => Reply::text("ok"),
+        })
+        .start()
+        .await;
+    let text = with(&function.url(), "calls_per_day = 6\naction = \"stop\"", "");
+    let retries =
+        "retries = { attempts = 4, budget = 100, floor = \"100/s\", backoff = \"1ms\" }\npool = { idle = \"0s\" }";
+    let gateway =
+        gateway(text.replace("[function.f.budget]", &format!("{retries}\n[function.f.budget]"))).start().await;
+    // The first attempt was not billed: one call of two.
+    assert_eq!(gateway.get("/throttled").await.status, 200);
+    gateway.counts("gatepost_budget_calls", &[], 1.0).await;
+    // A connection that broke may have had its request run.
+    assert_eq!(gateway.get("/breaks").await.status, 200);
+    gateway.counts("gatepost_budget_calls", &[], 3.0).await;
+    // It ran each time; for a fourth there is no money left, and the caller gets the answer that there is.
+    assert_eq!(gateway.get("/fails").await.status, 502);
+    gateway.counts("gatepost_budget_calls", &[], 6.0).await;
+    assert_eq!((function.requests(), gateway.log(3).await[2]["attempts"].as_u64()), (2 + 2 + 3, Some(3)));
+    gateway.get("/").await.is_problem(503, "budget_spent");
+    gateway.counts("gatepost_budget_refused_total", &[], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_spent_budget_refuses_nobody_whom_the_cache_can_answer() {
+    let function = origin().reply(Reply::text("page")).start().await;
+    let cache = "cache = { ttl = \"1h\" }";
+    let gateway = gateway(with(&function.url(), "calls_per_day = 1\naction = \"stop\"", cache)).start().await;
+    assert_eq!(gateway.get("/page").await.text(), "page");
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/page").await.text(), "page");
+    }
+    gateway.get("/other").await.is_problem(503, "budget_spent");
+    assert_eq!(function.requests(), 1);
+    gateway.counts("gatepost_budget_calls", &[], 1.0).await;
+    gateway.counts("gatepost_budget_refused_total", &[], 1.0).await;
+    // Those who ask at once for what nobody has are refused at once, and none waits for the other.
+    let ask = || gateway.get("/none");
+    let (one, two, three) = tokio::join!(ask(), ask(), ask());
+    for answer in [one, two, three] {
+        answer.is_problem(503, "budget_spent");
+    }
+    // What has gone stale costs nothing either.
+    gateway.swap("ttl = \"1h\"", "ttl = \"1ms\", stale_if_error = \"1h\"").await;
+    assert_eq!(gateway.get("/page").await.text(), "page");
+    assert_eq!((function.requests(), &gateway.log(26).await[25]["cache"]), (1, &"stale".into()));
+}

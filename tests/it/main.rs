@@ -9,6 +9,8 @@ mod architecture;
 #[cfg(test)]
 mod asks_before_a_step;
 #[cfg(test)]
+mod asks_versions_how_they_are;
+#[cfg(test)]
 mod authenticates_callers;
 #[cfg(test)]
 mod bounds_bodies;
@@ -92,6 +94,8 @@ mod releases_versions_gradually;
 mod reloads_without_dropping_requests;
 #[cfg(test)]
 mod replays_past_releases;
+#[cfg(test)]
+mod rests_addresses_that_fail;
 #[cfg(test)]
 mod rests_what_fails;
 #[cfg(test)]

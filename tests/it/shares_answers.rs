@@ -1,11 +1,14 @@
 //! `cache`: those who ask the same get one answer, and nobody gets what is another's.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Gateway, Origin, Reply, Request, eventually, gate, gateway, get,
+    Connection, Gateway, Origin, Reply, Request, eventually, full, gate, gateway, get,
     h2::H2,
     origin,
     origin::Seen,
@@ -476,7 +479,7 @@ async fn memory_is_bounded_whatever_is_asked() {
 #[tokio::test]
 async fn after_its_time_one_goes_and_fetches_anew() {
     let (gateway, function) = counting("cache = { ttl = \"200ms\" }", |reply| reply).await;
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     let mut last = String::new();
     while function.requests() < 4 {
         last = gateway.get("/").await.text();
@@ -484,4 +487,39 @@ async fn after_its_time_one_goes_and_fetches_anew() {
     }
     assert_eq!(last, "answer 3");
     assert!(begin.elapsed() >= Duration::from_millis(600), "{:?}", begin.elapsed());
+}
+
+/// However many ask: each version is called about once a second. `GATEPOST_FULL=1` for ten seconds, and then at 5,000 a second (a release build).
+#[tokio::test]
+async fn a_page_that_everyone_asks_for_costs_two_calls_a_second_and_version_at_most() {
+    let (v1, v2) = (origin().reply("v1").start().await, origin().reply("v2").start().await);
+    let versions =
+        format!("versions = {{ v1 = \"{}\", v2 = \"{}\" }}\nweights = {{ v1 = 50, v2 = 50 }}", v1.url(), v2.url());
+    let route = "[route.f]\nfunction = \"f\"\ncache = { ttl = \"1s\" }\n";
+    let gateway = gateway(format!("[function.f]\n{versions}\n{route}")).workers(2).start().await;
+    let (lasts, each) =
+        if full() { (Duration::from_secs(10), 5_000 / 16) } else { (Duration::from_secs(2), 1_000 / 16) };
+    let began = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..16 {
+        let mut caller = Connection::open(gateway.address("in")).await;
+        callers.spawn(async move {
+            let mut asked = 0_u32;
+            while began.elapsed() < lasts {
+                assert_eq!(caller.send("/page").await.status, 200);
+                asked += 1;
+                // Where that is late it goes on at once.
+                let due = began + Duration::from_secs(1) * asked / each;
+                tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
+            }
+            asked
+        });
+    }
+    let asked: u32 = callers.join_all().await.into_iter().sum();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{asked} asked in {seconds:.1} s: {} and {} calls", v1.requests(), v2.requests());
+    for version in [&v1, &v2] {
+        assert!(version.requests() as f64 <= 2.0 * seconds.ceil(), "{} calls in {seconds} s", version.requests());
+    }
+    assert_eq!(gateway.all_told(asked as usize).await.len(), asked as usize);
 }

@@ -3,11 +3,11 @@
 use rustls::CertificateError;
 use serde::Serialize;
 
-use super::dial::{Distrust, Shown};
 use crate::{
     config::model::{CredentialKind, Platform},
     decide::Class,
     platform::outcome::{by_status, outcome},
+    upstream::probe::dial::{Distrust, Shown},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

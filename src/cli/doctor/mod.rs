@@ -1,10 +1,9 @@
 //! `gatepost doctor`: does every version answer as the config expects, and only through the gate?
 //!
 //! It calls functions itself, from this machine, with the config's own certificates and credentials; it needs no running gatepost. What it
-//! sends is safe (RFC 9110 §9.2.1) and told word for word. [`dial`] connects, [`call`] asks, [`judge`] says what it means: pure.
+//! sends is safe (RFC 9110 §9.2.1) and told word for word. [`dial`](crate::upstream::probe::dial) connects, [`call`](crate::upstream::probe::call) asks, [`judge`] says what
+//! it means: pure.
 
-mod call;
-mod dial;
 mod judge;
 mod machine;
 mod told;

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde::Serialize;
 
 use super::{
-    dial::Shown,
     judge::{self, Finding, Level},
     machine::{self, Interface},
 };
@@ -19,6 +18,7 @@ use crate::{
         model::{ListenAddress, TlsCertificate},
     },
     serve::echo::Question,
+    upstream::probe::dial::Shown,
 };
 
 #[derive(Debug, Serialize)]
@@ -28,12 +28,16 @@ pub(super) struct Told {
     interfaces: Vec<Interface>,
     listeners: Vec<ListenerTold>,
     sources: Vec<SourceTold>,
+    /// Rules of the way out whose calls leave as the system chooses.
+    without_source: Vec<String>,
     versions: Vec<VersionTold>,
 }
 
 #[derive(Debug, Serialize)]
 struct ListenerTold {
     listener: String,
+    /// Of the way out.
+    egress: bool,
     address: String,
     /// The addresses of this machine that it is reached by.
     at: Vec<IpAddr>,
@@ -46,6 +50,8 @@ struct SourceTold {
     source: String,
     /// What calls leave by, and what the world sees of it.
     addresses: Vec<Leaves>,
+    /// The rules whose calls leave by it.
+    rules: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -94,6 +100,7 @@ impl Told {
             interfaces,
             listeners,
             sources,
+            without_source: rules(loaded, None),
             versions,
         }
     }
@@ -107,7 +114,10 @@ impl Told {
         for listener in &self.listeners {
             term.line(format_args!(
                 "{} {}",
-                term.ink(Ink::Bold, format_args!("listener {}", listener.listener)),
+                term.ink(
+                    Ink::Bold,
+                    format_args!("{}listener {}", if listener.egress { "egress " } else { "" }, listener.listener)
+                ),
                 listener.address
             ))?;
             let at: Vec<_> = listener.at.iter().map(ToString::to_string).collect();
@@ -122,7 +132,15 @@ impl Told {
                 let seen = if bind == public { String::new() } else { format!(", seen as {public}") };
                 term.line(format_args!("  leaves by {bind}{seen}"))?;
             }
+            match &*source.rules {
+                [] => term.line("  used by no rule")?,
+                rules => term.line(format_args!("  used by {}", named(rules)))?,
+            }
             print_findings(&source.findings, term)?;
+        }
+        if !self.without_source.is_empty() {
+            term.line(term.ink(Ink::Bold, "egress without a source"))?;
+            term.line(format_args!("  {}: leaves as the system chooses", named(&self.without_source)))?;
         }
         let mut last = "";
         for version in &self.versions {
@@ -179,7 +197,9 @@ fn print_findings(findings: &[Finding], term: &mut Terminal) -> Outcome {
 fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<ListenerTold> {
     let own: BTreeSet<IpAddr> = interfaces.iter().flat_map(|one| one.addresses.iter().copied()).collect();
     let now = jiff::Timestamp::now().as_second();
-    let all = loaded.config.listeners.iter().map(|listener| {
+    let way_in = loaded.config.listeners.iter().map(|listener| (listener, false));
+    let way_out = loaded.config.egress.listeners.iter().map(|listener| (listener, true));
+    let all = way_in.chain(way_out).map(|(listener, egress)| {
         let mut findings = Vec::new();
         let mut at = Vec::new();
         if let ListenAddress::Tcp(address) = &listener.address {
@@ -214,9 +234,21 @@ fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<List
             }
             finding
         }));
-        ListenerTold { listener: listener.name.to_string(), address: listener.address.to_string(), at, findings }
+        let (name, address) = (listener.name.to_string(), listener.address.to_string());
+        ListenerTold { listener: name, egress, address, at, findings }
     });
     all.collect()
+}
+
+/// The rules of the way out that leave by this source; `None`: by none.
+fn rules(loaded: &Loaded, source: Option<usize>) -> Vec<String> {
+    let rules = loaded.config.egress.rules.iter();
+    rules.filter(|rule| rule.source.map(|id| id.index()) == source).map(|rule| rule.name.to_string()).collect()
+}
+
+/// `rule a`, `rules a, b`
+fn named(rules: &[String]) -> String {
+    format!("rule{} {}", if rules.len() == 1 { "" } else { "s" }, rules.join(", "))
 }
 
 /// What an echo was asked, and what it says.
@@ -236,7 +268,7 @@ fn heard((question, seen): &Echo) -> Finding {
 
 fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool, echoes: &[Echo]) -> Vec<SourceTold> {
     let own = |ip: &IpAddr| interfaces.iter().any(|one| one.addresses.contains(ip));
-    let all = loaded.config.egress.sources.iter().map(|source| {
+    let all = loaded.config.egress.sources.iter().enumerate().map(|(id, source)| {
         let absent = source.bind.iter().filter(|ip| known && !own(ip));
         let findings = absent.map(|ip| {
             Finding::new("address", Level::Problem, format!("this machine has no address {ip}")).help(
@@ -247,7 +279,8 @@ fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool, echoes: &[Ech
         let findings = findings.chain(heard);
         let addresses = source.bind.iter().enumerate();
         let addresses = addresses.map(|(at, bind)| Leaves { bind: *bind, public: source.public_of(at).unwrap_or(*bind) });
-        SourceTold { source: source.name.to_string(), addresses: addresses.collect(), findings: findings.collect() }
+        let (addresses, findings) = (addresses.collect(), findings.collect());
+        SourceTold { source: source.name.to_string(), addresses, rules: rules(loaded, Some(id)), findings }
     });
     all.collect()
 }

@@ -13,8 +13,6 @@ use rustls::RootCertStore;
 use rustls_pki_types::ServerName;
 
 use super::{
-    call::{Answer, Question},
-    dial::{Broken, Line, Tls, dial},
     judge::{self, Finding, Heard, Level},
     machine,
     told::VersionTold,
@@ -22,10 +20,18 @@ use super::{
 use crate::{
     config::{
         Loaded, changes,
-        model::{Config, Credential, EndpointHost, Function, HostPattern, UpstreamHttp, Version},
+        model::{Credential, EndpointHost, Function, UpstreamHttp, Version},
     },
     platform::sign::{Signer, Unsignable},
-    upstream::{Candidates, Resolver},
+    upstream::{
+        Candidates, Resolver,
+        probe::{
+            alpn,
+            call::{Answer, Question},
+            dial::{Broken, Line, Tls, dial},
+            host, system_roots,
+        },
+    },
 };
 
 /// For a name's first answer.
@@ -51,13 +57,7 @@ impl Trusts {
         }
         let mut system = Ok(Arc::new(RootCertStore::empty()));
         if versions().any(|version| version.ca.is_none()) {
-            let native = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
-            let native = native.map_err(|error| error.to_string()).and_then(|n| n.map_err(|error| error.to_string()));
-            system = native.map(|native| {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(native);
-                Arc::new(roots)
-            });
+            system = system_roots().await;
         }
         Self { system, of_files }
     }
@@ -218,7 +218,7 @@ impl Visit {
         };
         let target = format!("{}{path}", version.url.base_path);
         let host = told.host.clone();
-        let question = Question { method, target: &target, host: &host };
+        let question = Question { method, target: &target, host: &host, agent: "gatepost-doctor" };
         let within = function.timeouts.first_byte.min(PATIENCE);
         let private = machine::is_private(door.address.ip());
         let address = door.address;
@@ -327,7 +327,7 @@ impl Question<'_> {
         told: &mut VersionTold,
         address: SocketAddr,
     ) -> Result<Answer, String> {
-        let fields = self.fields(signer)?;
+        let fields = self.fields(signer).map_err(|error| error.to_string())?;
         let mut words = format!("{} {} to {address}, Host: {}", self.method, self.target, self.host);
         for (name, value) in &fields {
             // What signs is sensitive.
@@ -337,23 +337,4 @@ impl Question<'_> {
         told.sent.push(words);
         self.ask(line, fields, within).await
     }
-}
-
-fn alpn(http: UpstreamHttp) -> &'static [&'static [u8]] {
-    match http {
-        UpstreamHttp::Auto => &[b"h2", b"http/1.1"],
-        UpstreamHttp::Http1 => &[b"http/1.1"],
-        UpstreamHttp::Http2 => &[b"h2"],
-    }
-}
-
-/// The Host that gatepost sends; with `preserve_host` the first that a route to the function has.
-fn host(config: &Config, function: &Function, version: &Version, id: usize) -> String {
-    let asked = config.routes.iter().filter(|route| route.function().is_some_and(|f| f.index() == id));
-    let asked = asked.flat_map(|route| &route.hosts).find_map(|host| match host {
-        HostPattern::Exact(host) => Some(host.clone()),
-        HostPattern::Wildcard(_) => None,
-    });
-    let own = || version.host.clone().unwrap_or_else(|| version.url.authority.clone());
-    asked.filter(|_| function.preserve_host).unwrap_or_else(own)
 }

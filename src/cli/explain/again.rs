@@ -48,26 +48,59 @@ pub(super) struct HealthTold {
     consecutive_failures: u32,
     base_ejection_time: String,
     max_ejection_time: String,
+    /// Whether a version may be out: there is another one.
+    versions: bool,
+    check: Option<CheckTold>,
 }
 
-/// `None`: without `health`, or where nobody could be out.
+#[derive(Debug, Serialize)]
+struct CheckTold {
+    asks: String,
+    every: String,
+    fall: u32,
+    rise: u32,
+}
+
+/// `None`: without `health`.
 pub(super) fn health(function: &Function) -> Option<HealthTold> {
-    let Health { consecutive_failures, base_ejection_time, max_ejection_time } = function.health?;
-    (function.versions.len() > 1).then(|| HealthTold {
-        consecutive_failures,
-        base_ejection_time: changes::duration(base_ejection_time),
-        max_ejection_time: changes::duration(max_ejection_time),
+    let Health { consecutive_failures, base_ejection_time, max_ejection_time, check } = function.health.as_ref()?;
+    Some(HealthTold {
+        consecutive_failures: *consecutive_failures,
+        base_ejection_time: changes::duration(*base_ejection_time),
+        max_ejection_time: changes::duration(*max_ejection_time),
+        versions: function.versions.len() > 1,
+        check: check.as_ref().map(|check| CheckTold {
+            asks: format!("{} {}", check.method.as_str(), check.path),
+            every: changes::duration(check.every),
+            fall: check.fall,
+            rise: check.rise,
+        }),
     })
 }
 
 impl HealthTold {
     pub(super) fn print(&self, term: &mut Terminal) -> Outcome {
-        let Self { consecutive_failures, base_ejection_time, max_ejection_time } = self;
-        let what = "failures in a row put a version out, the baseline never";
+        let Self { consecutive_failures, base_ejection_time, max_ejection_time, versions, check } = self;
+        let what = match versions {
+            true => "put a version out, the baseline never",
+            false => "put an address last, as long as another one answers",
+        };
         row(
             term,
             "health",
-            format_args!("{consecutive_failures} {what}: for {base_ejection_time}, at most {max_ejection_time}"),
-        )
+            format_args!(
+                "{consecutive_failures} failures in a row {what}: for {base_ejection_time}, at most {max_ejection_time}"
+            ),
+        )?;
+        if let Some(CheckTold { asks, every, fall, rise }) = check {
+            row(
+                term,
+                "check",
+                format_args!(
+                    "{asks} of each version each {every}: {fall} failures put it out, back after {rise} good ones"
+                ),
+            )?;
+        }
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod http_words;
 mod net;
 mod path;
 mod platform;
+mod probe;
 mod ramp;
 mod size;
 mod time;
@@ -30,6 +31,7 @@ pub(super) use http_words::{
 pub(super) use net::{DirectoryUrl, Email, NameServer, NetworkRef};
 pub(super) use path::{PathWord, Strip};
 pub(super) use platform::{AnswerHeader, SizeOrNone, Statuses};
+pub(super) use probe::ProbePath;
 pub(super) use ramp::{DaysWord, HoursWord, Moment, Percent, Zone};
 pub(super) use size::{ByteRate, Size};
 pub(super) use time::{Patience, PatienceOrNone};
@@ -42,7 +44,7 @@ use toml::de::DeValue;
 use super::{
     model::{
         BudgetAction, Class, ClientAuthNeed, Coding, Criticality, EncodedSlash, GuardAction, LimitScope, LogFormat,
-        PlatformName, RetryOf, Share, TlsProfile, UpstreamHttp,
+        PlatformName, ProbeMethod, RetryOf, Share, TlsProfile, UpstreamHttp,
     },
     preset::Mark,
     read::{Complaint, Read, Reader, Value, Word, words},
@@ -173,6 +175,7 @@ choices! {
     BudgetAction, "`alert`, `shed`, `fallback` or `stop`": {
         "alert" => Self::Alert, "shed" => Self::Shed, "fallback" => Self::Fallback, "stop" => Self::Stop,
     }
+    ProbeMethod, "`HEAD` or `GET`": { "HEAD" => Self::Head, "GET" => Self::Get }
     GuardAction, "`rollback` or `alert`": { "rollback" => Self::Rollback, "alert" => Self::Alert }
     Criticality, "`critical`, `normal` or `bulk`": {
         "critical" => Self::Critical, "normal" => Self::Normal, "bulk" => Self::Bulk,
@@ -258,6 +261,7 @@ words!(
     Criticality,
     EncodedSlash,
     GuardAction,
+    ProbeMethod,
     Mode,
     SecretRef,
     CredentialWord

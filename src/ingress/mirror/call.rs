@@ -206,7 +206,7 @@ async fn exchange(live: &Live, picked: Picked, worker: usize, mut head: Box<Requ
         let (mut session, reused) = match timeout_at(until, connector.get_http_session(&*peer)).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => {
-                target.failed(address, live::now());
+                target.failed(address, live::now(), None);
                 why = error.to_string();
                 next = candidates.next();
                 continue;

@@ -15,7 +15,7 @@ use super::{
     cache::{self, CacheCounts},
     cells::{BUCKETS, Limited, Requests, Sharded, Upstream},
     egress::EgressHandles,
-    health::{self, Ejections},
+    health::{self, CheckResult, Ejections},
     retries::{self, Retries},
     text::{Kind, Text},
 };
@@ -110,6 +110,7 @@ struct VersionHandles {
     retries: Arc<Sharded<Retries>>,
     /// `None`: without `health`.
     ejections: Option<Arc<Ejections>>,
+    is_checked: bool,
 }
 
 impl VersionHandles {
@@ -182,7 +183,11 @@ impl Handles {
                     share: AtomicU16::new(share.0),
                     upstream: kept_or_new(kept.map(|v| &v.upstream), shards),
                     retries: kept_or_new(kept.map(|v| &v.retries), shards),
-                    ejections: function.health.map(|_| kept.and_then(|v| v.ejections.clone()).unwrap_or_default()),
+                    ejections: function
+                        .health
+                        .as_ref()
+                        .map(|_| kept.and_then(|v| v.ejections.clone()).unwrap_or_default()),
+                    is_checked: function.health.as_ref().is_some_and(|health| health.check.is_some()),
                 }
             });
             FunctionHandles { name: function.name.clone(), versions: versions.collect() }
@@ -246,8 +251,33 @@ impl Handles {
 
     /// A version stands otherwise: out (or tried again) or not, and whether that is an ejection.
     pub fn stands(&self, function: FunctionId, version: VersionId, is_out: bool, begins: bool) {
-        if let Some(ejections) = &self.functions[function.index()].versions[version.index()].ejections {
+        if let Some(ejections) = self.ejections(function, version) {
             ejections.stands(is_out, begins);
+        }
+    }
+
+    fn ejections(&self, function: FunctionId, version: VersionId) -> Option<&Ejections> {
+        self.functions[function.index()].versions[version.index()].ejections.as_deref()
+    }
+
+    /// So many addresses of a version go last now, and so many have begun to since the last time.
+    pub fn addresses_rest(&self, function: FunctionId, version: VersionId, out: u64, began: u64) {
+        if let Some(ejections) = self.ejections(function, version) {
+            ejections.addresses(out, began);
+        }
+    }
+
+    /// A probe of a version is over.
+    pub fn checked(&self, function: FunctionId, version: VersionId, result: CheckResult) {
+        if let Some(ejections) = self.ejections(function, version) {
+            ejections.checked(result);
+        }
+    }
+
+    /// Whether a version fails its check.
+    pub fn check_fails(&self, function: FunctionId, version: VersionId, fails: bool) {
+        if let Some(ejections) = self.ejections(function, version) {
+            ejections.check_fails(fails);
         }
     }
 
@@ -296,7 +326,8 @@ impl Handles {
         let versions =
             || self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, &*v.name, &*v.retries)));
         let ejections = self.functions.iter().flat_map(|f| f.versions.iter().map(|v| (&*f.name, v)));
-        let ejections = ejections.filter_map(|(name, v)| Some((name, &*v.name, &**v.ejections.as_ref()?)));
+        let ejections =
+            ejections.filter_map(|(name, v)| Some((name, &*v.name, &**v.ejections.as_ref()?, v.is_checked)));
         health::render(&ejections.collect::<Vec<_>>(), out);
         retries::render(|| Box::new(versions()), out);
         self.render_listeners(out);

@@ -22,7 +22,7 @@ fn seconds(at: u64) -> Now {
 }
 
 fn ends(snapshot: &Snapshot, version: usize, class: Class, times: usize) {
-    let consecutive = snapshot.config.functions[0].health.unwrap().consecutive_failures;
+    let consecutive = snapshot.config.functions[0].health.as_ref().unwrap().consecutive_failures;
     for _ in 0..times {
         snapshot.health[0].as_ref().unwrap()[version].ended(class, consecutive);
     }
@@ -105,4 +105,43 @@ fn it_outlives_a_reload_unless_the_version_is_another_or_nobody_asks_any_more() 
     assert_eq!(turns(&mut outliers, &moved, 6), ["v2 ejected 10s"]);
     let promoted = compiled(&format!("{now_the_baseline}{HEALTH}"), Some(&moved));
     assert_eq!(turns(&mut outliers, &promoted, 7), ["v2 well"], "who promotes it wants it");
+}
+
+#[test]
+fn a_check_puts_out_also_who_gets_no_requests_and_lets_back_who_passes_it() {
+    const CHECKED: &str = "health = { base_ejection_time = \"10s\", check = { path = \"/\", fall = 2, rise = 2 } }\n";
+    let snapshot = compiled(&format!("{VERSIONS}{CHECKED}"), None);
+    let mut outliers = Outliers::default();
+    let probe = |version: usize, is_well| snapshot.health[0].as_ref().unwrap()[version].checked(is_well);
+    assert_eq!(probe(1, false), (0, 1));
+    probe(0, false);
+    assert!(turns(&mut outliers, &snapshot, 100).is_empty());
+    assert_eq!(probe(1, false), (1, 2));
+    probe(0, false);
+    let turned = outliers.look(&snapshot, seconds(101));
+    assert_eq!(turned.len(), 1, "the baseline stays: {turned:?}");
+    assert_eq!(
+        turned[0].event().text,
+        "function f: v2 fails its check, and gets no requests for 10s, nor before its check passes"
+    );
+    probe(1, true);
+    assert!(turns(&mut outliers, &snapshot, 150).is_empty(), "one is not enough");
+    probe(1, false);
+    probe(1, true);
+    assert!(turns(&mut outliers, &snapshot, 151).is_empty(), "in a row");
+    probe(1, true);
+    assert_eq!(turns(&mut outliers, &snapshot, 152), ["v2 tried again"]);
+    // Requests have the last word, and where they fail the passing check lets it be tried again, after its time.
+    ends(&snapshot, 1, Class::Function, 1);
+    assert_eq!(turns(&mut outliers, &snapshot, 153), ["v2 ejected 20s"]);
+    probe(1, true);
+    probe(1, true);
+    assert!(turns(&mut outliers, &snapshot, 172).is_empty());
+    assert_eq!(turns(&mut outliers, &snapshot, 173), ["v2 tried again"]);
+    probe(1, false);
+    probe(1, false);
+    assert_eq!(turns(&mut outliers, &snapshot, 174), ["v2 ejected 40s"]);
+    // Without a check its time alone counts.
+    let unchecked = compiled(&format!("{VERSIONS}{HEALTH}"), Some(&snapshot));
+    assert_eq!(turns(&mut outliers, &unchecked, 214), ["v2 tried again"]);
 }

@@ -71,7 +71,7 @@ fn places(ips: &[&str]) -> Places {
         port: 443,
         addresses: Arc::new(addresses),
         turn: AtomicUsize::new(0),
-        shunned: ArcSwap::default(),
+        resting: Resting::default(),
     }
 }
 
@@ -81,6 +81,10 @@ fn seconds(s: u64) -> Now {
 
 fn order(places: &Places, now: Now) -> Vec<String> {
     places.candidates(now).map(|a| a.ip().to_string()).collect()
+}
+
+fn fail(places: &Places, address: SocketAddr, now: Now) {
+    places.resting.unconnected(address, now, &places.all());
 }
 
 fn at(ip: &str) -> SocketAddr {
@@ -99,7 +103,7 @@ fn addresses_take_turns() {
 #[test]
 fn a_failed_address_goes_last_for_ten_seconds() {
     let places = places(&["10.0.0.1", "10.0.0.2"]);
-    places.failed(at("10.0.0.1"), seconds(100));
+    fail(&places, at("10.0.0.1"), seconds(100));
     for _ in 0..10 {
         assert_eq!(order(&places, seconds(109)), ["10.0.0.2", "10.0.0.1"]);
     }
@@ -109,7 +113,7 @@ fn a_failed_address_goes_last_for_ten_seconds() {
         assert_eq!(order(&places, seconds(111)), ["10.0.0.2", "10.0.0.1"]);
     }
     // It went well: back to turns.
-    places.succeeded(at("10.0.0.1"));
+    places.resting.connected(at("10.0.0.1"));
     let firsts: Vec<_> = (0..4).map(|_| order(&places, seconds(111)).remove(0)).collect();
     assert_eq!(firsts.iter().filter(|ip| *ip == "10.0.0.1").count(), 2);
 }
@@ -117,11 +121,11 @@ fn a_failed_address_goes_last_for_ten_seconds() {
 #[test]
 fn a_probe_that_fails_or_never_ends_costs_another_ten_seconds() {
     let places = places(&["10.0.0.1", "10.0.0.2"]);
-    places.failed(at("10.0.0.1"), seconds(0));
+    fail(&places, at("10.0.0.1"), seconds(0));
     assert_eq!(order(&places, seconds(10))[0], "10.0.0.1");
     assert_eq!(order(&places, seconds(19))[0], "10.0.0.2");
     assert_eq!(order(&places, seconds(20))[0], "10.0.0.1");
-    places.failed(at("10.0.0.1"), seconds(23));
+    fail(&places, at("10.0.0.1"), seconds(23));
     assert_eq!(order(&places, seconds(32))[0], "10.0.0.2");
     assert_eq!(order(&places, seconds(33))[0], "10.0.0.1");
 }
@@ -129,8 +133,8 @@ fn a_probe_that_fails_or_never_ends_costs_another_ten_seconds() {
 #[test]
 fn where_all_failed_all_are_still_tried() {
     let places = places(&["10.0.0.1", "10.0.0.2"]);
-    places.failed(at("10.0.0.1"), seconds(0));
-    places.failed(at("10.0.0.2"), seconds(0));
+    fail(&places, at("10.0.0.1"), seconds(0));
+    fail(&places, at("10.0.0.2"), seconds(0));
     let mut tried = order(&places, seconds(1));
     tried.sort();
     assert_eq!(tried, ["10.0.0.1", "10.0.0.2"]);
@@ -139,11 +143,11 @@ fn where_all_failed_all_are_still_tried() {
 #[test]
 fn addresses_that_vanish_are_no_longer_tried_nor_remembered() {
     let places = places(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    places.failed(at("10.0.0.1"), seconds(0));
+    fail(&places, at("10.0.0.1"), seconds(0));
     places.addresses.store(&["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()]);
     assert!(!order(&places, seconds(1)).contains(&"10.0.0.1".to_owned()));
-    places.failed(at("10.0.0.2"), seconds(1));
-    assert_eq!(places.shunned.load().len(), 1);
+    fail(&places, at("10.0.0.2"), seconds(1));
+    assert_eq!(places.resting.len(), 1);
 }
 
 #[test]
@@ -190,7 +194,7 @@ async fn a_changed_function_goes_on_with_what_is_known_of_its_addresses() {
     let old = Target::new(&version(false, "localhost", 80), &plain, None, &resolver).unwrap();
     old.wait_first(Duration::from_secs(5)).await.unwrap();
     let loopback = "127.0.0.1:80".parse().unwrap();
-    old.failed(loopback, seconds(0));
+    old.failed(loopback, seconds(0), None);
 
     let h2 = function(UpstreamHttp::Http2);
     let same_place = Target::carried(Some(&old), &version(true, "localhost", 80), &h2, None, &resolver).unwrap();
@@ -198,7 +202,7 @@ async fn a_changed_function_goes_on_with_what_is_known_of_its_addresses() {
     assert!(Arc::ptr_eq(&old.places, &same_place.places));
 
     let elsewhere = Target::carried(Some(&old), &version(false, "localhost", 81), &plain, None, &resolver).unwrap();
-    assert!(elsewhere.places.shunned.load().is_empty());
+    assert_eq!(elsewhere.places.resting.len(), 0);
     // The name is looked up once for both.
     assert!(Arc::ptr_eq(&old.places.addresses, &elsewhere.places.addresses));
 }

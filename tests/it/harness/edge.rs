@@ -1,5 +1,7 @@
 //! Stand-ins for the edges of function platforms: their limits, headers and errors, as `docs/functions.md` has them.
 
+use std::time::Duration;
+
 use super::{
     origin::{Build, Seen, origin},
     reply::Reply,
@@ -10,109 +12,173 @@ fn header_bytes(seen: &Seen) -> usize {
     seen.fields.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
 }
 
+/// How a call fails on a platform: asked for by the last part of its path.
+pub(crate) struct Fails {
+    pub(crate) word: &'static str,
+    pub(crate) status: u16,
+    fields: &'static [(&'static str, &'static str)],
+    body: &'static str,
+}
+
+const fn fails(
+    word: &'static str,
+    status: u16,
+    fields: &'static [(&'static str, &'static str)],
+    body: &'static str,
+) -> Fails {
+    Fails { word, status, fields, body }
+}
+
+const FC_COMMON: &[(&str, &str)] = &[("X-Fc-Error-Type", "FcCommonError")];
+const LAMBDA_DENIED: &[(&str, &str)] = &[("x-amzn-ErrorType", "AccessDeniedException")];
+const LAMBDA_THROTTLED: &[(&str, &str)] = &[("x-amzn-ErrorType", "TooManyRequestsException")];
+
+/// Every way in which a platform is known to say that a call failed.
+pub(crate) const FAILURES: [(&str, &[Fails]); 8] = [
+    (
+        "aliyun-fc3",
+        &[
+            fails("fails", 200, &[("X-Fc-Error-Type", "UnhandledInvocationError")], r#"{"errorMessage":"boom"}"#),
+            fails("handled", 200, &[("X-Fc-Error-Type", "HandledInvocationError")], r#"{"errorMessage":"boom"}"#),
+            fails("init", 200, &[("X-Fc-Error-Type", "InitializationError")], r#"{"errorMessage":"no handler"}"#),
+            fails("crash", 502, &[("X-Fc-Error-Type", "UnhandledInvocationError")], r#"{"errorMessage":"exit 1"}"#),
+            fails("throttled", 429, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"ResourceExhausted"}"#),
+            fails("flow", 503, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"ResourceThrottled"}"#),
+            fails("internal", 500, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"InternalServerError"}"#),
+            fails("argument", 400, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"InvalidArgument"}"#),
+            fails("denied", 403, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"SignatureNotMatch"}"#),
+            fails("missing", 404, FC_COMMON, r#"{"RequestId":"1-edge","ErrorCode":"TriggerNotFound"}"#),
+        ],
+    ),
+    (
+        "tencent-scf",
+        &[
+            fails("fails", 430, &[], r#"{"errorCode":430,"errorMessage":"user code exception"}"#),
+            fails("timeout", 433, &[], r#"{"errorCode":433,"errorMessage":"time limit exceeded"}"#),
+            fails("memory", 434, &[], r#"{"errorCode":434,"errorMessage":"memory limit exceeded"}"#),
+            fails("throttled", 432, &[], r#"{"errorCode":432,"errorMessage":"ResourceLimitReached"}"#),
+            fails("burst", 429, &[], r#"{"errorCode":429,"errorMessage":"ResourceLimit"}"#),
+            fails("suspended", 402, &[], ""),
+            fails("balance", 410, &[], ""),
+            fails("asked-too-much", 406, &[], ""),
+            fails("said-too-much", 407, &[], ""),
+            fails("missing", 435, &[], ""),
+            fails("common", 429, &[("X-Scf-Error-Type", "ScfCommonError")], ""),
+            fails("internal", 500, &[("X-Scf-Error-Type", "ScfSysError")], ""),
+            fails("crash", 502, &[("X-Scf-Error-Type", "UnhandledInvocationErr")], ""),
+        ],
+    ),
+    (
+        "aws-lambda-url",
+        &[
+            fails("fails", 502, &[], ""),
+            fails("handled", 200, &[("X-Amz-Function-Error", "Unhandled")], r#"{"errorMessage":"boom"}"#),
+            fails("throttled", 429, LAMBDA_THROTTLED, r#"{"Reason":"ConcurrentInvocationLimitExceeded"}"#),
+            fails("denied", 403, LAMBDA_DENIED, r#"{"Message":"Forbidden"}"#),
+        ],
+    ),
+    (
+        "cloud-run",
+        &[
+            fails("fails", 500, &[], "boom"),
+            fails("throttled", 503, &[], "The request was aborted because there was no available instance."),
+            fails("rate", 429, &[], "Rate exceeded."),
+            fails("timeout", 504, &[], "upstream request timeout"),
+        ],
+    ),
+    (
+        "azure-functions",
+        &[fails("fails", 500, &[], ""), fails("throttled", 429, &[], ""), fails("timeout", 504, &[], "")],
+    ),
+    (
+        "knative",
+        &[
+            fails("fails", 500, &[], ""),
+            fails("throttled", 503, &[], "pending request queue full"),
+            fails("rate", 429, &[], ""),
+            fails("timeout", 504, &[], "activator request timeout"),
+        ],
+    ),
+    (
+        "openfaas",
+        &[fails("fails", 500, &[], "exit status 1"), fails("throttled", 429, &[], ""), fails("timeout", 504, &[], "")],
+    ),
+    // What the shipped file says of its own platform.
+    (
+        "generic",
+        &[
+            fails("fails", 200, &[("x-function-error", "boom")], ""),
+            fails("throttled", 529, &[], ""),
+            fails("busy", 503, &[], ""),
+        ],
+    ),
+];
+
+/// How long a platform's edge keeps a connection that nobody uses, as far as anybody knows: the load balancers that its vendor sells.
+pub(crate) fn keeps(platform: &str) -> Duration {
+    Duration::from_secs(match platform {
+        "aliyun-fc3" | "tencent-scf" => 15,
+        "azure-functions" => 230,
+        _ => 60,
+    })
+}
+
 /// The edge of that platform, with a function behind it that answers with its path, or fails as its path says.
 pub(crate) fn edge(platform: &str) -> Build {
-    let answer: fn(&Seen) -> Reply = match platform {
-        "aliyun-fc3" => fc3,
-        "tencent-scf" => scf,
-        "aws-lambda-url" => lambda,
-        "cloud-run" => cloud_run,
-        "azure-functions" => azure,
-        "knative" => knative,
-        "openfaas" => openfaas,
-        _ => function,
-    };
-    origin().answers(answer)
+    let (_, failures) = FAILURES.iter().find(|(name, _)| *name == platform).unwrap();
+    let platform = platform.to_owned();
+    origin().answers(move |seen| {
+        let word = seen.target.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let reply =
+            refused(&platform, seen).unwrap_or_else(|| match failures.iter().find(|fails| fails.word == word) {
+                Some(fails) => {
+                    let reply = Reply::text(fails.body).status(fails.status);
+                    fails.fields.iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+                }
+                None => Reply::text(seen.target.clone()),
+            });
+        says(&platform).iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+    })
 }
 
-/// How a test asks for a failure: `/orders/fails` fails in the function, `/orders/throttled` at the edge.
-fn asks(seen: &Seen, word: &str) -> bool {
-    seen.target.split('?').next().is_some_and(|path| path.ends_with(word))
-}
-
-fn function(seen: &Seen) -> Reply {
-    Reply::text(seen.target.clone())
-}
-
-/// 8 KB of headers, 4 KB of path and query, 32 MB of body; `x-fc-*` of callers steers; the default address forces downloads.
-fn fc3(seen: &Seen) -> Reply {
-    let refused = |status, code: &str| {
-        let body = format!(r#"{{"RequestId":"1-edge","ErrorCode":"{code}","ErrorMessage":"…"}}"#);
-        Reply::text(body).status(status).header("X-Fc-Error-Type", "FcCommonError")
-    };
-    let steered = seen.fields.0.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-fc-"));
-    let reply = match () {
-        () if header_bytes(seen) > 8192 || seen.target.len() > 4096 || seen.body_bytes > 32 << 20 => {
-            refused(400, "InvalidArgument")
+/// What the edge does not let through to a function, and what steers it.
+fn refused(platform: &str, seen: &Seen) -> Option<Reply> {
+    let has = |beginning: &str| seen.fields.0.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with(beginning));
+    match platform {
+        // 8 KB of headers, 4 KB of path and query, 32 MB of body.
+        "aliyun-fc3" if header_bytes(seen) > 8192 || seen.target.len() > 4096 || seen.body_bytes > 32 << 20 => {
+            let reply = Reply::text(r#"{"RequestId":"1-edge","ErrorCode":"InvalidArgument"}"#).status(400);
+            Some(reply.header("X-Fc-Error-Type", "FcCommonError"))
         }
-        () if steered => Reply::text("").status(202),
-        () if asks(seen, "throttled") => refused(429, "ResourceExhausted"),
-        () if asks(seen, "fails") => {
-            Reply::text(r#"{"errorMessage":"boom"}"#).header("X-Fc-Error-Type", "UnhandledInvocationError")
-        }
-        () => function(seen),
-    };
-    reply
-        .header("X-Fc-Request-Id", "1-edge")
-        .header("X-Fc-Instance-Id", "c-edge")
-        .header("Content-Disposition", "attachment")
-}
-
-/// 6 MB of body; failures in the 43x range; `x-scf-remote-addr` is the platform's word.
-fn scf(seen: &Seen) -> Reply {
-    let reply = match () {
-        () if seen.body_bytes > 6 << 20 => Reply::text("").status(406),
-        () if seen.header("x-scf-remote-addr").is_some() => Reply::text("spoofed"),
-        () if asks(seen, "throttled") => Reply::text("").status(432),
-        () if asks(seen, "fails") => Reply::text("boom").status(430),
-        () => function(seen),
-    };
-    reply.header("X-Scf-Request-Id", "1-edge")
-}
-
-fn lambda(seen: &Seen) -> Reply {
-    let reply = match () {
-        () if seen.body_bytes > 6 << 20 => Reply::text("").status(413),
-        () if asks(seen, "throttled") => {
-            Reply::text("").status(429).header("x-amzn-ErrorType", "TooManyRequestsException")
-        }
-        () if asks(seen, "fails") => Reply::text("").status(502),
-        () => function(seen),
-    };
-    reply.header("x-amzn-RequestId", "1-edge")
-}
-
-fn cloud_run(seen: &Seen) -> Reply {
-    let reply = match () {
-        () if asks(seen, "throttled") => Reply::text("no available instance").status(503),
-        () if asks(seen, "fails") => Reply::text("boom").status(500),
-        () => function(seen),
-    };
-    reply.header("X-Cloud-Trace-Context", "1-edge")
-}
-
-fn azure(seen: &Seen) -> Reply {
-    let reply = match () {
-        () if asks(seen, "throttled") => Reply::text("").status(429),
-        () if asks(seen, "fails") => Reply::text("").status(500),
-        () => function(seen),
-    };
-    reply.header("x-ms-invocation-id", "1-edge")
-}
-
-fn knative(seen: &Seen) -> Reply {
-    match () {
-        () if asks(seen, "throttled") => Reply::text("pending request queue full").status(503),
-        () if asks(seen, "fails") => Reply::text("").status(500),
-        () => function(seen),
+        "aliyun-fc3" => has("x-fc-").then(|| Reply::text("").status(202)),
+        "tencent-scf" if seen.body_bytes > 6 << 20 => Some(Reply::text("").status(406)),
+        "tencent-scf" => has("x-scf-remote-addr").then(|| Reply::text("spoofed")),
+        "aws-lambda-url" if seen.body_bytes > 6 << 20 => Some(Reply::text("").status(413)),
+        "aws-lambda-url" => has("x-amz-invocation-type").then(|| Reply::text("").status(202)),
+        "cloud-run" if seen.body_bytes > 32 << 20 => Some(Reply::text("").status(413)),
+        "azure-functions" if seen.body_bytes > 100 << 20 => Some(Reply::text("").status(413)),
+        "azure-functions" => has("x-ms-routing-name").then(|| Reply::text("another slot")),
+        "knative" => has("knative-serving-tag").then(|| Reply::text("another revision")),
+        "openfaas" => has("x-callback-url").then(|| Reply::text("sent there").status(202)),
+        _ => None,
     }
 }
 
-fn openfaas(seen: &Seen) -> Reply {
-    let reply = match () {
-        () if asks(seen, "throttled") => Reply::text("").status(429),
-        () if asks(seen, "fails") => Reply::text("exit status 1").status(500),
-        () => function(seen),
-    };
-    reply.header("X-Call-Id", "1-edge")
+/// What the edge says of itself in each answer.
+fn says(platform: &str) -> &'static [(&'static str, &'static str)] {
+    match platform {
+        // The default address forces downloads.
+        "aliyun-fc3" => &[
+            ("X-Fc-Request-Id", "1-edge"),
+            ("X-Fc-Instance-Id", "c-1-edge"),
+            ("X-Fc-Invocation-Duration", "3"),
+            ("Content-Disposition", "attachment"),
+        ],
+        "tencent-scf" => &[("X-Scf-Request-Id", "1-edge"), ("X-Scf-Memory-Usage", "1-edge MB")],
+        "aws-lambda-url" => &[("x-amzn-RequestId", "1-edge"), ("X-Amzn-Trace-Id", "Root=1-edge")],
+        "cloud-run" => &[("X-Cloud-Trace-Context", "1-edge")],
+        "azure-functions" => &[("x-ms-invocation-id", "1-edge"), ("x-ms-middleware-request-id", "1-edge")],
+        "openfaas" => &[("X-Call-Id", "1-edge"), ("X-Duration-Seconds", "1-edge")],
+        _ => &[],
+    }
 }

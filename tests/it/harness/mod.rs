@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Connection, Request, get, post, request};
 pub(crate) use gateway::{Gateway, gateway};
-pub(crate) use origin::{Origin, origin};
+pub(crate) use origin::{Origin, Seen, origin};
 pub(crate) use reply::{Reply, gate};
 pub(crate) use tls::authority;
 

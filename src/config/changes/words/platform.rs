@@ -54,18 +54,23 @@ fn list(empty: &str, items: impl Iterator<Item = String>, between: &str) -> Stri
     if items.is_empty() { empty.to_owned() } else { items.join(between) }
 }
 
-/// `430,433 x-fc-error-type: FcCommonError is throttled, answered with 503`
-pub fn rule(rule: &Rule) -> String {
-    let Rule { statuses, header, class, answer, retry } = rule;
-    let statuses = statuses.iter().map(|(low, high)| match low == high {
+/// `430,5xx`
+pub(super) fn statuses(statuses: &[(u16, u16)]) -> String {
+    let words = statuses.iter().map(|(low, high)| match low == high {
         true => low.to_string(),
         false => format!("{}xx", low / 100),
     });
+    list("", words, ",")
+}
+
+/// `430,433 x-fc-error-type: FcCommonError is throttled, answered with 503`
+pub fn rule(rule: &Rule) -> String {
+    let Rule { statuses, header, class, answer, retry } = rule;
     let header = header.as_ref().map(|(name, value)| match value {
         Some(value) => format!("{name}: {value}"),
         None => name.to_string(),
     });
-    let signal = [list("", statuses, ","), header.unwrap_or_default()];
+    let signal = [self::statuses(statuses), header.unwrap_or_default()];
     let signal: Vec<_> = signal.into_iter().filter(|part| !part.is_empty()).collect();
     let answer = answer.map_or_else(String::new, |answer| format!(", answered with {answer}"));
     let retry = retry.map_or_else(String::new, |retry| format!(", retry {}", retry.as_str()));

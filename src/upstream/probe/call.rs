@@ -17,23 +17,25 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
 use super::dial::Line;
-use crate::platform::sign::{Call, Payload, Signer};
+use crate::platform::sign::{Call, Payload, Signer, Unsignable};
 
 /// What is asked.
-pub(super) struct Question<'q> {
-    pub(super) method: &'q Method,
+pub struct Question<'q> {
+    pub method: &'q Method,
     /// Path and query.
-    pub(super) target: &'q str,
-    pub(super) host: &'q str,
+    pub target: &'q str,
+    pub host: &'q str,
+    /// Who asks: its User-Agent.
+    pub agent: &'static str,
 }
 
 /// What came.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) took: Duration,
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub took: Duration,
     /// How far the function's clock is ahead of ours, in seconds; `None`: it gave no Date.
-    pub(super) ahead: Option<f64>,
+    pub ahead: Option<f64>,
 }
 
 impl Question<'_> {
@@ -42,9 +44,9 @@ impl Question<'_> {
     /// # Errors
     ///
     /// Why it cannot be signed.
-    pub(super) fn fields(&self, signer: Option<&Signer>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    pub fn fields(&self, signer: Option<&Signer>) -> Result<Vec<(HeaderName, HeaderValue)>, Unsignable> {
         let mut fields = vec![
-            (header::USER_AGENT, HeaderValue::from_static("gatepost-doctor")),
+            (header::USER_AGENT, HeaderValue::from_static(self.agent)),
             (header::ACCEPT, HeaderValue::from_static("*/*")),
         ];
         if let Some(signer) = signer {
@@ -55,7 +57,7 @@ impl Question<'_> {
             let (method, host) = (self.method.as_str(), self.host);
             let call = Call { method, path, query, host, content_type: None, payload: Payload::Empty };
             let now = SystemTime::UNIX_EPOCH.elapsed().map_or(u64::MAX, |time| time.as_secs());
-            fields.extend(signer.sign(&call, now).map_err(|error| error.to_string())?);
+            fields.extend(signer.sign(&call, now)?);
         }
         Ok(fields)
     }
@@ -63,7 +65,7 @@ impl Question<'_> {
     /// # Errors
     ///
     /// Why no answer came.
-    pub(super) async fn ask(
+    pub async fn ask(
         &self,
         line: Line,
         fields: Vec<(HeaderName, HeaderValue)>,

@@ -24,45 +24,45 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// A connection that is there.
-pub(super) struct Line {
-    pub(super) stream: Box<dyn Duplex>,
-    pub(super) speaks_h2: bool,
+pub struct Line {
+    pub stream: Box<dyn Duplex>,
+    pub speaks_h2: bool,
     /// By which of this machine's addresses it leaves.
-    pub(super) local: SocketAddr,
-    pub(super) connect: Duration,
-    pub(super) tls: Option<Duration>,
-    pub(super) certificate: Option<Shown>,
+    pub local: SocketAddr,
+    pub connect: Duration,
+    pub tls: Option<Duration>,
+    pub certificate: Option<Shown>,
 }
 
 /// Why there is none.
-pub(super) struct Broken {
-    pub(super) what: String,
+pub struct Broken {
+    pub what: String,
     /// The certificate was shown, and is not good enough.
-    pub(super) distrust: Option<Distrust>,
+    pub distrust: Option<Distrust>,
 }
 
 /// Why a certificate is not believed.
-pub(super) struct Distrust {
-    pub(super) why: rustls::CertificateError,
-    pub(super) shown: Option<Shown>,
+pub struct Distrust {
+    pub why: rustls::CertificateError,
+    pub shown: Option<Shown>,
 }
 
 /// What a certificate says of itself.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown {
-    pub(super) names: Vec<String>,
-    pub(super) issuer: String,
+pub struct Shown {
+    pub names: Vec<String>,
+    pub issuer: String,
     /// Seconds since 1970.
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+    pub not_before: i64,
+    pub not_after: i64,
 }
 
 impl Shown {
-    pub(super) fn read(der: &[u8]) -> Option<Self> {
+    pub fn read(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let names = parsed.subject_alternative_name().ok().flatten();
         let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
@@ -89,10 +89,10 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 /// Whom to believe, by which name, and what to offer.
-pub(super) struct Tls {
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) name: ServerName<'static>,
-    pub(super) alpn: &'static [&'static [u8]],
+pub struct Tls {
+    pub roots: Arc<RootCertStore>,
+    pub name: ServerName<'static>,
+    pub alpn: &'static [&'static [u8]],
 }
 
 /// Connects to `address`; TCP and TLS together may take `within`.
@@ -100,7 +100,7 @@ pub(super) struct Tls {
 /// # Errors
 ///
 /// What was met, for people.
-pub(super) async fn dial(address: SocketAddr, tls: Option<&Tls>, h2: bool, within: Duration) -> Result<Line, Broken> {
+pub async fn dial(address: SocketAddr, tls: Option<&Tls>, h2: bool, within: Duration) -> Result<Line, Broken> {
     let broken = |what: String| Broken { what, distrust: None };
     let late = || broken(format!("no connection within {within:?}"));
     let begun = Instant::now();
