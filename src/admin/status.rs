@@ -67,6 +67,13 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// Open now.
     pub connections: u64,
+    /// Whether this machine has the address: a standby's floating one is with the other machine.
+    #[serde(default = "yes")]
+    pub address_present: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// An address to leave from.

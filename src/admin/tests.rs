@@ -79,6 +79,7 @@ impl Backend for Scripted {
                 address: "127.0.0.1:8080".to_owned(),
                 tls: false,
                 connections: 3,
+                address_present: true,
             }],
             guards: Vec::new(),
             mirrors: Vec::new(),

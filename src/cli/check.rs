@@ -1,5 +1,7 @@
 //! `gatepost check`
 
+use std::net::IpAddr;
+
 use clap::Args;
 use serde_json::json;
 
@@ -8,7 +10,11 @@ use super::{
     failure::{Failure, Outcome},
     term::{Ink, Terminal},
 };
-use crate::config::{self, Config, Loaded, Mode};
+use crate::{
+    config::{self, Config, Loaded, Mode, model::Listener},
+    egress::here,
+    serve::present,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -22,17 +28,41 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let loaded = config::load(&options.file.config, Mode::Check);
     if options.json {
-        let (ok, problems) = match &loaded {
-            Ok(loaded) => (true, loaded.warnings.to_json()),
-            Err(report) => (false, report.to_json()),
+        let (ok, problems, absent) = match &loaded {
+            Ok(loaded) => (true, loaded.warnings.to_json(), absent(&loaded.config)),
+            Err(report) => (false, report.to_json(), Vec::new()),
         };
-        term.json(&json!({ "ok": ok, "problems": problems }))?;
+        let absent: Vec<_> = (absent.iter())
+            .map(|(listener, ip, freebind)| json!({ "listener": listener, "address": ip, "freebind": freebind }))
+            .collect();
+        term.json(&json!({ "ok": ok, "problems": problems, "absent": absent }))?;
         return if ok { Ok(()) } else { Err(Failure::Told(2)) };
     }
     let loaded = loaded.map_err(|report| Failure::Report(report.render(term.colour_err())))?;
     warnings(&loaded, term);
+    for (listener, ip, freebind) in absent(&loaded.config) {
+        let then = match freebind {
+            true => "it would listen here, and be reached once the address comes (`freebind`)",
+            false => "it could not listen here; for a floating address, say `freebind = true`",
+        };
+        term.complain_plainly(&format!(
+            "note: this machine does not have {ip}, the address of listener {listener}: {then}"
+        ));
+    }
     term.line(format_args!("{}: {}", term.ink(Ink::Green, "ok"), counted(&loaded.config)))?;
     Ok(())
+}
+
+/// Listeners whose address this machine does not have, with that address, and whether they wait for it. No problem of the config's: it may be
+/// for another machine.
+fn absent(config: &Config) -> Vec<(String, IpAddr, bool)> {
+    let way_in = config.listeners.iter().map(|listener| (listener.name.to_string(), listener));
+    let way_out = config.egress.listeners.iter().map(|listener| (format!("egress.{}", listener.name), listener));
+    let absent = |(name, listener): (String, &Listener)| {
+        let ip = present::only(&listener.address).filter(|ip| !here::has(*ip))?;
+        Some((name, ip, listener.freebind))
+    };
+    way_in.chain(way_out).filter_map(absent).collect()
 }
 
 /// Loads a config for another command, telling its warnings.

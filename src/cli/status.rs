@@ -22,6 +22,8 @@ use crate::{
 };
 
 const PATH: &str = "/api/v1/status";
+/// A machine under load is slow, and not dead.
+const READY_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -33,6 +35,9 @@ pub(super) struct Options {
     /// Print the answer as it came.
     #[arg(long)]
     json: bool,
+    /// Only whether it takes requests: exit code 0, or 1 and why. For health checks: an answer may take 2 s.
+    #[arg(long, conflicts_with = "json")]
+    ready: bool,
 }
 
 fn admin_address(text: &str) -> Result<ListenAddress, String> {
@@ -50,6 +55,9 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
             (place.admin, Some(place.state_dir))
         }
     };
+    if options.ready {
+        return is_ready(&address, term);
+    }
     let answer = match (http::get(&address, PATH, Duration::from_secs(5)), state_dir) {
         (Ok(answer), _) => answer,
         // It runs all the same, and what it has written says the rest.
@@ -79,6 +87,15 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         tell(&status, 0, term)?;
     }
     Ok(())
+}
+
+/// By the admin alone: what a file or a lock says is no proof that it answers.
+fn is_ready(address: &ListenAddress, term: &mut Terminal) -> Outcome {
+    let answer = http::get(address, "/readyz", READY_WITHIN)?;
+    match answer.status {
+        200 => Ok(term.line(answer.body.trim_end())?),
+        _ => Err(Failure::Failed(anyhow!("not ready: {}", answer.body.trim_end()))),
+    }
 }
 
 /// What can be known without the admin port.

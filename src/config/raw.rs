@@ -128,6 +128,8 @@ table! {
     struct Listener {
         /// `ip:port` or `unix:/path`.
         address: ListenAddress [required],
+        /// Whether it listens although this machine has not the address yet: a floating one. Default `false`.
+        freebind: bool,
         /// Certificates, chosen by SNI; the first is for callers without a known name. Default: plain HTTP.
         tls: Vec<At<TlsCertificate>>,
         /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default; TLS 1.2 and 1.3) or `modern` (1.3 alone).

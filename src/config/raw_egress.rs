@@ -66,6 +66,8 @@ table! {
     struct EgressListener {
         /// `ip:port` or `unix:/path`.
         address: ListenAddress [required],
+        /// Whether it listens although this machine has not the address yet: a floating one. Default `false`.
+        freebind: bool,
         /// Certificates, chosen by SNI, for `HTTPS_PROXY=https://…`. Default: plain.
         tls: Vec<At<Certificate>>,
         /// TLS versions and ciphers as Mozilla recommends: `intermediate` (the default) or `modern`.

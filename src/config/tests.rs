@@ -115,9 +115,10 @@ fn every_key_arrives() {
     assert!(matches!(&log.access, AccessSink::File(path) if path.ends_with("access.log")));
     assert_eq!((log.format, log.sample_ok, log.query), (LogFormat::Text, 0.25, true));
 
-    let [local, public] = &config.listeners[..] else {
-        panic!("two listeners");
+    let [floating, local, public] = &config.listeners[..] else {
+        panic!("three listeners");
     };
+    assert!(floating.freebind && !local.freebind && !public.freebind);
     assert_eq!((&*local.name, local.mode, local.h2c), ("local", 0o600, true));
     assert_eq!(local.timeouts.idle, seconds(75), "the default");
     let TlsCertificate::Files(files) = &public.tls[0] else { panic!("files") };

@@ -8,6 +8,8 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::here;
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum DialError {
@@ -47,12 +49,11 @@ pub async fn dial(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStre
         setsockopt(&socket, IpBindAddressNoPort, &true).map_err(|e| DialError::Unreachable(e.into()))?;
         socket.bind(SocketAddr::new(source, 0)).map_err(DialError::SourceAbsent)?;
     }
-    let stream = socket.connect(address).await.map_err(|error| {
-        if error.kind() == io::ErrorKind::AddrNotAvailable {
-            DialError::PortsExhausted
-        } else {
-            DialError::Unreachable(error)
-        }
+    let stream = socket.connect(address).await.map_err(|error| match (error.kind(), source) {
+        // It could be bound all the same: see `here`. The kernel sends nothing from it.
+        (_, Some(source)) if !here::has(source) => DialError::SourceAbsent(io::ErrorKind::AddrNotAvailable.into()),
+        (io::ErrorKind::AddrNotAvailable, _) => DialError::PortsExhausted,
+        _ => DialError::Unreachable(error),
     })?;
     // Small pieces of a handshake must not wait for each other.
     stream.set_nodelay(true).map_err(DialError::Unreachable)?;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     answer::Refusal,
     conn::{Conn, End},
+    here,
     parent::{self, Through},
     pass::{Fault, Pass, Side as At},
     pool::{self, Kept, Key},
@@ -78,7 +79,8 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
     let (idle, total, first_byte) = (timeouts.idle, timeouts.total, timeouts.first_byte);
     conn.tunnel(now(), idle, total);
     let by_parent = parent::of(record).is_some_and(|parent| parent::takes_absolute_form(parent, &asked.to));
-    let mut kept = pool::take(&key);
+    // One that left from an address that went away leads nowhere, and says nothing of it.
+    let mut kept = pool::take(&key).filter(|kept| kept.source.is_none_or(|(_, from)| here::has(from)));
     loop {
         let is_fresh = kept.is_none();
         let one = match kept.take() {

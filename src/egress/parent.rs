@@ -16,10 +16,11 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     answer::Refusal,
+    here,
     live::Live,
     record::Record,
     serve::Stream,
-    way::{self, Course, is_local},
+    way::{self, Course},
 };
 use crate::{
     config::model::{EgressRule, EndpointHost, Parent as Config, ResolvedBy},
@@ -109,7 +110,7 @@ pub async fn reach(record: &mut Record) -> Result<Stream, Refusal> {
             .to_vec(),
     };
     // Its addresses are as the config's author wants them, private ones too; but not our own.
-    if addresses.iter().any(|ip| live.own.has(*ip, config.port, &is_local)) {
+    if addresses.iter().any(|ip| live.own.has(*ip, config.port, &here::has)) {
         return Err(of_parent(&config, Reason::LoopDetected, "it is this gatepost itself"));
     }
     let socket = way::dial_first(record, &addresses, config.port).await.map_err(|refusal| match refusal.reason {
@@ -186,7 +187,7 @@ pub async fn connect(record: &mut Record, course: &Course, via: &[u8]) -> Result
             // tinyproxy says 401 to who shows wrong ones.
             401 | 407 => return Err(unknown_there(record)),
             508 => return Err(told(Reason::LoopDetected, &"it says that the request goes in a circle (508)")),
-            300..400 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
+            300..=399 => return Err(told(Reason::UpstreamReset, &format_args!("it answered CONNECT with {status}"))),
             // It could not get there: perhaps it can to the next address.
             504 => told(Reason::UpstreamTimeout, &format_args!("it had no answer from {asked} in time (504)")),
             429 | 500.. => told(Reason::UpstreamUnreachable, &format_args!("it did not connect to {asked} ({status})")),

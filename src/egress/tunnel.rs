@@ -11,10 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     answer::Refusal,
     conn::{Allowed, Conn, End},
+    here,
     record::Record,
     relay::{Ended, relay},
     serve::Stream,
-    way::{self, is_local, terms},
+    way::{self, terms},
 };
 use crate::{
     config::model::{EgressMode, Name, OnRevoke},
@@ -201,7 +202,7 @@ impl Standing {
             Choice::Unlisted => None,
             Choice::Refused => return false,
         };
-        let judge = Judge::of(rule, own, &is_local);
+        let judge = Judge::of(rule, own, &here::has);
         self.address.is_none_or(|at| judge.one(at.ip(), at.port()).is_ok())
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{
     answer::Refusal,
     dial::{DialError, dial},
-    live, parent,
+    here, live, parent,
     record::{Left, Record},
     serve::{Caller, Stream},
 };
@@ -151,7 +151,7 @@ pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Cour
     let live = record.live.clone();
     let egress = &live.snapshot.config.egress;
     let rule = record.rule.map(|id| &egress.rules[id.index()]);
-    let judge = || Judge::of(rule, &live.own, &is_local);
+    let judge = || Judge::of(rule, &live.own, &here::has);
     let refused = |address: IpAddr, why: &dyn std::fmt::Display| {
         Refusal::new(Reason::AddressNotAllowed, format!("{address} is {why}"))
     };
@@ -262,9 +262,4 @@ fn left(record: &mut Record, from: Option<(EgressSourceId, IpAddr)>, error: Opti
             record.left_from = Some(Left::from(Arc::clone(counts)));
         }
     }
-}
-
-/// Whether this machine has an address. Asked seldom: only where something of ours listens on all addresses, on that very port.
-pub fn is_local(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }

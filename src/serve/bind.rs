@@ -15,7 +15,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::config::model::ListenAddress;
+use crate::config::model::{ListenAddress, Listener};
 
 /// Connections that the kernel holds until they are accepted; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -75,11 +75,29 @@ impl Listening {
 /// What the kernel says: the address is in use, not this machine's, not allowed.
 pub fn bind(address: &ListenAddress, mode: u32, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
     match address {
-        ListenAddress::Tcp(address) => match tcp(*address, false) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => beside(*address, leaving),
-            done => done,
-        },
+        ListenAddress::Tcp(address) => bind_tcp(*address, false, leaving),
         ListenAddress::Unix(path) => unix(path, mode).map(Listening::Unix),
+    }
+}
+
+/// The same for a listener, which may say that its address is still to come.
+///
+/// # Errors
+///
+/// See [`bind`].
+pub fn bind_for(listener: &Listener, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
+    match &listener.address {
+        ListenAddress::Tcp(address) => bind_tcp(*address, listener.freebind, leaving),
+        unix => bind(unix, listener.mode, leaving),
+    }
+}
+
+fn bind_tcp(address: SocketAddr, freebind: bool, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
+    match tcp(address, freebind, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => {
+            beside(address, freebind, leaving)
+        }
+        done => done,
     }
 }
 
@@ -96,7 +114,9 @@ pub fn cannot_listen(who: &str, address: &ListenAddress, error: &io::Error) -> S
             "give the socket another path, or end whoever has it".to_owned()
         }
         (io::ErrorKind::AddrNotAvailable, _) => {
-            "no interface of this machine has this address now: `ip address` shows those it has".to_owned()
+            "no interface of this machine has this address now: `ip address` shows those it has; for a floating address \
+             that another machine may have, say `freebind = true`"
+                .to_owned()
         }
         (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, which gatepost.service gives".to_owned()
@@ -111,9 +131,9 @@ pub fn cannot_listen(who: &str, address: &ListenAddress, error: &io::Error) -> S
 
 /// Linux lets sockets of one user share a port where each agrees, at the moment of binding (`SO_REUSEPORT`, socket(7)). Ours
 /// agree for that moment alone: later, a second gatepost would take every other connection.
-fn beside(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
+fn beside(address: SocketAddr, freebind: bool, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
     let agree = |yes| leaving.iter().try_for_each(|fd| SockRef::from(fd).set_reuse_port(yes));
-    let bound = agree(true).and_then(|()| tcp(address, true));
+    let bound = agree(true).and_then(|()| tcp(address, freebind, true));
     agree(false)?;
     if let Ok(listening) = &bound {
         SockRef::from(listening).set_reuse_port(false)?;
@@ -133,7 +153,7 @@ pub fn for_callers(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(UNSENT)
 }
 
-fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
+fn tcp(address: SocketAddr, freebind: bool, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor may linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -143,6 +163,10 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     if address.is_ipv6() {
         // `[::]:443` and `0.0.0.0:443` are two listeners: each says what it takes.
         socket.set_only_v6(true)?;
+    }
+    if freebind {
+        // ip(7), IP_FREEBIND: such a socket listens all the time, and is called as soon as the address is here.
+        if address.is_ipv6() { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
     }
     socket.set_nonblocking(true)?;
     for_callers(&socket)?;

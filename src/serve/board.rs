@@ -9,23 +9,19 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author};
+use super::{Order, Receipt, ReloadResult, budgets, certificate::Served, cluster, generations::Author, present::Shown};
 use crate::{
     admin::{
         Backend, CertificateStatus, DegradedStatus, GuardStatus, JwksStatus, ListenerStatus, MirrorStatus, Outcome,
         Receipt as Told, SourceStatus, Status, VersionStatus,
     },
-    config::{
-        SecretRef,
-        changes::Change,
-        model::{ListenAddress, Name, RouteId},
-    },
+    config::{SecretRef, changes::Change, model::{Name, RouteId}},
     decide::split::InForce,
     ingress::live::{self, Live},
     observe::{
         Metrics,
         degraded::Degraded,
-        metrics::{CertificateExpiry, ListenerCounts, MirrorCounts, MirrorResult, Seen, SourceCounts},
+        metrics::{CertificateExpiry, MirrorCounts, MirrorResult, Seen, SourceCounts},
     },
 };
 
@@ -44,7 +40,7 @@ pub struct Board {
 #[derive(Default)]
 pub struct Changing {
     pub since: String,
-    pub listeners: Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)>,
+    pub listeners: Vec<Shown>,
     pub certificates: Vec<Served>,
     pub guards: Vec<GuardStatus>,
     pub last: Option<Told>,
@@ -188,6 +184,7 @@ impl Backend for Board {
                     address: address.to_string(),
                     tls: *tls,
                     connections: u64::try_from(counts.open()).unwrap_or(0),
+                    address_present: counts.is_present(),
                 })
                 .collect(),
             functions: live

@@ -18,10 +18,11 @@ use std::{
 use tokio::{runtime, runtime::Handle, sync::watch};
 
 use super::{
-    bind::{SocketFile, bind, cannot_listen},
+    bind::{SocketFile, bind_for, cannot_listen},
     hand_over::{Role, SocketOf},
     inherited::Inherited,
     listener::{Open, Settings, Shared, Socket, Total, Way, watched},
+    present::is_here,
     tls::AllTls,
     workers::Workers,
 };
@@ -38,6 +39,7 @@ use crate::{
 struct Serving {
     /// As the config says it.
     address: ListenAddress,
+    freebind: bool,
     /// As it is.
     bound: ListenAddress,
     file: Option<SocketFile>,
@@ -157,6 +159,12 @@ impl Listeners {
         let held: HashSet<&ListenAddress> = self.serving.values().map(|s| &s.address).collect();
         let step = |listener: &Listener| {
             if let Some(serving) = self.serving.get(&listener.name).filter(|s| s.address == listener.address) {
+                // Without it, a start would fail.
+                if serving.freebind && !listener.freebind && !is_here(&listener.address) {
+                    let who = format!("listener {}", self.way.label(&listener.name));
+                    let absent = io::Error::from_raw_os_error(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error());
+                    return Err(cannot_listen(&who, &listener.address, &absent));
+                }
                 let same = serving.open.present().settings.load().same_ways(listener, tls.get(&listener.name));
                 return Ok(if same { Step::Keep } else { Step::Renew });
             }
@@ -178,7 +186,7 @@ impl Listeners {
                 }
                 (listening, is_ours)
             }
-            None => (bind(&listener.address, listener.mode, leaving)?, true),
+            None => (bind_for(listener, leaving)?, true),
         };
         let bound = listening.local_address(&listener.address);
         let file = if is_ours { SocketFile::of(&listener.address) } else { None };
@@ -254,9 +262,10 @@ impl Listeners {
                     let Fresh { socket, bound, file } = fresh;
                     let open = Open::start(socket, shared(), &self.accepting.handle, &self.workers, &self.total);
                     tracing::info!(listener = %way.label(name), address = %bound, "listening");
-                    Serving { address: listener.address.clone(), bound, file, open }
+                    Serving { address: listener.address.clone(), freebind: listener.freebind, bound, file, open }
                 }
-                (step, Some(held)) => {
+                (step, Some(mut held)) => {
+                    held.freebind = listener.freebind;
                     set_mode(listener);
                     match step {
                         Step::Keep => held.open.present().settings.store(settings),

@@ -32,6 +32,7 @@ pub mod notify;
 mod outliers;
 mod parents;
 mod per_ip;
+pub mod present;
 pub mod receipt;
 mod releases;
 pub mod requests;
@@ -187,7 +188,8 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
     let mut beat = tokio::time::interval(notify::watchdog_interval().map_or(BEAT, |i| i / 2));
     let mut ramps = tokio::time::interval(releases::LOOK);
     ramps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut sources = tokio::time::interval(LOOK_AT_SOURCES);
+    let mut addresses = tokio::time::interval(LOOK_AT_ADDRESSES);
+    addresses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The start has told already.
     let mut ends = tokio::time::interval_at(tokio::time::Instant::now() + TELL_OF_ENDS, TELL_OF_ENDS);
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -232,8 +234,8 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
                 service.judge();
                 continue;
             }
-            _ = sources.tick() => {
-                service.look_at_sources();
+            _ = addresses.tick() => {
+                service.look_at_addresses();
                 continue;
             }
             _ = around.tick() => {
@@ -320,8 +322,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often guards judge.
 const JUDGE: Duration = Duration::from_secs(1);
-/// How often it is looked whether the addresses to leave from are there.
-const LOOK_AT_SOURCES: Duration = Duration::from_secs(5);
+/// How often it is looked whether the addresses to listen on and to leave from are there.
+const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(1);
 
 /// How often certificates that end soon are told of.
 const TELL_OF_ENDS: Duration = Duration::from_secs(12 * 3600);

@@ -27,7 +27,6 @@ use super::{
     admin_port::{AdminServing, AdminSocket, at_once, bind_admin, serve_admin},
     board::{Board, told},
     budgets::Budgets,
-    certificate::Served,
     cluster::Membership,
     generations::{Author, Generations, StateError},
     guards::Guards,
@@ -38,7 +37,7 @@ use super::{
     listeners::{Listeners, Plan},
     logs::{Logs, Opened},
     made::{cores, hosts, max_connections, max_requests, roots_for, targets},
-    memory, notify,
+    memory, notify, present,
     releases::Releases,
     requests,
     signers::signers,
@@ -579,6 +578,7 @@ impl Service {
             .collect();
         listeners.extend(self.way_out.shown(&live));
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
+        present::look(&listeners, true);
         changing.listeners = listeners;
         changing.certificates = self.served();
         changing.releases = self.releases.told(&live.snapshot.config);
@@ -599,8 +599,9 @@ impl Service {
         self.budgets.tick(&self.board.live.load().snapshot, Timestamp::now());
     }
 
-    /// Looks whether the addresses to leave from are there.
-    pub fn look_at_sources(&self) {
+    /// Looks whether the addresses to listen on and to leave from are there.
+    pub fn look_at_addresses(&self) {
+        present::look(&self.board.changing().listeners, false);
         self.way_out.look_at_sources();
     }
 

@@ -1,7 +1,6 @@
 //! The way out, as a part of the service: its listeners, what it is decided by, and whether its sources are there.
 
 use std::{
-    net::UdpSocket,
     os::fd::BorrowedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -15,17 +14,15 @@ use super::{
     listener::Way,
     listeners::{Listeners, Plan},
     parents,
+    present::Shown,
     tls::{self, AllTls},
 };
 use crate::{
-    config::{
-        Loaded,
-        model::{ListenAddress, Name},
-    },
+    config::{Loaded, model::ListenAddress},
     decide::{Snapshot, egress::Own},
     egress::{self, live::Parents},
     ingress::live::Live,
-    observe::metrics::{Handles, ListenerCounts},
+    observe::metrics::Handles,
 };
 
 pub struct WayOut {
@@ -109,7 +106,7 @@ impl WayOut {
     /// Looks which addresses to leave from this machine has: a floating one comes and goes.
     pub fn look_at_sources(&self) {
         for (source, address, counts) in self.live.load().counts.sources() {
-            let is_up = UdpSocket::bind((address, 0)).is_ok();
+            let is_up = egress::here::has(address);
             if counts.up.swap(is_up, Relaxed) == is_up {
                 continue;
             }
@@ -129,7 +126,7 @@ impl WayOut {
     }
 
     /// For the status page: what listens where.
-    pub fn shown(&self, live: &Live) -> Vec<(Name, ListenAddress, bool, Arc<ListenerCounts>)> {
+    pub fn shown(&self, live: &Live) -> Vec<Shown> {
         let listeners = live.snapshot.config.egress.listeners.iter().enumerate();
         listeners
             .filter_map(|(place, listener)| {

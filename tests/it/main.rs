@@ -67,6 +67,8 @@ mod listens_where_it_is_told;
 #[cfg(test)]
 mod mirrors_requests;
 #[cfg(test)]
+mod moves_with_its_address;
+#[cfg(test)]
 mod opens_tunnels;
 #[cfg(test)]
 mod outlives_slow_callers;

@@ -190,9 +190,16 @@ fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<List
                 false => own.contains(&ip).then_some(ip).into_iter().collect(),
             };
             if known && !ip.is_unspecified() && !own.contains(&ip) {
-                let finding = Finding::new("address", Level::Problem, format!("this machine has no address {ip}"));
-                findings
-                    .push(finding.help("a floating address that the other machine holds now, or a slip in the config"));
+                let (level, help) = match listener.freebind {
+                    true => {
+                        (Level::Warning, "a floating address that the other machine holds now, or a slip in the config")
+                    }
+                    false => (
+                        Level::Problem,
+                        "a slip in the config; or say `freebind = true` for one that another machine may hold",
+                    ),
+                };
+                findings.push(Finding::new("address", level, format!("this machine has no address {ip}")).help(help));
             }
         }
         let files = listener.tls.iter().filter_map(|one| match one {

@@ -6,7 +6,7 @@ mod learn;
 mod lines;
 mod partners;
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -39,9 +39,9 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     }
 }
 
-/// Whether an address is one of this machine's: it can be bound to.
+/// Whether an address is one of this machine's.
 fn is_local(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+    crate::egress::here::has(ip)
 }
 
 #[cfg(test)]

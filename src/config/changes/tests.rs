@@ -59,6 +59,7 @@ fn base() -> Config {
     let listener = |name: &str, address: &str| Listener {
         name: name.into(),
         address: tcp(address),
+        freebind: false,
         tls: vec![],
         tls_profile: TlsProfile::Intermediate,
         client_auth: None,

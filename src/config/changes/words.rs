@@ -164,6 +164,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
     let Listener {
         name: _,
         address,
+        freebind,
         tls,
         tls_profile,
         client_auth,
@@ -177,6 +178,7 @@ pub(super) fn listener_leaves(listener: &Listener) -> Vec<Leaf> {
     let certificates = tls.iter().map(certificate);
     vec![
         Leaf::one("address", address),
+        Leaf::one("freebind", freebind),
         Leaf::list("tls", "off", certificates),
         Leaf::one(
             "tls_profile",

@@ -9,6 +9,8 @@ use super::*;
 pub struct Listener {
     pub name: Name,
     pub address: ListenAddress,
+    /// Whether it listens although this machine has not the address now: it is to come.
+    pub freebind: bool,
     /// Empty: plain HTTP. Chosen by SNI; the first is for callers without a (known) name.
     pub tls: Vec<TlsCertificate>,
     pub tls_profile: TlsProfile,

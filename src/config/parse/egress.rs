@@ -108,6 +108,7 @@ impl<'s> Scope<'s> {
         });
         let common = raw::Listener {
             address: own.address.clone(),
+            freebind: own.freebind.clone(),
             tls,
             tls_profile: own.tls_profile.clone(),
             client_ca: own.client_ca.clone(),

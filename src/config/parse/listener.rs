@@ -91,6 +91,7 @@ impl Scope<'_> {
                 Problem::at("`mode` is for unix sockets only", mode.span).label("this listener has an IP address"),
             );
         }
+        let freebind = self.freebind(raw, &address.value);
         let tls = raw.tls.as_ref().map_or_else(Vec::new, |list| self.certificates(list));
         let client_auth = self.client_auth(raw);
         let h2c = raw.h2c.as_ref().is_some_and(|at| at.value);
@@ -118,6 +119,7 @@ impl Scope<'_> {
         Some(Listener {
             name: name.clone(),
             address: address.value.clone(),
+            freebind,
             tls,
             tls_profile: raw.tls_profile.as_ref().map_or_else(TlsProfile::default, |at| at.value),
             client_auth,
@@ -134,6 +136,21 @@ impl Scope<'_> {
             },
             mode: raw.mode.as_ref().map_or(0o660, |at| at.value.0),
         })
+    }
+
+    fn freebind(&mut self, raw: &raw::Listener, address: &ListenAddress) -> bool {
+        let Some(at) = raw.freebind.as_ref().filter(|at| at.value) else { return false };
+        let why = match address {
+            ListenAddress::Unix(_) => "a unix socket is always this machine's",
+            ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
+                "this listener takes every address, those that come later too"
+            }
+            ListenAddress::Tcp(_) => return true,
+        };
+        self.report.push(
+            Problem::at("`freebind` is for a listener on one IP address", at.span).label(why).help("leave it out"),
+        );
+        false
     }
 
     fn client_auth(&mut self, raw: &raw::Listener) -> Option<ClientAuth> {

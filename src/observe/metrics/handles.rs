@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -410,6 +410,11 @@ impl Handles {
         for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
             out.sample(name, &[("listener", listener)], counts.open());
         }
+        let name = "gatepost_listener_address_present";
+        out.family(name, Kind::Gauge, "0 while this machine does not have the listener's address.");
+        for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
+            out.sample(name, &[("listener", listener)], u8::from(counts.is_present()));
+        }
         let name = "gatepost_connections_total";
         out.family(name, Kind::Counter, "Connections, by what became of them at the door.");
         for (listener, counts) in self.listeners.iter().chain(self.egress.listeners()) {
@@ -452,9 +457,20 @@ impl LimitCounts {
 pub struct ListenerCounts {
     open: AtomicI64,
     results: [AtomicU64; ConnectionResult::ALL.len()],
+    /// Whether this machine does not have its address, as far as is known.
+    absent: AtomicBool,
 }
 
 impl ListenerCounts {
+    /// Whether this machine has its address. Says whether that is news.
+    pub fn set_present(&self, present: bool) -> bool {
+        self.absent.swap(!present, Ordering::Relaxed) == present
+    }
+
+    pub fn is_present(&self) -> bool {
+        !self.absent.load(Ordering::Relaxed)
+    }
+
     /// A connection is there; each call wants one of [`closed`](Self::closed).
     pub fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);

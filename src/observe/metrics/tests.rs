@@ -44,6 +44,7 @@ fn config(functions: &[(&str, &[(&str, u16)])], routes: &[(&str, usize)], limits
         listeners: vec![Listener {
             name: "public".into(),
             address: ListenAddress::Unix("/tmp/y".into()),
+            freebind: false,
             tls: Vec::new(),
             tls_profile: TlsProfile::Intermediate,
             client_auth: None,

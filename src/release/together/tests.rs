@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     config::{Sources, parse},
-    release::Charge,
+    release::{Charge, ramp::Leave},
 };
 
 const RAMP: &str = "ramp = { version = \"v2\", steps = [1, 5, 25, 100], hold = \"8m\" }";
@@ -71,7 +71,7 @@ impl Member {
 
     fn pass(&mut self, minutes: u64) {
         let noon = "2026-11-23T12:00:00Z".parse().unwrap();
-        self.book.pass(&self.config, Duration::from_secs(60 * minutes), noon, &|_, _| None);
+        self.book.pass(&self.config, Duration::from_secs(60 * minutes), noon, &|_, _| None, &|_| Leave::Free);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::harness::{
 pub(super) fn proofs() -> Vec<Proof> {
     table![
         ("egress.listener.*.address", address),
+        ("egress.listener.*.freebind", freebind),
         ("egress.listener.*.tls.cert", cert),
         ("egress.listener.*.tls.key", key),
         ("egress.listener.*.tls_profile = intermediate", tls_profile),
@@ -237,4 +238,12 @@ async fn mode(leaf: Leaf) {
         let about = std::fs::metadata(gateway.dir().join("out.sock")).unwrap();
         assert_eq!(about.permissions().mode() & 0o777, mode);
     }
+}
+
+/// An address of documentation (RFC 5737), which no machine has.
+async fn freebind(leaf: Leaf) {
+    let config = listening(&far().await, "address = \"192.0.2.77:0\"\nLEAF");
+    let pair = leaf.pair(&config, "freebind = true", "freebind = false");
+    let one = pair.refuses_with(1, &["listener egress.out: cannot listen on 192.0.2.77:0", "freebind"]).await;
+    one.counts("gatepost_listener_address_present", &[("listener", "egress.out")], 0.0).await;
 }

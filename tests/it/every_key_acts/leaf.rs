@@ -211,11 +211,16 @@ impl Pair {
 
     /// The one is served, the other refused: with these words.
     pub(super) async fn refuses(self, words: &[&str]) -> Gateway {
+        self.refuses_with(2, words).await
+    }
+
+    /// The same; a start ends with this code.
+    pub(super) async fn refuses_with(self, ends: i32, words: &[&str]) -> Gateway {
         let one = self.build(0).start().await;
         let said = match self.leaf.way {
             Way::Start => {
                 let (code, said) = self.build(1).fails().await;
-                assert_eq!(code, Some(2), "{}: {said}", self.leaf.name);
+                assert_eq!(code, Some(ends), "{}: {said}", self.leaf.name);
                 said
             }
             Way::Reload => {

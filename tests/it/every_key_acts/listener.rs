@@ -16,6 +16,7 @@ use crate::harness::{
 pub(super) fn proofs() -> Vec<Proof> {
     table![
         ("listener.*.address", address),
+        ("listener.*.freebind", freebind),
         ("listener.*.tls.cert", cert),
         ("listener.*.tls.key", key),
         ("listener.*.tls.acme.directory", acme_directory),
@@ -57,6 +58,15 @@ async fn address(leaf: Leaf) {
     }
     let [_, other] = leaf.pair(&config, ANYWHERE, "address = \"unix:@DIR@/in.sock\"").start().await;
     assert_eq!(Connection::unix(&other.dir().join("in.sock")).await.send("/").await.status, 200);
+}
+
+/// An address of documentation (RFC 5737), which no machine has.
+async fn freebind(leaf: Leaf) {
+    let function = named("v1").await;
+    let config = listening(&function.url(), "address = \"192.0.2.77:0\"\nLEAF");
+    let pair = leaf.pair(&config, "freebind = true", "freebind = false");
+    let one = pair.refuses_with(1, &["listener in: cannot listen on 192.0.2.77:0", "freebind"]).await;
+    one.counts("gatepost_listener_address_present", &[("listener", "in")], 0.0).await;
 }
 
 async fn shake(gateway: &Gateway, authority: &Authority, name: &str) -> Agreed {

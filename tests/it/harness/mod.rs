@@ -10,6 +10,7 @@ pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod google;
 pub(crate) mod h2;
+pub(crate) mod hosts;
 pub(crate) mod jwt;
 pub(crate) mod load;
 pub(crate) mod origin;
