@@ -11,8 +11,8 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatepost::{
     config::model::{
-        Endpoint, EndpointHost, Function, Limit, LimitKey, Pool, Rate, Share, Sticky, StickyKey, UpstreamHttp,
-        UpstreamTimeouts, Version, VersionId,
+        Endpoint, EndpointHost, Function, Limit, LimitKey, LimitScope, Pool, Rate, Share, Sticky, StickyKey,
+        UpstreamHttp, UpstreamTimeouts, Version, VersionId,
     },
     decide::{
         Now,
