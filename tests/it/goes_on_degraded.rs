@@ -119,8 +119,7 @@ async fn a_state_folder_that_is_read_only() {
     );
     let namespace = if rustix::process::getuid().is_root() { "-m" } else { "-rm" };
     let script = ON_A_DISK.replace("SIZE", "size=1m,ro");
-    let gateway =
-        crate::harness::gateway(text).wrapped(&["unshare", namespace, "sh", "-c", &script, "sh"]).start().await;
+    let gateway = gateway(text).wrapped(&["unshare", namespace, "sh", "-c", &script, "sh"]).start().await;
     gateway.says(&["degraded: generations are not kept"]).await;
     assert_eq!(gateway.get("/").await.status, 200);
     is_degraded(&gateway, &["state_dir"]).await;

@@ -43,7 +43,7 @@ impl Limiter {
         Debts { per: format!("{:?}", self.limit.per), interval: self.pace.interval, of }
     }
 
-    /// Adds what another process's buckets owe. Of another rate as many requests as those are, and never more than all of a bucket.
+    /// Adds what another process's buckets owe. Of another rate as many requests as those are, and never more than twice a bucket.
     pub fn owe(&self, debts: &Debts, now: Now) {
         if debts.per != format!("{:?}", self.limit.per) {
             return;
@@ -53,7 +53,8 @@ impl Limiter {
             let debt = u128::from(*debt) * u128::from(pace.interval) / u128::from(debts.interval.max(1));
             let debt = u64::try_from(debt).unwrap_or(u64::MAX);
             let to = |tat: u64| -> Result<u64, Wait> {
-                let owed = tat.saturating_sub(ticks).saturating_add(debt).min(pace.depth);
+                // More than a bucket's worth, for it may be empty here as well: what the other lets pass then is waited for. But not for ever.
+                let owed = tat.saturating_sub(ticks).saturating_add(debt).min(pace.depth.saturating_mul(2));
                 Ok(ticks.saturating_add(owed))
             };
             // Which never refuses.
