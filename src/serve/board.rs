@@ -15,7 +15,11 @@ use crate::{
         AddressStatus, Backend, CertificateStatus, CheckStatus, DegradedStatus, GuardStatus, JwksStatus,
         ListenerStatus, MirrorStatus, Outcome, Receipt as Told, SourceStatus, Status, VersionStatus,
     },
-    config::{SecretRef, changes::Change, model::{Name, RouteId}},
+    config::{
+        SecretRef,
+        changes::Change,
+        model::{Name, RouteId},
+    },
     decide::split::InForce,
     ingress::live::{self, Live},
     observe::{
