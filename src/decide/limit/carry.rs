@@ -151,7 +151,7 @@ mod tests {
         other.owe(&debts, Now(100 * SECOND));
         assert_eq!((0..20).filter(|_| passes(&other, key(1), 100 * SECOND)).count(), 10);
         // Hostile or absurd numbers fill a bucket, no more.
-        let absurd = Debts { per: debts.per.clone(), interval: 0, of: vec![(0, u64::MAX), (u64::MAX, u64::MAX)] };
+        let absurd = Debts { per: debts.per, interval: 0, of: vec![(0, u64::MAX), (u64::MAX, u64::MAX)] };
         faster.owe(&absurd, Now(100 * SECOND));
         assert!(passes(&faster, KeyHash::of_number(0), 102 * SECOND));
     }

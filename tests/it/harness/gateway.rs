@@ -491,6 +491,13 @@ impl Gateway {
         let receipt: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
         assert_eq!((&receipt["result"], &receipt["from"]["pid"]), (&"upgraded".into(), &before.0.into()), "{receipt}");
         self.is_now(u32::try_from(receipt["to"]["pid"].as_u64().unwrap()).unwrap());
+        // Both accept for a moment.
+        let upgrades = self.later.lock().unwrap().len();
+        eventually("the old one accepts no more", async || {
+            let lines = all_of(&self.stderr);
+            when(lines.iter().filter(|line| line.contains("draining for the new process")).count() >= upgrades)
+        })
+        .await;
         before
     }
 
