@@ -222,7 +222,7 @@ async fn control(options: Options, loaded: config::Loaded, coming: Coming) -> Re
                 }
                 service.pass_time();
                 service.look_at_health();
-                service.look_at_addresses();
+                service.look_at_resting();
                 service.send_checks();
                 continue;
             }

@@ -23,7 +23,7 @@ pub type Resting = BTreeMap<(Name, Name, SocketAddr), Duration>;
 
 impl Service {
     /// Time has passed: what has become of addresses is told.
-    pub fn look_at_addresses(&mut self) {
+    pub fn look_at_resting(&mut self) {
         let live = self.board.live.load_full();
         let mut resting = Resting::new();
         for (id, function) in (0..).map(FunctionId).zip(&live.snapshot.config.functions) {

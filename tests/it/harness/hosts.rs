@@ -97,7 +97,7 @@ impl Holder {
             line, "up\n",
             "no namespace by unshare {spaces:?}: this test needs root, outside of a sandbox that forbids it"
         );
-        let first = only_child(child.id()).unwrap_or(child.id());
+        let first = only_child(child.id()).unwrap_or_else(|| child.id());
         Self { child, first }
     }
 }
