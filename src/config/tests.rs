@@ -191,7 +191,7 @@ fn every_key_arrives() {
     assert!(matches!(&odd.path, PathPattern::Regex(regex)
         if regex.is_match("/v1/x") && !regex.is_match("/a/v1/x")));
     assert!(matches!(&user.path, PathPattern::Params(segments) if segments.len() == 3));
-    let listeners = [ListenerId(1), ListenerId(0)];
+    let listeners = [ListenerId(2), ListenerId(1)];
     assert_eq!(orders.listeners.as_deref(), Some(&listeners[..]));
     let hosts = [HostPattern::Exact("api.example.com".into()), HostPattern::Wildcard(".shop.example.com".into())];
     assert_eq!(orders.hosts, hosts);

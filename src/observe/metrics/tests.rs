@@ -297,7 +297,7 @@ fn reloads_certificates_the_log_and_the_process_are_told() {
         name: "a\"\\\nb".to_owned(),
         not_after: 1_800_000_000,
     }]);
-    assert!(!metrics.render().contains("access_log"));
+    assert!(!metrics.render().contains("gatepost_access_log"));
     metrics.watch_access_log(Arc::default());
     let seen = scrape(&metrics);
     assert_eq!(seen[r#"gatepost_config_reloads_total{result="applied"}"#], 1.0);

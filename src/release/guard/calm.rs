@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn what_lasts_becomes_the_usual_thing_and_a_baseline_that_always_failed_is_in_no_outage() {
         let mut calm = Calm::new();
-        assert_eq!(after(&mut calm, 60, second(190.0, 0.2)), 1.0);
+        // It takes two minutes to be known for what it is.
+        assert_eq!(after(&mut calm, 120, second(190.0, 0.2)), 1.0);
         let mut calm = Calm::new();
         after(&mut calm, 3600, second(190.0, 0.002));
         assert_eq!(after(&mut calm, 12 * 3600, second(190.0, 0.02)), 1.0);
