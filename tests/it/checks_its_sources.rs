@@ -35,10 +35,11 @@ async fn seen(gate: &Gateway) -> Value {
 }
 
 /// What `gatepost egress addresses --check` says, and whether it ends well.
-fn addresses(gate: &Gateway) -> (Value, bool) {
+async fn addresses(gate: &Gateway) -> (Value, bool) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    let file = gate.dir().join("gatepost.toml");
-    let done = command.args(["egress", "addresses", "--check", "--json", "--config"]).arg(file).output().unwrap();
+    command.args(["egress", "addresses", "--check", "--json", "--config"]).arg(gate.dir().join("gatepost.toml"));
+    // The echo is on this thread, and has to answer meanwhile.
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let told: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
     (told["addresses"][0].clone(), done.status.success())
 }
@@ -53,7 +54,7 @@ async fn an_echo_is_asked_from_each_address_and_what_differs_is_told_and_refuses
     }
     gate.says(&["the world sees the source's address as partners were told", "127.0.0.22"]).await;
     assert_eq!(seen(&gate).await, "as public");
-    let (told, well) = addresses(&gate);
+    let (told, well) = addresses(&gate).await;
     assert_eq!((&told["seen"], &told["agrees"], well), (&"127.0.0.21".into(), &true.into(), true));
 
     // A NAT that was told of, and is not there.
@@ -61,7 +62,7 @@ async fn an_echo_is_asked_from_each_address_and_what_differs_is_told_and_refuses
     gate.counts(AGREES, &[("address", "127.0.0.21")], 0.0).await;
     gate.says(&["the world sees another address than `public`", "public=203.0.113.11", "seen=127.0.0.21"]).await;
     assert_eq!(seen(&gate).await, "127.0.0.21, which is not its public address");
-    let (told, well) = addresses(&gate);
+    let (told, well) = addresses(&gate).await;
     assert_eq!((&told["agrees"], well), (&false.into(), false));
     // It dials all the same: nobody listens there.
     let (_, said) = gate.tunnel("127.0.0.9:1").await;

@@ -259,7 +259,9 @@ async fn each_attempt_that_is_billed_is_a_call() {
 async fn a_spent_budget_refuses_nobody_whom_the_cache_can_answer() {
     let function = origin().reply(Reply::text("page")).start().await;
     let cache = "cache = { ttl = \"1h\" }";
-    let gateway = gateway(with(&function.url(), "calls_per_day = 1\naction = \"stop\"", cache)).start().await;
+    // One worker: the log's lines are in the order of the requests.
+    let config = with(&function.url(), "calls_per_day = 1\naction = \"stop\"", cache);
+    let gateway = gateway(config).workers(1).start().await;
     assert_eq!(gateway.get("/page").await.text(), "page");
     for _ in 0..20 {
         assert_eq!(gateway.get("/page").await.text(), "page");
