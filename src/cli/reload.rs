@@ -1,6 +1,6 @@
 //! `gatepost reload`: what the unit's `ExecReload=` calls.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -36,26 +36,36 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     // A wrong file fails here, with its report, and the service is not even asked.
-    let state_dir = match config::load(&options.file.config, Mode::Check) {
-        Ok(loaded) => {
-            check::warnings(&loaded, term);
-            // The file may name another folder than the one that the running service uses; it was read at its start.
-            loaded.config.server.state_dir
-        }
-        Err(report) if options.json => {
-            term.json(&serde_json::json!({ "result": "rejected", "problems": report.to_json() }))?;
-            return Err(Failure::Told(2));
-        }
-        Err(report) => {
-            let mut text = report.render(term.colour_err());
-            text.push_str("\nnot reloaded: what serves goes on as it is");
-            return Err(Failure::Report(text));
-        }
-    };
+    let state_dir = state_dir(&options.file, options.json, ["rejected", "reloaded"], term)?;
     let request = Request::new(Kind::Reload, author(options.reason.clone()));
     let receipt: Receipt = requests::ask(&state_dir, &request, Duration::from_secs(options.timeout))
         .map_err(|error| Failure::Failed(anyhow!(error)))?;
     tell(&receipt, options.json, term)
+}
+
+/// Where the service of this file is asked, if the file is right. The file may name another folder than the one that the running service uses; it was read
+/// at its start. `said` is the result in JSON of a wrong file, and what then was not done.
+pub(super) fn state_dir(
+    file: &ConfigFile,
+    json: bool,
+    [said, done]: [&str; 2],
+    term: &mut Terminal,
+) -> Result<PathBuf, Failure> {
+    match config::load(&file.config, Mode::Check) {
+        Ok(loaded) => {
+            check::warnings(&loaded, term);
+            Ok(loaded.config.server.state_dir)
+        }
+        Err(report) if json => {
+            term.json(&serde_json::json!({ "result": said, "problems": report.to_json() }))?;
+            Err(Failure::Told(2))
+        }
+        Err(report) => {
+            let mut text = report.render(term.colour_err());
+            text.push_str(&format!("\nnot {done}: what serves goes on as it is"));
+            Err(Failure::Report(text))
+        }
+    }
 }
 
 fn tell(receipt: &Receipt, json: bool, term: &mut Terminal) -> Outcome {

@@ -6,17 +6,14 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{
-    ConfigFile, check,
+    ConfigFile,
     failure::{Failure, Outcome},
-    reload::author,
+    reload::{self, author},
     term::Terminal,
 };
-use crate::{
-    config::{self, Mode},
-    serve::{
-        hand_over::{UpgradeReceipt, UpgradeResult},
-        requests::{self, Kind, Request},
-    },
+use crate::serve::{
+    hand_over::{UpgradeReceipt, UpgradeResult},
+    requests::{self, Kind, Request},
 };
 
 #[derive(Debug, Args)]
@@ -42,21 +39,7 @@ const BEYOND: Duration = Duration::from_secs(10);
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     // A file that is wrong for this version fails here already, with its report.
-    let state_dir = match config::load(&options.file.config, Mode::Check) {
-        Ok(loaded) => {
-            check::warnings(&loaded, term);
-            loaded.config.server.state_dir
-        }
-        Err(report) if options.json => {
-            term.json(&serde_json::json!({ "result": "failed", "problems": report.to_json() }))?;
-            return Err(Failure::Told(2));
-        }
-        Err(report) => {
-            let mut text = report.render(term.colour_err());
-            text.push_str("\nnot upgraded: what serves goes on as it is");
-            return Err(Failure::Report(text));
-        }
-    };
+    let state_dir = reload::state_dir(&options.file, options.json, ["failed", "upgraded"], term)?;
     // The service's folder is another one than ours.
     let binary = options.binary.as_ref().map(std::path::absolute).transpose()?;
     let patience = Some(options.timeout);

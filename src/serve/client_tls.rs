@@ -47,7 +47,12 @@ impl Connectors {
     }
 }
 
-fn client(trust: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, String> {
+/// A set-up that trusts these alone; `None`: the system's roots, which it reads.
+///
+/// # Errors
+///
+/// Why there can be none.
+pub(super) fn client(trust: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match trust {
         Some(trust) => {

@@ -11,7 +11,6 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -21,6 +20,7 @@ use crate::{
         jwks::MOST_BYTES,
         model::{EndpointHost, JwksUrl},
     },
+    serve::client_tls::client,
     upstream::Resolver,
 };
 
@@ -52,26 +52,10 @@ impl Trust {
         if let Some(made) = &self.made {
             return Ok(made.clone());
         }
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(ca) => {
-                for certificate in ca {
-                    roots.add(certificate.clone()).map_err(|error| format!("its `ca`: {error}"))?;
-                }
-            }
-            None => {
-                let system = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
-                let system = system.map_err(|error| error.to_string())?;
-                let system = system.map_err(|error| format!("the system's trusted certificates: {error}"))?;
-                roots.add_parsable_certificates(system);
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let ca = self.ca.clone();
+        // The system's roots are read from the disk.
+        let config = tokio::task::spawn_blocking(move || client(ca.as_deref())).await;
+        let config = config.map_err(|error| error.to_string())??;
         let made = TlsConnector::from(Arc::new(config));
         self.made = Some(made.clone());
         Ok(made)
