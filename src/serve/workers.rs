@@ -181,6 +181,17 @@ impl Workers {
         }
     }
 
+    /// Ready when each worker has done what it was told before.
+    pub fn heard(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self.all.iter().map(|worker| worker.handle.spawn(async {})).collect();
+        async move {
+            for one in all {
+                // One that is gone needs to hear nothing.
+                let _ = one.await;
+            }
+        }
+    }
+
     /// The same on the way out: tunnels go on.
     pub fn drain_egress(&self, listener: Option<u32>) {
         for worker in &self.all {
