@@ -158,6 +158,8 @@ async fn long_transfers_arrive_whole_both_ways_whoever_is_slow() {
     // An odd period, so that what is lost, doubled or swapped shows.
     let byte = |at: usize| (at % 251) as u8;
     let mut client = gate.opened(&to).await;
+    // Its output goes to some.
+    let before = gate.process().pipes();
     let (mut reader, mut writer) = client.0.split();
     let send = async {
         let mut at = 0;
@@ -174,6 +176,7 @@ async fn long_transfers_arrive_whole_both_ways_whoever_is_slow() {
     };
     let receive = async {
         let (mut at, mut buffer) = (0, vec![0; 100_000]);
+        let mut most = 0;
         loop {
             let n = reader.read(&mut buffer).await.unwrap();
             if n == 0 {
@@ -184,15 +187,18 @@ async fn long_transfers_arrive_whole_both_ways_whoever_is_slow() {
                 assert_eq!(*got, want, "at {at}");
                 at += 1;
             }
+            most = most.max(gate.process().pipes());
             if at % 7 == 0 {
                 // Behind now and then, so that what the other side has read must wait.
                 sleep(Duration::from_millis(2)).await;
             }
         }
-        at
+        (at, most)
     };
-    let ((), got) = tokio::join!(send, receive);
+    let ((), (got, most)) = tokio::join!(send, receive);
     assert_eq!(got, size + 4);
+    assert!(most > before, "it had no pipe of its own, ever: {most} ends, {before} before");
+    eventually("its pipes are closed", async || when(gate.process().pipes() == before)).await;
     drop(client);
     let line = &gate.log(1).await[0];
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(size as u64), Some(size as u64 + 4)));

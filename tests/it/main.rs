@@ -58,6 +58,7 @@ mod judges_releases;
 mod keeps_its_tunnels_under_load;
 #[cfg(test)]
 mod keeps_serving_when_something_breaks;
+#[cfg(test)]
 mod keeps_to_its_budget;
 #[cfg(test)]
 mod knows_its_platform;
@@ -83,6 +84,7 @@ mod passes_on_only_what_is_meant;
 mod queues_for_a_place;
 #[cfg(test)]
 mod reaches_functions;
+#[cfg(test)]
 mod reaches_what_it_may;
 #[cfg(test)]
 mod refuses_a_broken_config;

@@ -1,7 +1,5 @@
 //! CONNECT: who gets where, from which address, for how long, and what is told of it.
 
-use std::time::Duration;
-
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
