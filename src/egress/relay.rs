@@ -158,7 +158,9 @@ impl Way {
         loop {
             if let (Some(pipe), Some(to)) = (&mut self.pipe, to.plain()) {
                 ready!(pipe.drain(cx, to, || bounds.conn.moved()))?;
-                self.pipe.take().map(splice::give_back);
+                if let Some(empty) = self.pipe.take() {
+                    splice::give_back(empty);
+                }
                 continue;
             }
             if self.at < self.held.len() {
