@@ -18,6 +18,7 @@ mod pool;
 mod record;
 mod relay;
 mod serve;
+mod splice;
 mod tunnel;
 mod way;
 

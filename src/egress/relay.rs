@@ -1,7 +1,8 @@
 //! Bytes from one side of a tunnel to the other, until both have ended.
 //!
 //! A tunnel that waits has no buffer: bytes are read into one that the worker's tunnels share, and written from there. What the other
-//! side doesn't take at once is kept, and until it is taken nothing more is read.
+//! side doesn't take at once is kept, and until it is taken nothing more is read. Long transfers between plain sockets go through a pipe
+//! instead ([`splice`]).
 
 use std::{
     cell::RefCell,
@@ -12,9 +13,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
-use super::conn::{Conn, End};
+use super::{
+    conn::{Conn, End},
+    splice::{self, Pipe, Read},
+};
 use crate::{
     decide::egress::{Direction, Ticket},
     observe::clock::now,
@@ -24,6 +31,13 @@ use crate::{
 const BUFFER: usize = 64 * 1024;
 /// The same where bytes are paid for: small enough that nobody waits long for one piece.
 const PACED: usize = 8 * 1024;
+
+/// A direction that has moved so much may go on through a pipe,
+const LONG: u64 = 1024 * 1024;
+/// while its reads give so much: for less than half of it copying costs less.
+const LARGE: usize = 16 * 1024;
+/// Reads through a pipe until others have their turn.
+const TURNS: usize = 16;
 
 thread_local! {
     static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
@@ -53,6 +67,10 @@ pub enum Ended {
 struct Way {
     held: Vec<u8>,
     at: usize,
+    /// The same, of what is read through a pipe.
+    pipe: Option<Pipe>,
+    /// The last read gave much.
+    is_large: bool,
     state: State,
     /// Until the bytes so far are paid for.
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -68,9 +86,24 @@ enum State {
 }
 
 /// A connection's side of a tunnel.
-pub trait Side: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Side: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The socket, where its bytes are those of the tunnel.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + ?Sized> Side for T {}
+impl Side for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Side for tokio::net::UnixStream {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Side for tokio_rustls::server::TlsStream<T> {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Side for tokio_rustls::client::TlsStream<T> {}
+#[cfg(test)]
+impl Side for tokio::io::DuplexStream {}
 
 /// Moves bytes until both sides have ended, one of them broke off, or the connection's bounds are reached. `closes`: both are plain sockets that
 /// the caller closes at once, which says the last goodbye as well as a shutdown would.
@@ -121,7 +154,15 @@ impl Way {
         direction: Direction,
         is_last: bool,
     ) -> Poll<io::Result<()>> {
+        let mut turns = 0;
         loop {
+            if let (Some(pipe), Some(to)) = (&mut self.pipe, to.plain()) {
+                ready!(pipe.drain(cx, to, || bounds.conn.moved()))?;
+                if let Some(empty) = self.pipe.take() {
+                    splice::give_back(empty);
+                }
+                continue;
+            }
             if self.at < self.held.len() {
                 let n = ready!(Pin::new(&mut *to).poll_write(cx, &self.held[self.at..]))?;
                 if n == 0 {
@@ -146,6 +187,32 @@ impl Way {
                         ready!(pause.as_mut().poll(cx));
                         self.pause = None;
                     }
+                    if self.is_large
+                        && bounds.ticket.is_none()
+                        && count.load(Relaxed) >= LONG
+                        && let (Some(from), Some(_)) = (from.plain(), to.plain())
+                    {
+                        if turns == TURNS {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        turns += 1;
+                        ready!(from.poll_read_ready(cx))?;
+                        match splice::read(from)? {
+                            Read::Bytes(pipe, n) => {
+                                self.pipe = Some(pipe);
+                                self.is_large = n >= LARGE;
+                                bounds.conn.moved();
+                                count.fetch_add(n as u64, Relaxed);
+                                continue;
+                            }
+                            Read::End => {
+                                self.state = State::Ending;
+                                continue;
+                            }
+                            Read::Not => {}
+                        }
+                    }
                     let most = if bounds.ticket.is_some() { PACED } else { BUFFER };
                     let n = SHARED.with_borrow_mut(|shared| self.turn(cx, from, to, &mut shared[..most]))?;
                     let Poll::Ready(n) = n else {
@@ -157,6 +224,7 @@ impl Way {
                         self.state = State::Ending;
                         continue;
                     }
+                    self.is_large = n >= LARGE;
                     bounds.conn.moved();
                     count.fetch_add(n as u64, Relaxed);
                     if let Some(ticket) = bounds.ticket {

@@ -22,6 +22,7 @@ use super::{
     live, parent, pool,
     record::Record,
     relay::Side,
+    splice,
     tunnel::{self, Tunnel},
     way,
 };
@@ -329,5 +330,6 @@ async fn forwarded(
 pub fn sweep() {
     let is_new = live::is_new();
     super::conn::sweep(now(), is_new);
+    splice::sweep();
     pool::sweep(if is_new { live::current().map(|(_, live)| live.snapshot.generation) } else { None });
 }

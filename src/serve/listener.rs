@@ -158,21 +158,36 @@ pub struct Total {
     shedding: Arc<Shedding>,
     /// When there were no descriptors for a connection, in nanoseconds since boot; 0: never.
     short_at: AtomicU64,
+    /// Connections that were accepted.
+    accepted: AtomicUsize,
+    /// How many descriptors there may be, as it was when that was last asked.
+    files: AtomicU64,
 }
+
+/// So many accepts share one question for the limit of descriptors, which may be changed while we run.
+const ASK_EVERY: usize = 16;
 
 impl Total {
     pub fn new(max: usize, shedding: Arc<Shedding>) -> Self {
-        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max), shedding, short_at: AtomicU64::new(0) }
+        Self {
+            open: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
+            shedding,
+            short_at: AtomicU64::new(0),
+            accepted: AtomicUsize::new(0),
+            files: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// Short of memory, or of descriptors: connections to functions and the admin need some, too.
     fn is_scarce(&self, fd: &OwnedFd) -> bool {
-        // The kernel gives out the lowest free number: the highest are given out when all others are. It may be changed while we run.
-        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let is_kept = |files: u64| {
-            fd.as_raw_fd() >= RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX)
-        };
-        let is_short = files.is_some_and(is_kept);
+        if self.accepted.fetch_add(1, Relaxed).is_multiple_of(ASK_EVERY) {
+            let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            self.files.store(files.unwrap_or(u64::MAX), Relaxed);
+        }
+        // The kernel gives out the lowest free number: the highest are given out when all others are.
+        let files = self.files.load(Relaxed);
+        let is_short = fd.as_raw_fd() >= RawFd::try_from(files - (files / KEPT_SHARE).min(KEPT)).unwrap_or(RawFd::MAX);
         if is_short {
             self.falls_short();
         }

@@ -55,6 +55,8 @@ mod in_front_of_a_real_nginx;
 #[cfg(test)]
 mod judges_releases;
 #[cfg(test)]
+mod keeps_its_tunnels_under_load;
+#[cfg(test)]
 mod keeps_serving_when_something_breaks;
 #[cfg(test)]
 mod keeps_to_its_budget;
@@ -82,6 +84,8 @@ mod passes_on_only_what_is_meant;
 mod queues_for_a_place;
 #[cfg(test)]
 mod reaches_functions;
+#[cfg(test)]
+mod reaches_what_it_may;
 #[cfg(test)]
 mod refuses_a_broken_config;
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! CONNECT: who gets where, from which address, for how long, and what is told of it.
 
-use std::time::Duration;
-
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
     Gateway,
     dns::Dns,
     eventually, gateway,
-    proxy::{echo, echo_on_443, mirror},
+    proxy::{client_hello as hello, echo, echo_on_443, mirror},
     when,
 };
 
@@ -333,32 +331,6 @@ async fn in_report_mode_all_goes_through_and_the_log_says_what_would_not() {
     assert!(lines.iter().all(|l| l["would_refuse"] == "destination_not_allowed"), "{lines:#?}");
 }
 
-/// A ClientHello that asks for `name`, in records of at most `record` bytes.
-fn hello(name: Option<&str>, record: usize) -> Vec<u8> {
-    let mut extensions = Vec::new();
-    if let Some(name) = name {
-        let n = name.len() as u16;
-        extensions.extend([0, 0]);
-        extensions.extend((n + 5).to_be_bytes());
-        extensions.extend((n + 3).to_be_bytes());
-        extensions.push(0);
-        extensions.extend(n.to_be_bytes());
-        extensions.extend(name.as_bytes());
-    }
-    let mut body = vec![3, 3];
-    body.extend([7; 32]);
-    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
-    body.extend((extensions.len() as u16).to_be_bytes());
-    body.extend(extensions);
-    let mut message = vec![1, 0];
-    message.extend((body.len() as u16).to_be_bytes());
-    message.extend(body);
-    message
-        .chunks(record)
-        .flat_map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat())
-        .collect()
-}
-
 #[tokio::test]
 async fn no_byte_goes_out_until_the_tls_client_asks_for_the_name_it_was_let_through_for() {
     let Some(far) = echo_on_443("127.0.0.31").await else { return };
@@ -414,87 +386,6 @@ async fn a_stop_waits_for_tunnels_as_long_as_drain_says() {
     drop(tunnel);
     assert!(gate.exit().await.success());
     assert!(gate.stderr().contains("cut=0"), "{}", gate.stderr());
-}
-
-#[tokio::test]
-async fn clients_that_come_and_go_at_random_leave_nothing_behind() {
-    let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
-    let to = format!("127.0.0.9:{}", far.port());
-    let gate = gateway(one_rule(&dns, &format!("{to:?}"), "")).start().await;
-    drop(gate.opened(&to).await);
-    gate.counts("gatepost_egress_open", &[], 0.0).await;
-    let before = gate.process().fds();
-    let (clients, rounds) = if crate::harness::full() { (2_000, 30) } else { (200, 2) };
-    let out = gate.address("egress.out");
-    let one = |seed: u64, to: String| async move {
-        for round in 0..rounds {
-            // Anything from gone at once to some bytes through.
-            let Ok(mut stream) = tokio::net::TcpStream::connect(out).await else { continue };
-            let kind = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(round) % 6;
-            if kind == 0 {
-                continue;
-            }
-            let head = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
-            let part = if kind == 1 { &head[..head.len() / 2] } else { &head[..] };
-            let _ = stream.write_all(part.as_bytes()).await;
-            if kind > 3 {
-                let _ = stream.write_all(&[b'x'; 30_000]).await;
-            }
-            if kind == 5 {
-                let mut some = [0; 1000];
-                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut some).await;
-            }
-            if kind == 3 {
-                let _ = stream.set_zero_linger();
-            }
-        }
-    };
-    let all: Vec<_> = (0..clients).map(|seed| tokio::spawn(one(seed, to.clone()))).collect();
-    for client in all {
-        client.await.unwrap();
-    }
-    gate.counts("gatepost_egress_open", &[], 0.0).await;
-    gate.counts("gatepost_connections", &[("listener", "egress.out")], 0.0).await;
-    eventually("all descriptors are closed", async || when(gate.process().fds() <= before + 2)).await;
-}
-
-#[tokio::test]
-async fn reloads_under_load_fail_no_tunnel() {
-    let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
-    let to = format!("127.0.0.9:{}", far.port());
-    let gate = gateway(one_rule(&dns, &format!("{to:?}"), "")).start().await;
-    let (out, ask) = (gate.address("egress.out"), format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
-    let (stop, stopping) = tokio::sync::watch::channel(false);
-    let workers: Vec<_> = (0..8)
-        .map(|_| {
-            let (ask, stopping) = (ask.clone(), stopping.clone());
-            tokio::spawn(async move {
-                let mut opened = 0;
-                while !*stopping.borrow() {
-                    let mut client = crate::harness::proxy::Client(tokio::net::TcpStream::connect(out).await.unwrap());
-                    assert_eq!(client.ask(&ask).await.status, 200);
-                    assert_eq!(client.echoes("x").await, "x");
-                    opened += 1;
-                }
-                opened
-            })
-        })
-        .collect();
-    let begun = std::time::Instant::now();
-    let reloads = if crate::harness::full() { 120 } else { 6 };
-    for n in 0..reloads {
-        gate.edit(|text| format!("{text}\n# {n}\n")).await;
-        tokio::time::sleep(Duration::from_millis(if crate::harness::full() { 500 } else { 50 })).await;
-    }
-    stop.send_replace(true);
-    let mut opened = 0;
-    for worker in workers {
-        opened += worker.await.unwrap();
-    }
-    assert!(opened > 0);
-    println!("{opened} tunnels in {:?}, {reloads} reloads", begun.elapsed());
-    gate.counts("gatepost_egress_connections_total", &[("result", "ok")], f64::from(opened)).await;
-    assert_eq!(far.accepted(), opened as usize);
 }
 
 /// Buffers are held while bytes move, and not longer.

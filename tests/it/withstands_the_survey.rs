@@ -1,11 +1,13 @@
 //! The 72 hostile inputs of the survey of forward proxies, by number, sent to the real binary by a client whom one rule takes anywhere, and by one
-//! whom it takes to partners alone. For each: the answer, that nothing was dialled, and that no name server was asked where a name was refused.
+//! whom it takes to partners alone. For each: the answer, that nothing was dialled (on a machine that has every address there is, so that it would
+//! be seen), and that no name server was asked where a name was refused. 72 is among what is let through (`reaches_what_it_may`).
 
 use crate::harness::{
     Gateway,
     dns::Dns,
     gateway,
-    proxy::{Said, echo},
+    hosts::where_every_address_is_here,
+    proxy::{Everywhere, Said, echo},
 };
 
 /// At 127.0.0.1 anything is allowed, at 127.0.0.2 partners alone are.
@@ -191,8 +193,16 @@ fn told(word: &str) -> (u16, &'static str) {
     }
 }
 
-#[tokio::test]
-async fn targets_are_refused_and_nothing_is_dialled() {
+/// Of those that anything is asked for at.
+const PORTS: [u16; 6] = [443, 80, 22, 25, 6379, 8081];
+
+#[test]
+fn targets_are_refused_and_nothing_is_dialled() {
+    where_every_address_is_here(targets);
+}
+
+async fn targets() {
+    let far = Everywhere::start(&PORTS);
     let (dns, gate) = world().await;
     let long = format!("{}.test:443", "a".repeat(64));
     let longer = format!("{}test:443", "abcdefgh.".repeat(28));
@@ -234,6 +244,7 @@ async fn targets_are_refused_and_nothing_is_dialled() {
         assert!(line.get("address").is_none() && line.get("connect_ms").is_none(), "dialled: {line}");
     }
     gate.counts("gatepost_egress_source_open", &[], 0.0).await;
+    assert_eq!(far.visits(), []);
     // Names that nothing allows were never asked for, by either; those that are listed once for both clients (the cache of one worker).
     for name in
         ["127.1", "2130706433", "0x7f.0.0.1", "a..b", "allowed.evil.test", "evilallowed.test", "allowed.test.evil.test"]
@@ -268,9 +279,14 @@ async fn a_name_that_changes_its_address_leads_where_it_was_judged() {
     .await;
 }
 
-/// 59 to 66 and 69 to 72: what is asked in absolute form, and around it. Whole requests, and what they are answered.
-#[tokio::test]
-async fn requests_in_absolute_form_are_refused_and_nothing_is_dialled() {
+/// 59 to 66, 70 and 71: what is asked in absolute form, and around it. Whole requests, and what they are answered.
+#[test]
+fn requests_in_absolute_form_are_refused_and_nothing_is_dialled() {
+    where_every_address_is_here(requests);
+}
+
+async fn requests() {
+    let far = Everywhere::start(&PORTS);
     let (dns, gate) = world().await;
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\n{fields}\r\n");
     let cases: Vec<(u32, String, u16)> = vec![
@@ -314,5 +330,6 @@ async fn requests_in_absolute_form_are_refused_and_nothing_is_dialled() {
     for line in gate.log(count).await {
         assert!(line.get("address").is_none() && line.get("connect_ms").is_none(), "dialled: {line}");
     }
+    assert_eq!(far.visits(), []);
     assert!(dns.asked("evil.test") > 0, "anything is allowed to this client, and this name was asked for");
 }

@@ -28,6 +28,28 @@ const NEEDED: [(&str, &str); 3] = [("ip", "iproute2"), ("unshare", "util-linux")
 /// Runs `story` on a machine of its own, with the address `192.0.2.1/24` (RFC 5737) on a bridge that [`Network::host`] puts others on. `also`: further
 /// commands that it calls, and Debian's packages for them. Fails where something is missing.
 pub(crate) fn on_a_network(also: &[(&str, &str)], story: impl AsyncFnOnce(Network) + Send + 'static) {
+    are_there(also);
+    in_a_namespace(async move |world| {
+        run("ip", "link add br0 type bridge");
+        run("ip", "addr add 192.0.2.1/24 dev br0");
+        run("ip", "addr add 2001:db8::1/64 dev br0 nodad");
+        run("ip", "link set br0 up");
+        story(Network { _world: world }).await;
+    });
+}
+
+/// Runs `story` on a machine that has every address there is, IPv4 and IPv6: whatever is dialled arrives there, and nothing leaves.
+pub(crate) fn where_every_address_is_here(story: impl AsyncFnOnce() + Send + 'static) {
+    are_there(&[]);
+    in_a_namespace(async move |_world| {
+        run("ip", "route add local 0.0.0.0/0 dev lo");
+        run("ip", "-6 route add local ::/0 dev lo");
+        story().await;
+    });
+}
+
+#[track_caller]
+fn are_there(also: &[(&str, &str)]) {
     let missing: Vec<_> = NEEDED
         .iter()
         .chain(also)
@@ -36,18 +58,17 @@ pub(crate) fn on_a_network(also: &[(&str, &str)], story: impl AsyncFnOnce(Networ
         .collect();
     assert!(missing.is_empty(), "this test needs Debian's packages {missing:?}: apt-get install {}", missing.join(" "));
     assert!(geteuid().is_root(), "this test makes network namespaces, and so needs root");
+}
+
+fn in_a_namespace(story: impl AsyncFnOnce(Holder) + Send + 'static) {
     let thread = thread::spawn(|| {
         let world = Holder::start(&["--net"]);
         // What this thread starts and opens from now on is of that namespace; no other thread is moved.
         let space = File::open(format!("/proc/{}/ns/net", world.first)).unwrap();
         move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         run("ip", "link set lo up");
-        run("ip", "link add br0 type bridge");
-        run("ip", "addr add 192.0.2.1/24 dev br0");
-        run("ip", "addr add 2001:db8::1/64 dev br0 nodad");
-        run("ip", "link set br0 up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(story(Network { _world: world }));
+        runtime.block_on(story(world));
     });
     if let Err(panicked) = thread.join() {
         std::panic::resume_unwind(panicked);

@@ -27,6 +27,13 @@ impl Process {
         fs::read_dir(format!("/proc/{}/fd", self.0)).unwrap().count()
     }
 
+    /// How many of them are ends of pipes.
+    pub(crate) fn pipes(self) -> usize {
+        let all = fs::read_dir(format!("/proc/{}/fd", self.0)).unwrap();
+        let is_pipe = |target: std::path::PathBuf| target.to_string_lossy().starts_with("pipe:");
+        all.filter(|entry| entry.as_ref().is_ok_and(|entry| fs::read_link(entry.path()).is_ok_and(is_pipe))).count()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn lives(self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.0)).is_ok_and(|stat| !stat.contains(") Z "))

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
 };
 
@@ -127,6 +127,107 @@ pub(crate) async fn echo_on_443(ip: &str) -> Option<Destination> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
         Err(error) => panic!("{ip}:443: {error}"),
     }
+}
+
+/// A ClientHello that asks for `name`, in records of at most `record` bytes.
+pub(crate) fn client_hello(name: Option<&str>, record: usize) -> Vec<u8> {
+    let mut extensions = Vec::new();
+    if let Some(name) = name {
+        let n = name.len() as u16;
+        extensions.extend([0, 0]);
+        extensions.extend((n + 5).to_be_bytes());
+        extensions.extend((n + 3).to_be_bytes());
+        extensions.push(0);
+        extensions.extend(n.to_be_bytes());
+        extensions.extend(name.as_bytes());
+    }
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    let mut message = vec![1, 0];
+    message.extend((body.len() as u16).to_be_bytes());
+    message.extend(body);
+    message
+        .chunks(record)
+        .flat_map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat())
+        .collect()
+}
+
+/// Who came to [`Everywhere`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Visit {
+    /// The address that was dialled.
+    pub(crate) at: SocketAddr,
+    /// What was sent up to now.
+    pub(crate) sent: String,
+}
+
+/// A destination at every address of this machine, where it has every one: sends back what it gets and then ` bye`; but to requests for `/moved` it
+/// says that the answer is elsewhere.
+pub(crate) struct Everywhere {
+    visits: Arc<Mutex<Vec<Visit>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Everywhere {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Everywhere {
+    /// With `ports` open.
+    pub(crate) fn start(ports: &[u16]) -> Self {
+        let visits = Arc::<Mutex<Vec<Visit>>>::default();
+        let listen = |port: &u16| {
+            // Both families: Linux lets a socket of IPv6 have IPv4's as well.
+            let listener = std::net::TcpListener::bind(("::", *port)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (listener, visits) = (TcpListener::from_std(listener).unwrap(), visits.clone());
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(receive(stream, visits.clone()));
+                }
+            })
+        };
+        let tasks = ports.iter().map(listen).collect();
+        Self { visits, tasks }
+    }
+
+    /// Who came so far.
+    pub(crate) fn visits(&self) -> Vec<Visit> {
+        self.visits.lock().unwrap().clone()
+    }
+}
+
+async fn receive(mut stream: TcpStream, visits: Arc<Mutex<Vec<Visit>>>) {
+    let at = stream.local_addr().unwrap();
+    let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+    let place = {
+        let mut visits = visits.lock().unwrap();
+        visits.push(Visit { at, sent: String::new() });
+        visits.len() - 1
+    };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+        let is_moved = {
+            let sent = &mut visits.lock().unwrap()[place].sent;
+            sent.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            sent.contains(" /moved ") && sent.ends_with("\r\n\r\n")
+        };
+        let answer: &[u8] = if is_moved {
+            b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/latest/\r\nContent-Length: 0\r\n\r\n"
+        } else {
+            &buffer[..n]
+        };
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.write_all(b" bye").await;
+    let _ = stream.shutdown().await;
 }
 
 /// A connection of a client's to the proxy.
