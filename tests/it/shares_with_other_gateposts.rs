@@ -398,7 +398,7 @@ async fn a_member_that_is_upgraded_is_one_member_while_its_old_process_drains() 
     all[0].edit(|text| format!("{text}\n[listener.more]\naddress = \"{}\"\n", taken.local_addr().unwrap())).await;
     let (code, said) = all[0].ask_for_upgrade(&[]).await;
     assert_eq!(code, Some(1), "{said}");
-    all[0].edit(|_| right.clone()).await;
+    all[0].replace(&right);
     are_two_for(3.0, &redis, &all).await;
     // A kept connection holds the old process, for longer than a member is counted that says nothing.
     let mut kept = all[0].connect().await;
