@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use bytes::BytesMut;
 use gatepost::{
     config::{Sources, model::Networks, parse},
     decide::{
@@ -20,6 +21,7 @@ use gatepost::{
     },
     ingress::{
         chunk::Chunks,
+        function_answer::{Left, next_head},
         head::{Framing, HeadLimits, Look, look},
         proxy_protocol::{self, ProxyHeader},
     },
@@ -29,9 +31,10 @@ use gatepost::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as the corpus's folders are called.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("head", head),
     ("chunks", chunks),
+    ("answer", answer),
     ("proxy_header", proxy_header),
     ("authority", authority),
     ("path", path),
@@ -129,6 +132,44 @@ pub fn chunks(data: &[u8]) {
         }
     };
     assert_eq!(length, end, "where the body ends");
+}
+
+/// A function's answer: alike in pieces, no field that a line could end in, and no body but the one that was framed.
+pub fn answer(data: &[u8]) {
+    let (first, second) = data.split_at(cut(data));
+    let whole = read_answer(&[data]);
+    assert_eq!(read_answer(&[first, second]), whole, "in one piece and in two");
+    let Some(Answer { fields, body, behind, .. }) = whole else { return };
+    assert!(fields.iter().all(|(_, value)| !value.iter().any(|b| b"\r\n\0".contains(b))), "{fields:?}");
+    assert!(body.len() + behind <= data.len());
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    fields: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+    /// What is not of it.
+    behind: usize,
+}
+
+/// `None`: it is none, or breaks off within its head.
+fn read_answer(pieces: &[&[u8]]) -> Option<Answer> {
+    let (mut inbox, mut searched, mut read, mut left) = (BytesMut::new(), 0, None, None);
+    for piece in pieces {
+        inbox.extend_from_slice(piece);
+        if read.is_none() {
+            let Some(mut head) = next_head(&mut inbox, &mut searched).ok()? else { continue };
+            left = Some(Left::of(&mut head, false).ok()?);
+            let fields = head.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            let (status, fields) = (head.status.as_u16(), fields.collect());
+            read = Some(Answer { status, fields, ..Answer::default() });
+        }
+        let (Some(answer), Some(left)) = (&mut read, &mut left) else { continue };
+        answer.body.extend_from_slice(&left.take(&mut inbox).ok()?);
+        answer.behind = inbox.len();
+    }
+    read
 }
 
 /// The PROXY header: nothing before it is whole, and nothing behind it matters.

@@ -4,7 +4,7 @@
 //! one another. Here is one loop. What the caller sends goes to the function as it can take it; what the function answers goes to the caller, and no
 //! more of it is read than he takes. What is decided on the way is the same: both ways call the same phases.
 
-mod answer;
+pub mod answer;
 mod upload;
 
 use std::{

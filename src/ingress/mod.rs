@@ -37,5 +37,6 @@ pub mod wire;
 
 pub use crate::decide::http1::{chunk, head};
 pub use ctx::Ctx;
+pub use exchange::answer as function_answer;
 pub use proxy::{Ingress, Proxy};
 pub use tell::{refuse_head, refuse_stream};

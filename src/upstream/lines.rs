@@ -7,17 +7,21 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::{Future, poll_fn},
     hash::BuildHasherDefault,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use pingora_core::{connectors::TransportConnector, protocols::Stream, upstreams::peer::HttpPeer};
 use pingora_error::{Error, ErrorType, Result};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    task::coop::unconstrained,
+};
 use twox_hash::XxHash64;
 
 use crate::decide::Now;
@@ -104,9 +108,10 @@ pub fn sweep(now: Now) {
 
 /// A function that says anything now says that it closes. TLS may have had something to say for itself: it is heard here.
 fn is_quiet(stream: &mut Stream) -> bool {
-    // Whoever takes the connection registers for it anew.
-    let mut context = Context::from_waker(Waker::noop());
-    Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut [0])).is_pending()
+    // Whoever takes the connection registers for it anew. A task whose turn is used up would hear that nothing is there, of any.
+    let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut [0]))));
+    let read = pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop()));
+    matches!(read, Poll::Ready(Poll::Pending))
 }
 
 #[cfg(test)]
