@@ -38,6 +38,7 @@ impl Reader<'_> {
         self.trail.join(".")
     }
 
+    #[cold]
     pub(super) fn expected(&mut self, what: &str, value: &Value<'_>) {
         let message = format!(
             "`{}` is of the wrong type: {}",
@@ -80,6 +81,8 @@ impl<T: Read> Read for Box<T> {
     }
 }
 
+// Out of line: hundreds of keys come by here, and each would have a copy of its value's reader.
+#[inline(never)]
 pub(super) fn read_at<T: Read>(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<At<T>> {
     let span = reader.span(value);
     T::read(value, reader).map(|value| At { value, span })
@@ -94,6 +97,8 @@ pub(super) struct Complaint {
 }
 
 impl Complaint {
+    #[cold]
+    #[inline(never)]
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, secret: false }
     }
@@ -103,6 +108,8 @@ impl Complaint {
         self
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
@@ -324,7 +331,7 @@ pub(super) fn each_key<'v, 'i>(
     parts: &[Part<'v, 'i>],
     known: &[&'static str],
     reader: &mut Reader<'_>,
-    mut take: impl FnMut(&'static str, &'v Value<'i>, bool, &mut Reader<'_>) -> bool,
+    take: &mut dyn FnMut(&'static str, &'v Value<'i>, bool, &mut Reader<'_>) -> bool,
 ) -> BTreeMap<&'static str, Span> {
     let mut seen = BTreeMap::<&'static str, Span>::new();
     let mut own = Vec::new();
@@ -439,6 +446,47 @@ pub(super) fn read_table<T: Table>(value: &Value<'_>, reader: &mut Reader<'_>) -
     Some(T::read_parts(&[part], reader))
 }
 
+/// Reads a key's value into its field; `again`: adds what stands elsewhere of the same table. One function for all fields of a type.
+#[inline(never)]
+pub(super) fn take<T: Read>(
+    field: &mut Option<At<T>>,
+    value: &Value<'_>,
+    again: bool,
+    reader: &mut Reader<'_>,
+) -> bool {
+    if again && let Some(field) = field {
+        return field.value.extend(value, reader);
+    }
+    *field = read_at(value, reader);
+    true
+}
+
+/// A key of a table and its [`take`].
+pub(super) type Field<T> = (&'static str, fn(&mut T, &Value<'_>, bool, &mut Reader<'_>) -> bool);
+
+/// What the JSON Schema says of a key.
+pub(super) struct Shape {
+    pub(super) key: &'static str,
+    /// In lines.
+    pub(super) about: &'static [&'static str],
+    pub(super) of: fn() -> Json,
+}
+
+/// The JSON Schema of a table, from data: one function for all tables.
+pub(super) fn table_schema(shapes: &[Shape], required: &[&str]) -> Json {
+    let described = |shape: &Shape| {
+        let mut schema = (shape.of)();
+        schema["description"] = shape.about.join("\n").trim().into();
+        (shape.key.to_owned(), schema)
+    };
+    json!({
+        "type": "object",
+        "properties": shapes.iter().map(described).collect::<serde_json::Map<_, _>>(),
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
 /// A table's description: `/// doc` then `key: Type`, with `[required]` behind it where it is.
 macro_rules! table {
     (
@@ -455,51 +503,43 @@ macro_rules! table {
             pub(super) broken: bool,
         }
 
+        impl $name {
+            const REQUIRED: &[&str] = &[$($(
+                { let _ = stringify!($required); $crate::config::read::plain(stringify!($field)) },
+            )?)*];
+        }
+
         impl $crate::config::read::Table for $name {
             fn read_parts(
                 parts: &[$crate::config::read::Part<'_, '_>],
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Self {
                 const KEYS: &[&str] = &[$( $crate::config::read::plain(stringify!($field)) ),*];
-                const REQUIRED: &[&str] = &[$($(
-                    { let _ = stringify!($required); $crate::config::read::plain(stringify!($field)) },
-                )?)*];
+                const FIELDS: &[$crate::config::read::Field<$name>] = &[$( (
+                    $crate::config::read::plain(stringify!($field)),
+                    |table, value, again, reader| $crate::config::read::take(&mut table.$field, value, again, reader),
+                ) ),*];
                 let mut read = Self::default();
                 let before = reader.report.len();
-                let seen = $crate::config::read::each_key(parts, KEYS, reader, |key, value, again, reader| {
-                    $( if key == $crate::config::read::plain(stringify!($field)) {
-                        if again && let Some(field) = &mut read.$field {
-                            return $crate::config::read::Read::extend(&mut field.value, value, reader);
-                        }
-                        read.$field = $crate::config::read::read_at(value, reader);
-                    } )*
-                    true
+                let seen = $crate::config::read::each_key(parts, KEYS, reader, &mut |key, value, again, reader| {
+                    let field = FIELDS.iter().find(|(name, _)| *name == key);
+                    field.is_none_or(|(_, take)| take(&mut read, value, again, reader))
                 });
                 let place = parts.first().map(|part| part.key);
-                $crate::config::read::missing(REQUIRED, &seen, place, reader);
+                $crate::config::read::missing(Self::REQUIRED, &seen, place, reader);
                 read.broken = reader.report.len() > before;
                 read
             }
 
             fn schema() -> serde_json::Value {
-                let mut properties = serde_json::Map::new();
-                $(
-                    let mut schema = <$type as $crate::config::read::Read>::schema();
-                    schema["description"] = [$($doc),*].join("\n").trim().into();
-                    properties.insert(
-                        $crate::config::read::plain(stringify!($field)).to_owned(),
-                        schema,
-                    );
-                )*
-                let required: Vec<&str> = vec![$($(
-                    { let _ = stringify!($required); $crate::config::read::plain(stringify!($field)) },
-                )?)*];
-                serde_json::json!({
-                    "type": "object",
-                    "properties": properties,
-                    "required": required,
-                    "additionalProperties": false,
-                })
+                $crate::config::read::table_schema(
+                    &[$( $crate::config::read::Shape {
+                        key: $crate::config::read::plain(stringify!($field)),
+                        about: &[$($doc),*],
+                        of: <$type as $crate::config::read::Read>::schema,
+                    } ),*],
+                    Self::REQUIRED,
+                )
             }
         }
 

@@ -38,25 +38,36 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+// Out of line: hundreds of places say what is wrong with these, and none of them need be fast.
 impl Problem {
+    #[cold]
+    #[inline(never)]
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, message: message.into(), span: None, label: None, also: None, help: None }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn at(message: impl Into<String>, span: Span) -> Self {
         Self { span: Some(span), ..Self::new(message) }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
         self.also = Some((span, label.into()));
         self
@@ -93,6 +104,8 @@ impl Report {
         Self { files: sources.files.clone(), ..Self::default() }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn push(&mut self, mut problem: Problem) {
         problem.message = scrubbed(problem.message);
         problem.help = problem.help.map(scrubbed);

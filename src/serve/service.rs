@@ -187,7 +187,7 @@ impl Service {
         let live = Arc::new(ArcSwap::from_pointee(first));
         let (workers, running) = Workers::start(count, &live, &egress, &logs).context("cannot start the workers")?;
         let roots = roots_for(config);
-        let mut cluster = Membership::default();
+        let mut cluster = early.map_or_else(Membership::default, |early| Membership::after(early.member.clone()));
         let board = Arc::new(Board::new(live, metrics, count, orders.clone(), cluster.shown()));
         cluster.follow(&loaded, &board.live, &config.server.state_dir, &resolver);
         cluster.first().await;

@@ -2,16 +2,17 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Connection, Gateway, Origin, Reply, authority, eventually, gateway, load::load, origin, when};
+use crate::harness::{
+    Connection, Gateway, Origin, Reply, authority, eventually, gateway, load::load, origin, ports::free, when,
+};
 
 /// A gatepost with these listeners; who asks for `/who` at the one called `a` hears "a", everybody else "all".
 async fn listening(listeners: &str) -> (Gateway, [Origin; 2]) {
@@ -37,20 +38,6 @@ async fn listening(listeners: &str) -> (Gateway, [Origin; 2]) {
     .start()
     .await;
     (gateway, [all, only_a])
-}
-
-/// An address of this machine that nobody has. Not one of the kernel's choice: those are lent to any caller that connects
-/// somewhere, as soon as we let go of them.
-fn free(ip: &str) -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = std::process::id() as u16;
-    loop {
-        let port = 20_000 + begin.wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Relaxed)) % 12_000;
-        // On every address, so that it is free on each.
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return (ip.parse::<IpAddr>().unwrap(), port).into();
-        }
-    }
 }
 
 async fn who(address: SocketAddr) -> String {

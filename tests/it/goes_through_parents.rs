@@ -16,6 +16,7 @@ use crate::harness::{
     Gateway, authority,
     dns::Dns,
     eventually, gateway,
+    ports::free,
     proxy::{echo, mirror},
     when,
 };
@@ -335,20 +336,20 @@ async fn a_real_tinyproxy_serves_as_a_parent() {
     let dns = Dns::start().await;
     let (far, plain) = (echo("127.0.0.9:0").await, mirror("127.0.0.9:0").await);
     let dir = tempfile::tempdir().unwrap();
-    // A port that was free a moment ago: tinyproxy can't say which it has chosen.
-    let free = TcpListener::bind("127.0.0.8:0").await.unwrap().local_addr().unwrap();
+    // tinyproxy can't say which port it was given.
+    let at = free("127.0.0.8");
     let file = dir.path().join("tinyproxy.conf");
     let text = format!(
         "Port {}\nListen 127.0.0.8\nTimeout 60\nMaxClients 20\nBasicAuth user secret\nAllow 127.0.0.0/8\nConnectPort {}\nLogLevel Error\n",
-        free.port(),
+        at.port(),
         far.port()
     );
     fs::write(&file, text).unwrap();
     let child =
         Command::new("tinyproxy").arg("-d").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let _running = Tinyproxy(child.expect("tinyproxy (Debian's package tinyproxy-bin)"));
-    eventually("tinyproxy listens", async || when(TcpStream::connect(free).await.is_ok())).await;
-    let table = format!("{{ url = \"http://{free}\", user = \"user\", password = \"file:@DIR@/password\" }}");
+    eventually("tinyproxy listens", async || when(TcpStream::connect(at).await.is_ok())).await;
+    let table = format!("{{ url = \"http://{at}\", user = \"user\", password = \"file:@DIR@/password\" }}");
     let to = format!("\"127.0.0.9:{}\", \"127.0.0.9:{}\", \"127.0.0.9:1\"", far.port(), plain.port());
     let gate = gateway(config(&dns, &to, &table, PRIVATE)).file("password", "secret").start().await;
     let mut client = gate.opened(&format!("127.0.0.9:{}", far.port())).await;

@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::harness::{Gateway, eventually, gateway, get, origin::dead_address, reply::made};
+use crate::harness::{Gateway, eventually, gateway, get, ports::free, reply::made};
 
 /// nginx closes a connection that was idle for so long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Nginx {
         let large: Vec<u8> = (0..LARGE / 65_536).flat_map(|n| made(n * 65_536, 65_536).to_vec()).collect();
         fs::write(root.join("large.bin"), large).unwrap();
         // nginx can't report a port that the kernel chose.
-        let address = dead_address();
+        let address = free("127.0.0.1");
         let here = dir.path().display();
         let conf = format!(
             "daemon off; worker_processes 1; pid {here}/pid; error_log {here}/error.log;

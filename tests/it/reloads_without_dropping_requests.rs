@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Connection, Gateway, Origin, Reply, eventually, full, gate, gateway, load::load, origin, when};
+use crate::harness::{
+    Connection, Gateway, Origin, Reply, eventually, full, gate, gateway, load::load, origin, ports::free, when,
+};
 
 /// A gatepost whose function answers with the version that the config names.
 async fn versioned(more: &str) -> (Gateway, [Origin; 2]) {
@@ -205,8 +207,9 @@ async fn listeners_come_move_and_go() {
 #[tokio::test]
 async fn a_listener_that_cannot_be_had_rejects_the_whole_reload() {
     let (gateway, _functions) = versioned("").await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    // Nobody else takes it between the drop and the reload.
+    let address = free("127.0.0.1");
+    let taken = std::net::TcpListener::bind(address).unwrap();
     let receipt = gateway
         .edit(|text| {
             let text = text.replace(TO_ONE, TO_TWO);

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::harness::{
     Gateway, eventually, full, gateway,
     peak::{Callers, Plan, Platform, come},
+    ports::free,
     process::Process,
     when,
 };
@@ -96,7 +97,7 @@ impl Drop for Nginx {
 
 async fn nginx(platform: &Platform) -> Nginx {
     let dir = TempDir::with_prefix("nginx-").unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free("127.0.0.1");
     let text = format!(
         "daemon off; user root; worker_processes 2; pid {0}/pid; error_log {0}/error.log;\n\
          events {{ worker_connections 16000; }}\n\

@@ -361,3 +361,81 @@ async fn one_moves_a_ramp_and_the_others_follow_it() {
     comes_to(&all, 60.0).await;
     all[0].says(&["20 % → 60 % (step 3 of 3)"]).await;
 }
+
+/// What the store says to a question that it answers with a number or a short text.
+async fn store_says(redis: &Redis, question: &str) -> String {
+    let said = redis.ask(&[question]).await;
+    said.split("+OK").next().unwrap_or_default().trim().replace("\r\n", " ")
+}
+
+/// Looks at every beat whether there are two members, of one config; until this one has said so often that it is there.
+async fn are_two_for(beats: f64, redis: &Redis, all: &[Gateway]) {
+    let asked = async || all[1].metrics().await.sum("gatepost_cluster_commands_total", &[]);
+    let begin = asked().await;
+    eventually("the members have met so often", async || {
+        assert_eq!(store_says(redis, "HLEN gatepost:members").await, ":2");
+        for one in all {
+            let told = cluster(one).await;
+            assert_eq!((&told["counted"], &told["says"]), (&2.into(), &Value::Null), "{told}");
+        }
+        when(asked().await >= begin + beats)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_upgraded_is_one_member_while_its_old_process_drains() {
+    let redis = Redis::start().await;
+    let versions = [origin().start().await, origin().start().await];
+    let lines = "baseline = \"v1\"\nweights = { v1 = \"rest\" }\nramp = { version = \"v2\", steps = [1, 20, 60], hold = \"4s\" }";
+    let text = orders(&redis, &versions, lines).replace("drain = \"1s\"", "drain = \"60s\"");
+    let all = members(2, &text).await;
+    let leader = store_says(&redis, "GET gatepost:leader").await;
+    comes_to(&all, 20.0).await;
+    // One that can't serve was never a member, and the old one still is.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let right = all[0].config_text();
+    all[0].edit(|text| format!("{text}\n[listener.more]\naddress = \"{}\"\n", taken.local_addr().unwrap())).await;
+    let (code, said) = all[0].ask_for_upgrade(&[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    all[0].replace(&right);
+    are_two_for(3.0, &redis, &all).await;
+    // A kept connection holds the old process, for longer than a member is counted that says nothing.
+    let mut kept = all[0].connect().await;
+    assert_eq!(kept.send("/").await.status, 200);
+    let old = all[0].upgrade().await;
+    are_two_for(12.0, &redis, &all).await;
+    // Who moved the ramp moves it still: not the old process, which decides nothing any more, nor the other member.
+    comes_to(&all, 60.0).await;
+    let moved = |one: &Gateway| one.stderr().contains("20 % → 60 % (step 3 of 3)");
+    assert!(moved(&all[0]) && !moved(&all[1]), "{}\n---\n{}", all[0].stderr(), all[1].stderr());
+    assert_eq!(store_says(&redis, "GET gatepost:leader").await, leader);
+    assert!(old.lives());
+    // Its end is no member's.
+    drop(kept);
+    eventually("the old process ends", async || when(!old.lives())).await;
+    are_two_for(4.0, &redis, &all).await;
+    assert!(!all.iter().any(|one| one.stderr().contains("members=3")), "{}", all[1].stderr());
+}
+
+/// Both processes are the one member, and what one of them let pass the other knows.
+#[tokio::test]
+async fn an_upgrade_gives_nobody_more_of_a_shared_limit() {
+    let redis = Redis::start().await;
+    let function = origin().start().await;
+    let text = config(&redis, &function, "rate = \"1/h\"\nburst = 8").replace("drain = \"1s\"", "drain = \"60s\"");
+    let all = members(2, &text).await;
+    let (mut kept, mut passed) = (all[0].connect().await, 0);
+    eventually("eight have passed", async || {
+        passed += passes(&mut kept, 1).await;
+        when(passed == 8)
+    })
+    .await;
+    let old = all[0].upgrade().await;
+    // The new process, and the one more request that the old one has for a kept connection.
+    let mut fresh = all[0].connect().await;
+    assert_eq!(passes(&mut fresh, 20).await, 0);
+    assert!(old.lives());
+    kept.send("/").await.is_problem(429, "rate_limited");
+    assert_eq!(function.requests(), 8);
+}

@@ -45,11 +45,14 @@ pub(super) enum Words {
     List(Vec<String>),
 }
 
+// Out of line: a reload compares some hundreds of leaves, each of which would bring its own copy.
 impl Leaf {
+    #[inline(never)]
     pub(super) fn one(key: &'static str, value: impl fmt::Display) -> Self {
         Self { key, value: Words::One(value.to_string().into()), applies: Applied::Live }
     }
 
+    #[inline(never)]
     pub(super) fn option(key: &'static str, none: &'static str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => Self::one(key, value),
@@ -58,6 +61,7 @@ impl Leaf {
     }
 
     /// `empty` is what an empty list means, for example `any`.
+    #[inline(never)]
     pub(super) fn list(
         key: &'static str,
         empty: &'static str,

@@ -17,6 +17,8 @@ impl Text {
     }
 
     /// Begins a metric; its samples follow.
+    // Out of line, as what a sample begins with: each is written in a hundred places.
+    #[inline(never)]
     pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -27,6 +29,12 @@ impl Text {
     }
 
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.named(name, labels);
+        self.put(format_args!(" {value}\n"));
+    }
+
+    #[inline(never)]
+    fn named(&mut self, name: &str, labels: &[(&str, &str)]) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             self.0.push(if at == 0 { '{' } else { ',' });
@@ -45,7 +53,6 @@ impl Text {
         if !labels.is_empty() {
             self.0.push('}');
         }
-        self.put(format_args!(" {value}\n"));
     }
 
     /// A metric with one sample and no labels.

@@ -157,8 +157,8 @@ pub(super) fn settling() -> Script {
 
 /// A sign of life.
 ///
-/// Keys: the members, the salt, the releases, how often these changed, who leads ramps. Arguments: who, what he says of himself, a salt to begin
-/// with, for how many milliseconds he leads if he does, and which state of the releases he knows; then of each function that changed there its
+/// Keys: the members, the salt, the releases, how often these changed, who leads ramps. Arguments: who, what he says of himself (nothing: he is a
+/// guest, who only hears), a salt to begin with, for how many milliseconds he leads if he does, and which state of the releases he knows; then of each function that changed there its
 /// name, how often it had changed, and what it came to.
 ///
 /// Out: the salt, what stood in his place before, who leads, the state of the releases; how many members there are, and of each who he is,
@@ -171,9 +171,12 @@ pub(super) fn beating() -> Script {
         redis.call('SET', KEYS[2], ARGV[3], 'NX')
         local salt = redis.call('GET', KEYS[2])
         local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
-        redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now) .. ARGV[2])
+        local counts = ARGV[2] ~= ''
+        if counts then
+            redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now) .. ARGV[2])
+        end
         local leader = redis.call('GET', KEYS[5])
-        if not leader or leader == ARGV[1] then
+        if counts and (not leader or leader == ARGV[1]) then
             leader = ARGV[1]
             redis.call('SET', KEYS[5], leader, 'PX', ARGV[4])
         end
@@ -186,7 +189,7 @@ pub(super) fn beating() -> Script {
             end
         end
         local state = salt .. '/' .. (redis.call('GET', KEYS[4]) or '0')
-        local out = { salt, before, leader, state, '' }
+        local out = { salt, before, leader or '', state, '' }
         local members = 0
         local all = redis.call('HGETALL', KEYS[1])
         for i = 1, #all, 2 do

@@ -4,6 +4,9 @@
 //! A *beat* twice a second says that this member is there, and hears who else is and what they did to releases. Some forty times a second what passed of
 //! limits is settled, many keys in one question; where nothing passed, nobody is asked. So an instance asks less than 50 times a second,
 //! whatever its callers do.
+//!
+//! In an upgrade two processes are one member, by one id: the older is until it has said its last to the disk, the newer once it is the main one. Meanwhile the other
+//! is a *guest*: it settles limits and hears what members do, but nobody counts it, and it moves no ramp.
 
 mod link;
 mod members;
@@ -13,7 +16,10 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -82,6 +88,10 @@ pub fn counts(shown: &Shown, snapshot: &Snapshot) -> Option<ClusterCounts> {
 pub struct Membership {
     running: Option<Running>,
     shown: Shown,
+    /// The other process of an upgrade is the member.
+    guest: Arc<AtomicBool>,
+    /// Under which id that one is.
+    inherited: Option<String>,
 }
 
 struct Running {
@@ -95,6 +105,30 @@ struct Running {
 }
 
 impl Membership {
+    /// Of a process that takes over from another one, which is a member by this id: a guest, until it is [the member](Self::be_the_member).
+    pub fn after(older: Option<String>) -> Self {
+        Self { guest: Arc::new(AtomicBool::new(true)), inherited: older, ..Self::default() }
+    }
+
+    /// Who this is to the others; `None`: there is no cluster.
+    pub fn id(&self) -> Option<String> {
+        look(&self.shown).as_ref().map(|standing| standing.own.clone())
+    }
+
+    /// Another process is about to be the member in this one's place.
+    pub fn be_a_guest(&self) {
+        self.guest.store(true, Relaxed);
+    }
+
+    /// From here on this process is, and says so at once.
+    pub fn be_the_member(&self) {
+        if self.guest.swap(false, Relaxed)
+            && let Some(running) = &self.running
+        {
+            running.met.exchange.news.notify_one();
+        }
+    }
+
     pub fn shown(&self) -> Shown {
         self.shown.clone()
     }
@@ -150,8 +184,14 @@ impl Membership {
         let (knows, known) = watch::channel(false);
         let trust = Trust::new(store.ca.clone());
         let met = Met::read(state_dir);
+        let mut remembered = Remembered::read(state_dir, random());
+        if let Some(id) = self.inherited.take() {
+            remembered.id = id;
+        }
         let mut task = Task {
-            remembered: Remembered::read(state_dir, random()),
+            remembered,
+            guest: self.guest.clone(),
+            older: None,
             state_dir: state_dir.to_owned(),
             serving: serving.clone(),
             resolver: resolver.clone(),
@@ -163,7 +203,6 @@ impl Membership {
             exchange: met.exchange.clone(),
             state: String::new(),
             beaten: false,
-            renamed: false,
             due: VecDeque::new(),
             settling: settling(),
             beating: beating(),
@@ -214,6 +253,10 @@ fn random() -> u64 {
 
 struct Task {
     remembered: Remembered,
+    /// The other process of an upgrade is the member.
+    guest: Arc<AtomicBool>,
+    /// Which process that is, by its [`Card::run`].
+    older: Option<u64>,
     state_dir: PathBuf,
     serving: Arc<ArcSwap<Live>>,
     resolver: Resolver,
@@ -225,10 +268,8 @@ struct Task {
     exchange: Arc<Exchange>,
     /// Of the releases there, as it was heard last.
     state: String,
-    /// This life has had a beat.
+    /// This life has had a beat of its own.
     beaten: bool,
-    /// The id is another's by now: what is remembered is his.
-    renamed: bool,
     /// What is still to be settled: no more is taken from limits before that is done.
     due: VecDeque<(Arc<Limiter>, Due)>,
     settling: Script,
@@ -328,13 +369,19 @@ impl Task {
 
     async fn beat(&mut self, link: &mut Link) -> Result<(), String> {
         let card = self.cards.borrow_and_update().clone();
-        let text = serde_json::to_string(&card).map_err(|error| error.to_string())?;
+        let guest = self.guest.load(Relaxed);
+        let text = match guest {
+            true => String::new(),
+            false => serde_json::to_string(&card).map_err(|error| error.to_string())?,
+        };
         let mut question = self.beating.prepare_invoke();
         for key in ["members", "salt", "releases", "changes", "leader"] {
             question.key(self.key(format_args!("{key}")));
         }
         question.arg(&self.remembered.id).arg(text).arg(random()).arg(LEADS.as_millis() as u64).arg(&self.state);
-        for (function, Entry { changes, common }) in self.exchange.to_tell() {
+        // What the member does is for the member to tell.
+        let tell = if guest { Default::default() } else { self.exchange.to_tell() };
+        for (function, Entry { changes, common }) in tell {
             let common = serde_json::to_string(&common).map_err(|error| error.to_string())?;
             question.arg(function).arg(changes).arg(common);
         }
@@ -346,26 +393,30 @@ impl Task {
         let salt = salt.parse::<u64>().map_err(|_| not_understood())?;
         let there = there.parse::<usize>().map_err(|_| not_understood())?;
         let (rows, changed) = rows.split_at_checked(there.saturating_mul(3)).ok_or_else(not_understood)?;
-        self.exchange.lead((*leader == self.remembered.id).then_some(asked + LEADS));
+        self.exchange.lead((!guest && *leader == self.remembered.id).then_some(asked + LEADS));
         if *state != self.state {
             self.state.clone_from(state);
             self.exchange.hear(changed.chunks_exact(2).filter_map(release).collect());
         }
         let members: Vec<Member> = rows.chunks_exact(3).filter_map(member).collect();
         let run = before.split_once(' ').and_then(|(_, said)| serde_json::from_str::<Card>(said).ok()).map(|c| c.run);
-        if self.beaten && run.is_some_and(|run| run != card.run) {
-            // Its successor in an upgrade, or one whose state directory was copied.
-            self.remembered.id = Remembered::named(random()).id;
-            self.renamed = true;
-            tracing::info!("cluster: another process has this one's id; it goes on under a new one");
+        let first = !guest && !self.beaten;
+        if guest {
+            self.older = run;
+        } else {
+            // The older process may have had a word on its way still. Whoever else stands there has a copy of the state directory.
+            if self.beaten && run.is_some_and(|run| run != card.run && Some(run) != self.older) {
+                self.remembered.id = Remembered::named(random()).id;
+                tracing::info!("cluster: another process has this one's id; it goes on under a new one");
+            }
+            self.beaten = true;
         }
-        self.beaten = true;
         let count = count(&members);
         let standing = &self.serving.load().snapshot.cluster;
         standing.set_salt(salt);
         standing.set_members(count);
         let known = std::mem::replace(&mut self.remembered.members, count);
-        if !self.renamed && (known != count || !*self.knows.borrow()) {
+        if !guest && (first || known != count) {
             tracing::info!(members = count, store = %self.store.config.redis, "cluster");
             if let Err(error) = self.remembered.write(&self.state_dir) {
                 tracing::warn!(%error, "degraded: how many members there are would not survive a restart");
@@ -375,7 +426,7 @@ impl Task {
             let before: Vec<String> = shown.differing().map(|member| member.id.clone()).collect();
             (shown.members, shown.count) = (members, count);
             shown.own.clone_from(&self.remembered.id);
-            for member in shown.differing().filter(|member| !before.contains(&member.id)) {
+            for member in shown.differing().filter(|member| !guest && !before.contains(&member.id)) {
                 let Card { name, generation, hash, .. } = &member.card;
                 let hash: String = hash.chars().take(12).collect();
                 tracing::warn!(member = %name, generation, %hash, "cluster: this member has another config");
@@ -418,7 +469,8 @@ impl Task {
 
     /// So that the others need not wait until this one is missed. For a second at most.
     async fn leave(&mut self) {
-        if self.serving.load().snapshot.cluster.linked() {
+        // A guest leaves nothing: the member is there.
+        if !self.guest.load(Relaxed) && self.serving.load().snapshot.cluster.linked() {
             let goodbye = async {
                 let mut link = Link::open(&self.store, &mut self.trust, &self.resolver).await?;
                 let script = leaving();

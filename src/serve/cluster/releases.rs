@@ -77,9 +77,14 @@ pub struct Met {
 
 impl Met {
     pub(super) fn read(state_dir: &Path) -> Self {
+        let mut met = Self::default();
+        met.read_again(state_dir);
+        met
+    }
+
+    fn read_again(&mut self, state_dir: &Path) {
         let text = fs::read(state_dir.join(FILE)).ok();
-        let together = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Self { together, exchange: Arc::default() }
+        self.together = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     }
 
     fn write(&self, state_dir: &Path) -> std::io::Result<()> {
@@ -91,6 +96,13 @@ impl Met {
 }
 
 impl Service {
+    /// What the older process of an upgrade has met since this one was started.
+    pub(in crate::serve) fn meet_what_was_met(&mut self) {
+        if let Some(met) = self.cluster.met() {
+            met.read_again(&self.loaded.config.server.state_dir);
+        }
+    }
+
     /// Whether ramps move on here: alone, or as the one who moves them for all.
     pub(in crate::serve) fn leads_ramps(&mut self) -> bool {
         let Some(met) = self.cluster.met() else { return true };

@@ -36,6 +36,8 @@ pub struct Piece {
     pub tokens: Vec<HandedToken>,
     /// By name.
     pub addresses: Vec<(String, Vec<IpAddr>)>,
+    /// Who it is to the others of a cluster.
+    pub member: Option<String>,
 }
 
 /// What the buckets of a limit owe.

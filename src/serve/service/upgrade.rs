@@ -189,6 +189,7 @@ impl Service {
                 self.releases.save();
                 self.budgets.close();
                 self.upgrade.is_frozen = true;
+                self.cluster.be_a_guest();
                 let pieces = self.pack();
                 if let Some(going) = &self.upgrade.going {
                     going.successor.go(pieces);
@@ -223,6 +224,7 @@ impl Service {
             }
             News::Failed { who, why } => {
                 self.upgrade.is_frozen = false;
+                self.cluster.be_the_member();
                 if let Some(going) = self.upgrade.going.take() {
                     self.not_upgraded(going.binary, going.asked, who, why);
                 }
@@ -328,6 +330,7 @@ impl Service {
         let (releases, events) = Releases::open(&config);
         self.releases = releases;
         self.releases.put_in_force(&self.board, config.functions.iter().map(|f: &Function| &*f.name));
+        self.meet_what_was_met();
         let mut days = BTreeMap::new();
         for mut piece in baggage {
             days.append(&mut piece.days);
@@ -344,6 +347,7 @@ impl Service {
         let waits = arrival.clone();
         // A task that panicked has said so; this process serves all the same.
         let _ = tokio::task::spawn_blocking(move || waits.serving()).await;
+        self.cluster.be_the_member();
         let (counted, counts) = mpsc::unbounded_channel();
         match arrival.follow(counted) {
             Ok(predecessor) => {
@@ -371,6 +375,7 @@ impl Service {
             seed: baggage::seed(),
             tokens: self.tokens.handed(),
             addresses: self.resolver.answers(),
+            member: self.cluster.id(),
             ..Piece::default()
         }
     }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::{Proof, leaf::Leaf, table};
 use crate::harness::{Gateway, Origin, Reply, eventually, get, origin, when};
 
@@ -72,10 +74,26 @@ impl Compared {
         self.is(which, "gatepost_guard_verdict", &[("verdict", verdict)]).await == 1.0
     }
 
+    /// What is known of the canary there.
+    async fn evidence(&self, which: usize) -> Value {
+        self.both[which].ask_admin("/api/v1/status").await.json()["guards"][0]["evidence"].clone()
+    }
+
+    /// Until it has judged all that these callers met.
+    async fn has_judged_all(&self, which: usize) {
+        let sent = self.callers.get() as u64;
+        eventually("all is judged", async || {
+            let evidence = self.evidence(which).await;
+            let requests = |of: &str| evidence[of]["requests"].as_u64().unwrap_or(0);
+            when(requests("canary") + requests("baseline") >= sent)
+        })
+        .await;
+    }
+
     /// The one raises the alarm, and the other doesn't, though it has judged as much.
     async fn one_alone_alarms(&self) {
         eventually("an alarm", async || when(self.alarms(0).await == 1.0)).await;
-        thread::sleep(Duration::from_millis(1500));
+        self.has_judged_all(1).await;
         assert_eq!(self.alarms(1).await, 0.0);
     }
 }
@@ -122,7 +140,7 @@ async fn max_error_ratio(leaf: Leaf) {
     }
     c.callers(120).await;
     eventually("too many", async || when(c.says(0, "too_many_errors").await)).await;
-    thread::sleep(Duration::from_millis(1500));
+    c.has_judged_all(1).await;
     assert!(c.says(1, "not_enough_data").await);
 }
 
@@ -130,7 +148,7 @@ async fn max_error_ratio(leaf: Leaf) {
 async fn healthy(c: &Compared) {
     c.callers(1200).await;
     eventually("healthy", async || when(c.says(0, "healthy").await)).await;
-    thread::sleep(Duration::from_millis(1500));
+    c.has_judged_all(1).await;
     assert!(c.says(1, "not_enough_data").await);
 }
 
@@ -151,10 +169,7 @@ async fn window(leaf: Leaf) {
     while c.both[0].send(get("/").header("x-openid", &format!("u{unlucky}"))).await.status == 200 {
         unlucky += 1;
     }
-    let counted = async |which: usize| {
-        let status = c.both[which].ask_admin("/api/v1/status").await.json();
-        status["guards"][0]["evidence"]["canary"]["errors_counted"].as_u64().unwrap_or(0)
-    };
+    let counted = async |which| c.evidence(which).await["canary"]["errors_counted"].as_u64().unwrap_or(0);
     eventually("the second error counts", async || {
         for gateway in &c.both {
             gateway.send(get("/").header("x-openid", &format!("u{unlucky}"))).await;
@@ -168,7 +183,13 @@ async fn window(leaf: Leaf) {
 /// A canary that becomes slow once it is known how long the baseline takes.
 async fn slow(c: &Compared) {
     c.callers(900).await;
-    thread::sleep(Duration::from_secs(11));
+    for which in [0, 1] {
+        eventually("it is known what is slow", async || {
+            c.callers(1).await;
+            when(c.evidence(which).await["canary"]["timed"].as_u64() > Some(0))
+        })
+        .await;
+    }
     c.v2.now_answers(|_| {
         thread::sleep(Duration::from_millis(60));
         "v2".into()

@@ -15,6 +15,7 @@ pub(crate) mod jwt;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod peak;
+pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;

@@ -25,6 +25,7 @@ use super::{
     eventually,
     faulty::{Faulty, Plan},
     h2,
+    ports::free,
     reply::{Body, Cut, MADE_PERIOD, Reply, made},
     tls::Leaf,
     websocket, when,
@@ -308,8 +309,7 @@ impl Drop for Origin {
 
 /// A port on which nothing listens: connections are refused.
 pub(crate) fn dead_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    free("127.0.0.1")
 }
 
 /// How a function's connections are served.

@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{eventually, origin::dead_address};
+use super::{eventually, ports::free};
 
 pub(crate) struct Redis {
     child: Option<Child>,
@@ -31,7 +31,7 @@ impl Redis {
     pub(crate) async fn with(lines: &[String]) -> Self {
         let dir = TempDir::with_prefix("redis-").unwrap();
         // It can't report a port that the kernel chose.
-        let mut redis = Self { child: None, address: dead_address(), config: lines.to_vec(), dir };
+        let mut redis = Self { child: None, address: free("127.0.0.1"), config: lines.to_vec(), dir };
         redis.again().await;
         redis
     }
