@@ -106,6 +106,8 @@ pub struct Ctx {
     pub(super) upstream_status: Option<u16>,
     /// How the call ended, where rules say so.
     pub(super) outcome: Option<Class>,
+    /// Whether the platform bills the call, where a rule says so.
+    pub(super) billed: Option<bool>,
     pub(super) platform_request_id: Option<HeaderValue>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
@@ -182,6 +184,7 @@ impl Ctx {
             upstream: None,
             upstream_status: None,
             outcome: None,
+            billed: None,
             platform_request_id: None,
             total: None,
             is_logged: false,
