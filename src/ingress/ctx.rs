@@ -252,8 +252,10 @@ mod tests {
         let (worker, live) = live::current().unwrap();
         let peer: SocketAddr = "192.0.2.7:5000".parse().unwrap();
         let listener = ListenerKey(0);
-        let conn =
-            Conn::new(Info { listener, peer: Some(peer), tls: false }, live.snapshot.config.listeners[0].timeouts);
+        let conn = Conn::new(
+            Info { listener, peer: Some(peer), tls: false, is_told: false },
+            live.snapshot.config.listeners[0].timeouts,
+        );
         let mut ctx = Ctx::new();
         ctx.asked = Some((Method::GET, path.parse().unwrap()));
         ctx.is_counted = live::request_begins(live.max_requests);
