@@ -61,8 +61,8 @@ pub struct Ctx {
     pub(super) refusal: Option<(Reason, Cow<'static, str>)>,
     pub(super) candidates: Option<Candidates>,
     pub(super) address: Option<SocketAddr>,
-    /// Of the connection to it, in pingora's pools.
-    pub(super) group_key: u64,
+    /// Of the connection to it, where that is in pingora's pools.
+    pub(super) group_key: Option<u64>,
     /// A request that nobody made: it gives a connection of this peer back ([`left`]).
     pub(super) gives_back: Option<Box<HttpPeer>>,
     /// A kept connection failed this request: the next attempt takes a fresh one.
@@ -156,7 +156,7 @@ impl Ctx {
             refusal: None,
             candidates: None,
             address: None,
-            group_key: 0,
+            group_key: None,
             gives_back: left::next(),
             wants_fresh: false,
             again: retry::Again::default(),
@@ -207,10 +207,10 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         if !self.is_logged {
             tell_of_lost(self);
-            if let (Some(live), Some(picked), Some(address), Some(_)) =
-                (&self.live, self.picked, self.address, self.sent_at)
+            if let (Some(live), Some(picked), Some(address), Some(group_key), Some(_)) =
+                (&self.live, self.picked, self.address, self.group_key, self.sent_at)
             {
-                left::leave(live.target(picked.function, picked.version), address, self.group_key);
+                left::leave(live.target(picked.function, picked.version), address, group_key);
             }
         }
         if self.is_counted {

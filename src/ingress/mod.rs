@@ -1,12 +1,14 @@
 //! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
 
 mod answer;
+mod attempt;
 mod body_coding;
 mod budget;
 pub mod cache;
 pub mod challenge;
 pub mod conn;
 mod ctx;
+mod exchange;
 mod fallback;
 pub mod forward;
 pub mod frames;

@@ -10,12 +10,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    answer,
+    answer, attempt,
     body_coding::Wish,
     budget, cache,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
-    forward,
+    exchange, forward,
     h2_head::check_h2,
     io::{ConnOf, Io},
     live::{self, Live},
@@ -33,7 +33,7 @@ use crate::{
         snapshot::{Asker, Goes, Refusal, Request},
     },
     observe::unix_ms,
-    upstream::{SHORTEST_IDLE, classify_error},
+    upstream::classify_error,
 };
 
 /// The platform's own name for a call, for callers.
@@ -46,7 +46,7 @@ pub struct Ingress;
 pub type Proxy = HttpProxy<Ingress>;
 
 /// The gate's side of an HTTP/1 connection.
-fn io_of(session: &Session) -> Option<&Io> {
+pub(super) fn io_of(session: &Session) -> Option<&Io> {
     session.stream().and_then(|s| s.as_any().downcast_ref())
 }
 
@@ -265,6 +265,86 @@ impl Ingress {
         })
     }
 
+    /// A piece of the request's body on its way to the function; `None`, at its end: nothing.
+    pub(super) fn pass_body(body: &mut Option<bytes::Bytes>, end_of_stream: bool, ctx: &mut Ctx) -> Result<()> {
+        if sign::replay(ctx, body, end_of_stream) {
+            // Counted while it was read.
+            return Ok(());
+        }
+        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
+            match left.checked_sub(body.len() as u64) {
+                Some(rest) => *left = rest,
+                None => {
+                    let refusal = on_platform::body_too_large(ctx.live.as_deref(), ctx.picked, *bound);
+                    ctx.refusal = Some((refusal.reason, refusal.detail));
+                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
+                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
+                }
+            }
+        }
+        mirror::body(ctx, body.as_ref(), end_of_stream);
+        if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
+            // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
+            // chunk once more: the function would take that for the next request.
+            *body = None;
+        }
+        Ok(())
+    }
+
+    /// The head of the function's answer, on its way to the caller.
+    pub(super) fn pass_head(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        let status = response.status.as_u16();
+        if response.status.is_informational() && status != 101 {
+            return Self::edit_response(response, ctx);
+        }
+        if status == 101 && !ctx.is_upgrade {
+            // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
+            ctx.refusal = Some((Reason::UpstreamReset, "the function switched protocols unasked".into()));
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
+        }
+        attempt::speaks(ctx, response.version);
+        ctx.upstream_status = Some(status);
+        Self::edit_response(response, ctx)?;
+        retry::answered(session, ctx, response)?;
+        cache::head(session, ctx, response)?;
+        if let Some(sent) = ctx.sent_at {
+            ctx.upstream = Some(since(sent));
+        }
+        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
+            return Ok(());
+        };
+        let function = &live.snapshot.config.functions[picked.function.index()];
+        let timeouts = &function.timeouts;
+        ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
+        if status == 101 {
+            conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        ctx.total = timeouts.total;
+        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
+            response.remove_header(&header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        let mut id = ctx.request_id.clone();
+        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
+        id.set_sensitive(ctx.is_h2);
+        response.insert_header(X_REQUEST_ID_NAME, id)?;
+        if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
+            let mut id = id.clone();
+            id.set_sensitive(ctx.is_h2);
+            response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
+        }
+        Self::dress(session, ctx, response)?;
+        if let Some(cookie) = picked.cookie {
+            response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
+        }
+        if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
+            session.set_keepalive(None);
+        }
+        Self::recast(session, ctx, response)
+    }
+
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
     fn reason_of(session: &Session, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
         if let Some((reason, detail)) = &ctx.refusal {
@@ -328,66 +408,22 @@ impl ProxyHttp for Ingress {
     }
 
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        turn::pass(session, ctx).await
+        if !turn::pass(session, ctx).await? {
+            return Ok(false);
+        }
+        // pingora goes on with all others: to h2, and with upgrades.
+        let is_ours = exchange::fits(ctx);
+        if is_ours {
+            exchange::run(session, ctx).await?;
+        }
+        Ok(!is_ours)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         if let Some(peer) = ctx.gives_back.take() {
             return Ok(peer);
         }
-        let live = ctx.live()?.clone();
-        let Some(picked) = ctx.picked else {
-            return Error::e_explain(ErrorType::InternalError, "no version was picked");
-        };
-        retry::begins(ctx).await;
-        let target = live.target(picked.function, picked.version);
-        let function = &live.snapshot.config.functions[picked.function.index()];
-        let timeouts = &function.timeouts;
-        if ctx.candidates.is_none() {
-            let mut candidates = target.candidates(if ctx.attempts == 0 { ctx.started } else { live::now() });
-            if candidates.is_empty() {
-                // The name's first lookup may still be under way.
-                let _ = Box::pin(target.wait_first(timeouts.connect)).await;
-                candidates = target.candidates(live::now());
-            }
-            ctx.candidates = Some(candidates);
-        }
-        ctx.attempts += 1;
-        if let Some((bound, left)) = &mut ctx.body_left {
-            // Each attempt sends the body from its start.
-            *left = *bound;
-        }
-        // A fresh connection after a stale one goes where the stale one went.
-        let address = if ctx.wants_fresh { ctx.address } else { None };
-        let next = address.or_else(|| ctx.candidates.as_mut().and_then(Iterator::next));
-        let Some(address) = next else {
-            ctx.attempts -= 1;
-            ctx.refusal = Some((Reason::NameNotResolved, "".into()));
-            return Error::e_explain(ErrorType::HTTPStatus(502), "the function's name does not resolve");
-        };
-        ctx.address = Some(address);
-        let mut peer = if ctx.is_upgrade { target.peer_for_upgrade(address) } else { target.peer(address) };
-        // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
-        // caller's IO, which nobody polls while a large body waits for the function to take it.
-        let is_swept = ctx.is_upgrade || session.is_body_done() || Self::body_is_small(session);
-        if is_swept {
-            peer.options.read_timeout = None;
-        } else if let Some(total) = timeouts.total {
-            let left = total.saturating_sub(since(ctx.started));
-            for bound in [&mut peer.options.read_timeout, &mut peer.options.write_timeout] {
-                *bound = Some(bound.map_or(left, |t| t.min(left)));
-            }
-        }
-        ctx.attempt_started = live::now();
-        if ctx.wants_fresh || function.pool.idle.is_zero() {
-            // A pool of its own, which is empty.
-            peer.group_key = live::roll();
-            peer.options.idle_timeout = Some(SHORTEST_IDLE);
-        } else if let Some(age) = function.pool.age {
-            peer.group_key ^= on_platform::generation_of(ctx.attempt_started, ctx.worker, age);
-        }
-        ctx.group_key = peer.group_key;
-        Ok(peer)
+        attempt::next(ctx).await?.peer(session, ctx)
     }
 
     async fn request_body_filter(
@@ -397,28 +433,7 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if sign::replay(ctx, body, end_of_stream) {
-            // Counted while it was read.
-            return Ok(());
-        }
-        if let (Some((bound, left)), Some(body)) = (&mut ctx.body_left, &body) {
-            match left.checked_sub(body.len() as u64) {
-                Some(rest) => *left = rest,
-                None => {
-                    let refusal = on_platform::body_too_large(ctx.live.as_deref(), ctx.picked, *bound);
-                    ctx.refusal = Some((refusal.reason, refusal.detail));
-                    // The caller's fault: of the function's, pingora would go on waiting for the answer.
-                    return Error::e_explain(ErrorType::ReadError, "the body is too large").map_err(|e| e.into_down());
-                }
-            }
-        }
-        mirror::body(ctx, body.as_ref(), end_of_stream);
-        if end_of_stream && body.as_ref().is_some_and(bytes::Bytes::is_empty) {
-            // pingora writes an empty last piece (h2 callers end a body with it) as the last chunk, and then the last
-            // chunk once more: the function would take that for the next request.
-            *body = None;
-        }
-        Ok(())
+        Self::pass_body(body, end_of_stream, ctx)
     }
 
     async fn connected_to_upstream(
@@ -430,26 +445,7 @@ impl ProxyHttp for Ingress {
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        retry::connected(ctx, reused, fd);
-        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Error::e_explain(ErrorType::InternalError, "given back");
-        };
-        let now = live::now();
-        ctx.connect = Some(Duration::from_nanos(now.0.saturating_sub(ctx.attempt_started.0)));
-        ctx.sent_at = Some(now);
-        if let Some(address) = ctx.address {
-            live.target(picked.function, picked.version).succeeded(address);
-        }
-        let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
-        let bounds = ctx.stream.as_ref().unwrap_or(conn);
-        let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
-        if is_read {
-            bounds.bound_silence(Some(timeouts.first_byte));
-        } else {
-            bounds.bound_upload(timeouts.write, Some(timeouts.first_byte));
-        }
-        live.handles.upstream_connection(ctx.worker, picked.function, picked.version, reused);
-        Ok(())
+        attempt::connected(session, ctx, reused, fd)
     }
 
     async fn upstream_request_filter(
@@ -475,55 +471,7 @@ impl ProxyHttp for Ingress {
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
-        let status = response.status.as_u16();
-        if response.status.is_informational() && status != 101 {
-            return Self::edit_response(response, ctx);
-        }
-        if status == 101 && !ctx.is_upgrade {
-            // RFC 9110 §15.2.2: what the caller did not ask for it can't read.
-            ctx.refusal = Some((Reason::UpstreamReset, "the function switched protocols unasked".into()));
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for");
-        }
-        ctx.upstream_status = Some(status);
-        Self::edit_response(response, ctx)?;
-        retry::answered(session, ctx, response)?;
-        cache::head(session, ctx, response)?;
-        if let Some(sent) = ctx.sent_at {
-            ctx.upstream = Some(since(sent));
-        }
-        let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
-            return Ok(());
-        };
-        let function = &live.snapshot.config.functions[picked.function.index()];
-        let timeouts = &function.timeouts;
-        ctx.stream.as_ref().unwrap_or(conn).bound_silence(Some(timeouts.idle));
-        if status == 101 {
-            conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-        ctx.total = timeouts.total;
-        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
-        {
-            // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
-            response.remove_header(&header::TRANSFER_ENCODING);
-            session.set_keepalive(None);
-        }
-        let mut id = ctx.request_id.clone();
-        // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
-        id.set_sensitive(ctx.is_h2);
-        response.insert_header(X_REQUEST_ID_NAME, id)?;
-        if let Some(id) = ctx.platform_request_id.as_ref().filter(|_| function.platform.request_id.expose) {
-            let mut id = id.clone();
-            id.set_sensitive(ctx.is_h2);
-            response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
-        }
-        Self::dress(session, ctx, response)?;
-        if let Some(cookie) = picked.cookie {
-            response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
-        }
-        if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
-            session.set_keepalive(None);
-        }
-        Self::recast(session, ctx, response)
+        Self::pass_head(session, response, ctx)
     }
 
     fn response_body_filter(
@@ -570,22 +518,9 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Ctx,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
-        if let (Some(live), Some(picked), Some(address)) = (&ctx.live, ctx.picked, ctx.address) {
-            let target = live.target(picked.function, picked.version);
-            if classify_error(&error).is_none_or(|failure| failure.reason != Reason::Overloaded) {
-                let health = live.snapshot.config.functions[picked.function.index()].health.as_ref();
-                target.failed(address, live::now(), health);
-            }
-            tracing::warn!(
-                function = &*live.snapshot.config.functions[picked.function.index()].name,
-                host = target.host(), %address, error = %error,
-                "cannot connect to a function",
-            );
-        }
-        retry::not_connected(ctx, &mut error);
-        error
+        attempt::not_connected(ctx, error)
     }
 
     fn error_while_proxy(

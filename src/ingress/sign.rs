@@ -141,6 +141,11 @@ pub(super) fn replay(ctx: &Ctx, piece: &mut Option<Bytes>, is_end: bool) -> bool
     true
 }
 
+/// Whether the version's calls are signed.
+pub(super) fn is_signed(ctx: &Ctx) -> bool {
+    signer(ctx).is_some()
+}
+
 /// The kept body, where there is one.
 pub(super) fn kept(ctx: &Ctx) -> Option<Bytes> {
     ctx.body.as_ref().map(|body| body.bytes.clone())

@@ -1,8 +1,9 @@
 //! An answer that its caller takes more slowly than its function gives it.
 //!
-//! pingora reads ahead: while it waits for the caller it takes five pieces of 64 KiB off the function's connection, and then
-//! copies them into one. For one download that is speed; for thousands of callers who ask and don't read it is two thirds of a
-//! megabyte each. So, where the caller's socket (or its h2 window) is full:
+//! A function that speaks HTTP/1.1 is read no further than its caller takes ([`exchange`](super::exchange)). Of one that speaks h2 pingora reads
+//! ahead: while it waits for the caller it takes five pieces of 64 KiB off the function's connection, and then copies them into
+//! one. For one download that is speed; for thousands of callers who ask and don't read it is two thirds of a megabyte each. So,
+//! where the caller's socket (or its h2 window) is full:
 //!
 //! - the request's future isn't polled until there is room again, or its time is over. Nothing else can read for it, and what the
 //!   function sends stays in its socket, where TCP slows it down.

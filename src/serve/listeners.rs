@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::{runtime, runtime::Handle, sync::watch};
@@ -298,12 +299,21 @@ impl Listeners {
 
     /// Ends all of them, and returns when nobody is accepted any more.
     pub async fn close_all(&mut self) {
+        for serving in self.serving.values() {
+            serving.open.present().end_connections(&self.workers);
+        }
+        // Each worker, that is: whose answer comes as soon as nobody is accepted any more must know by then that it is the last. One that
+        // hears nothing has other troubles.
+        let _ = tokio::time::timeout(HEARD, self.workers.heard()).await;
         let all: Vec<_> = self.serving.drain().map(|(_, serving)| close(serving, &self.workers)).collect();
         for closing in all {
             closing.await;
         }
     }
 }
+
+/// How long workers have to hear that they are to end.
+const HEARD: Duration = Duration::from_secs(1);
 
 fn close(gone: Serving, workers: &Workers) -> impl Future<Output = ()> + Send + 'static {
     if let Some(file) = &gone.file {

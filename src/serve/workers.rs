@@ -16,7 +16,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pingora_core::{apps::HttpServerOptions, connectors::ConnectorOptions, server::configuration::ServerConf};
+use pingora_core::{
+    apps::HttpServerOptions,
+    connectors::{ConnectorOptions, TransportConnector},
+    server::configuration::ServerConf,
+};
 use pingora_proxy::http_proxy;
 use tokio::{runtime, sync::watch};
 
@@ -29,7 +33,7 @@ use crate::{
         live::{self, Live},
         mirror,
     },
-    upstream::Candidates,
+    upstream::{Candidates, lines},
 };
 
 /// Idle connections to functions that a worker keeps, all functions together.
@@ -125,6 +129,7 @@ impl Workers {
                             _ = stopping.wait_for(|stop| *stop) => break,
                             _ = tick.tick() => {
                                 conn::sweep(live::now());
+                                lines::sweep(live::now());
                                 egress::sweep();
                                 live::go_on(live::now());
                                 worker.seen.store(live::now().0, Relaxed);
@@ -176,6 +181,17 @@ impl Workers {
         }
     }
 
+    /// Ready when each worker has done what it was told before.
+    pub fn heard(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self.all.iter().map(|worker| worker.handle.spawn(async {})).collect();
+        async move {
+            for one in all {
+                // One that is gone needs to hear nothing.
+                let _ = one.await;
+            }
+        }
+    }
+
     /// The same on the way out: tunnels go on.
     pub fn drain_egress(&self, listener: Option<u32>) {
         for worker in &self.all {
@@ -199,7 +215,15 @@ impl Workers {
     ///
     /// What pingora panics with where it can't read the system's trusted certificates.
     pub fn renew_proxies(&self, roots: Roots) -> Result<(), String> {
-        self.renew(move || Arc::new(new_proxy(roots)), |proxy| PROXY.set(Some(proxy)))
+        let new = move || {
+            let mut options = ConnectorOptions::new(0);
+            options.ca_file = no_roots(roots);
+            (Arc::new(new_proxy(roots)), Arc::new(TransportConnector::new(Some(options))))
+        };
+        self.renew(new, |(proxy, connector)| {
+            PROXY.set(Some(proxy));
+            lines::enter(connector);
+        })
     }
 
     /// Gives each worker new connections to mirrors.

@@ -115,6 +115,14 @@ fn group_key(http: UpstreamHttp, ca: Option<&[CertificateDer<'static>]>) -> u64 
     hash.finish()
 }
 
+/// The same of the whole peer but its address.
+pub(super) fn group(peer: &HttpPeer) -> u64 {
+    let mut hash = XxHash64::with_seed(peer.group_key);
+    hash.write(peer.sni.as_bytes());
+    hash.write_u8(peer.scheme.clone() as u8);
+    hash.finish()
+}
+
 fn trust_anchors(ca: &[CertificateDer<'static>]) -> Result<Arc<[WrappedX509]>, BadCa> {
     if ca.is_empty() {
         return Err(BadCa::Empty);

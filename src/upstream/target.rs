@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,9 @@ use pingora_core::{protocols::ALPN, upstreams::peer::HttpPeer};
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    Addresses, NotResolved, Resolver, peer,
+    Addresses, NotResolved, Resolver,
+    lines::Key,
+    peer,
     resting::{Resting, Rests, Standing},
 };
 use crate::{
@@ -28,7 +30,15 @@ pub use super::peer::{BadCa, SHORTEST_IDLE};
 pub struct Target {
     places: Arc<Places>,
     template: HttpPeer,
+    /// What connections of it have in common: see [`Key`].
+    group: u64,
+    /// Of a function that may choose: what it chose ([`UNKNOWN`], [`HTTP_1`], [`HTTP_2`]).
+    chosen: AtomicU8,
 }
+
+const UNKNOWN: u8 = 0;
+const HTTP_1: u8 = 1;
+const HTTP_2: u8 = 2;
 
 /// Where an endpoint is, and what was met there. Outlives reloads as long as host and port stay.
 #[derive(Debug)]
@@ -74,7 +84,7 @@ impl Target {
             _ => Arc::new(Places::new(&version.url, resolver)),
         };
         places.resting.follow(function.health.as_ref());
-        Ok(Self { places, template })
+        Ok(Self { places, group: peer::group(&template), template, chosen: AtomicU8::new(UNKNOWN) })
     }
 
     /// The addresses for one request, in the order in which it is to try them. Empty: the name does not resolve (yet).
@@ -145,12 +155,38 @@ impl Target {
         peer
     }
 
-    /// The peer for a request that asks for an upgrade (WebSocket): HTTP/1.1 whatever else the function speaks, since pingora does
-    /// not do RFC 8441. Its connection is good for later requests of [`peer`](Self::peer) too.
-    pub fn peer_for_upgrade(&self, address: SocketAddr) -> Box<HttpPeer> {
+    /// The peer for HTTP/1.1, whatever else the function speaks. Its connection is good for later requests of [`peer`](Self::peer) too.
+    pub fn http1_peer(&self, address: SocketAddr) -> Box<HttpPeer> {
         let mut peer = self.peer(address);
         peer.options.alpn = ALPN::H1;
         peer
+    }
+
+    /// Whether the function is spoken to in HTTP/1.1, as far as is known; `None`: it has not been asked yet.
+    pub fn speaks_http1(&self) -> Option<bool> {
+        match (&self.template.options.alpn, self.chosen.load(Ordering::Relaxed)) {
+            (ALPN::H1, _) | (ALPN::H2H1, HTTP_1) => Some(true),
+            (ALPN::H2H1, UNKNOWN) => None,
+            _ => Some(false),
+        }
+    }
+
+    /// A function that may choose has chosen.
+    pub fn chose(&self, http2: bool) {
+        let chosen = if http2 { HTTP_2 } else { HTTP_1 };
+        if self.chosen.load(Ordering::Relaxed) != chosen {
+            self.chosen.store(chosen, Ordering::Relaxed);
+        }
+    }
+
+    /// It may have changed its mind.
+    pub fn chooses_anew(&self) {
+        self.chosen.store(UNKNOWN, Ordering::Relaxed);
+    }
+
+    /// Its connections to `address`, in that turn of its pool's age.
+    pub fn key(&self, address: SocketAddr, turn: u64) -> Key {
+        Key { address, group: self.group ^ turn }
     }
 
     /// Whether both know the same of the same addresses: a config before, and one after it.

@@ -81,6 +81,28 @@ impl Chunks {
         Ok(i)
     }
 
+    /// Takes in the next bytes up to a piece of the body's data: says how many of framing come before it, and how many bytes it has. Neither
+    /// data nor an end: more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn next(&mut self, bytes: &[u8]) -> Result<(usize, usize), BadChunk> {
+        for (i, b) in bytes.iter().enumerate() {
+            match self.at {
+                At::Data(left) => {
+                    let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - i);
+                    let left = left - n as u64;
+                    self.at = if left == 0 { At::DataCr } else { At::Data(left) };
+                    return Ok((i, n));
+                }
+                At::Done => return Ok((i, 0)),
+                _ => self.step(*b)?,
+            }
+        }
+        Ok((bytes.len(), 0))
+    }
+
     fn step(&mut self, b: u8) -> Result<(), BadChunk> {
         self.line += 1;
         if self.line > LINE {

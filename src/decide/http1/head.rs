@@ -116,7 +116,7 @@ pub fn look(buffer: &[u8], searched: usize, limits: &HeadLimits) -> Look {
 
 /// The offset behind the first empty line that ends something. Lines that end in a bare LF count here, so that a
 /// head that uses them is refused at once and not waited for.
-pub(super) fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
+pub fn find_end(buffer: &[u8], searched: usize) -> Option<usize> {
     let mut at = searched;
     loop {
         at += memchr(b'\n', &buffer[at..])? + 1;

@@ -196,7 +196,7 @@ async fn exchange(live: &Live, picked: Picked, worker: usize, mut head: Box<Requ
         // HTTP/1.1 but where the function speaks nothing else than h2.
         let mut peer = match function.http {
             UpstreamHttp::Http2 => target.peer(address),
-            _ => target.peer_for_upgrade(address),
+            _ => target.http1_peer(address),
         };
         // One bound for the whole call.
         peer.options.read_timeout = None;
