@@ -112,7 +112,8 @@ fn make(name: PlatformName, raw: &raw_platform::Preset) -> Option<Preset> {
     let function = &raw.function.as_ref()?.value;
     let rules: Vec<_> = raw.rule.iter().flat_map(|list| &list.value).map(|at| &at.value).collect();
     let mut keys = Keys::of(function);
-    keys.classify = rules.iter().filter_map(|r| rule(&r.status, &r.header, &r.class, &r.answer, &r.retry)).collect();
+    keys.classify =
+        rules.iter().filter_map(|r| rule((&r.status, &r.header), &r.class, &r.answer, &r.retry, &r.billed)).collect();
     let example = function.versions.as_ref()?.value.0.first()?.1.as_ref()?.value.0.url.as_ref()?;
     let timeouts = function.timeouts.as_ref().map(|at| &at.value);
     let pool = function.pool.as_ref().map(|at| &at.value);
@@ -193,7 +194,8 @@ impl Keys {
         Self {
             classify: (raw.classify.iter().flat_map(|list| &list.value))
                 .filter_map(|at| {
-                    rule(&at.value.status, &at.value.header, &at.value.class, &at.value.answer, &at.value.retry)
+                    let raw_platform::Rule { status, header, class, answer, retry, billed, broken: _ } = &at.value;
+                    rule((status, header), class, answer, retry, billed)
                 })
                 .collect(),
             map_status: raw.map_status.as_ref().map(|at| at.value),
@@ -252,11 +254,11 @@ impl Keys {
 
 /// `None`: something in it was wrong, and the report says so.
 fn rule(
-    status: &Option<At<super::words::Statuses>>,
-    header: &Option<At<super::words::HeaderIs>>,
+    (status, header): (&Option<At<super::words::Statuses>>, &Option<At<super::words::HeaderIs>>),
     class: &Option<At<super::model::Class>>,
     answer: &Option<At<super::read::Whole<400, 599>>>,
     retry: &Option<At<super::model::RetryOf>>,
+    billed: &Option<At<bool>>,
 ) -> Option<Rule> {
     Some(Rule {
         statuses: status.as_ref().map_or_else(Vec::new, |at| at.value.0.clone()),
@@ -264,6 +266,7 @@ fn rule(
         class: class.as_ref()?.value,
         answer: answer.as_ref().and_then(|at| u16::try_from(at.value.0).ok()),
         retry: retry.as_ref().map(|at| at.value),
+        billed: billed.as_ref().map(|at| at.value),
     })
 }
 

@@ -21,6 +21,8 @@ table! {
         answer: Whole<400, 599>,
         /// Which requests `retries` may send again after such an answer: `any`, `idempotent` ones or `never`. Default: as the class says.
         retry: RetryOf,
+        /// Whether the platform bills such a call: what a `budget` counts. Default: as the class says.
+        billed: bool,
     }
 }
 
@@ -79,6 +81,8 @@ table! {
         answer: Whole<400, 599>,
         /// Which requests may be sent again after it.
         retry: RetryOf,
+        /// Whether the platform bills it.
+        billed: bool,
         /// How sure that is.
         mark: Mark [required],
         /// Where it is from.

@@ -5,7 +5,7 @@ use super::{
     read::table,
     secret::SecretRef,
     source::At,
-    words::{DaysWord, HoursWord, Moment, Patience, Percent, Text, Zone},
+    words::{DaysWord, FilePath, HoursWord, Moment, Patience, Percent, Text, Zone},
 };
 
 table! {
@@ -31,6 +31,8 @@ table! {
     struct Hook {
         /// What is posted to.
         url: Endpoint [required],
+        /// PEM bundle that alone is trusted for an https `url`. Default: the system's roots.
+        ca: FilePath,
         /// A secret that is sent as a bearer token.
         bearer: SecretRef,
         /// A secret that signs what is posted.

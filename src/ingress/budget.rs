@@ -42,10 +42,14 @@ pub(super) fn take(ctx: &mut Ctx) -> Result<(), Refusal> {
 /// settled. One that was not billed costs nothing: the next goes in its place.
 pub(super) fn again(ctx: &mut Ctx, live: &Live, because: Because) -> bool {
     let (Some(taken), Some((budget, ledger))) = (ctx.taken, of(ctx, live)) else { return true };
-    let Some(sent) = ctx.sent_at.filter(|_| may_be_billed(because)) else { return true };
+    let billed = ctx.billed.unwrap_or_else(|| may_be_billed(because));
+    let Some(sent) = ctx.sent_at.filter(|_| billed) else {
+        ctx.billed = None;
+        return true;
+    };
     let Some(next) = ledger.take_again(budget, live::roll()) else { return false };
     ledger.end(taken, Some(budget.cost(millis(sent))));
-    ctx.taken = Some(next);
+    (ctx.taken, ctx.billed) = (Some(next), None);
     true
 }
 
@@ -65,7 +69,8 @@ fn millis(sent: Now) -> u64 {
 /// The call is over: what was not sent, or is not billed, is given back.
 pub(super) fn settle(ctx: &Ctx, live: &Live, class: Class) {
     let (Some(taken), Some((budget, ledger))) = (ctx.taken, of(ctx, live)) else { return };
-    let sent = ctx.sent_at.filter(|_| budget::is_billed(class));
+    let billed = ctx.billed.unwrap_or_else(|| budget::is_billed(class));
+    let sent = ctx.sent_at.filter(|_| billed);
     ledger.end(taken, sent.map(|sent| budget.cost(millis(sent))));
 }
 

@@ -132,6 +132,8 @@ pub struct Info {
     /// The caller, as the PROXY header or the socket tells; `None`: a unix socket.
     pub peer: Option<SocketAddr>,
     pub tls: bool,
+    /// A PROXY header told of the caller: whoever sent it may have ended his TLS.
+    pub is_told: bool,
 }
 
 impl Info {

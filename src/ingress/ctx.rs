@@ -106,6 +106,8 @@ pub struct Ctx {
     pub(super) upstream_status: Option<u16>,
     /// How the call ended, where rules say so.
     pub(super) outcome: Option<Class>,
+    /// Whether the platform bills the call, where a rule says so.
+    pub(super) billed: Option<bool>,
     pub(super) platform_request_id: Option<HeaderValue>,
     pub(super) total: Option<Duration>,
     pub(super) is_logged: bool,
@@ -182,6 +184,7 @@ impl Ctx {
             upstream: None,
             upstream_status: None,
             outcome: None,
+            billed: None,
             platform_request_id: None,
             total: None,
             is_logged: false,
@@ -249,8 +252,10 @@ mod tests {
         let (worker, live) = live::current().unwrap();
         let peer: SocketAddr = "192.0.2.7:5000".parse().unwrap();
         let listener = ListenerKey(0);
-        let conn =
-            Conn::new(Info { listener, peer: Some(peer), tls: false }, live.snapshot.config.listeners[0].timeouts);
+        let conn = Conn::new(
+            Info { listener, peer: Some(peer), tls: false, is_told: false },
+            live.snapshot.config.listeners[0].timeouts,
+        );
         let mut ctx = Ctx::new();
         ctx.asked = Some((Method::GET, path.parse().unwrap()));
         ctx.is_counted = live::request_begins(live.max_requests);

@@ -29,7 +29,7 @@ use super::{
     frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
     pace::Pace,
-    pool, stall,
+    pool, secured, stall,
 };
 
 pub use super::transport::Transport;
@@ -164,6 +164,10 @@ impl Io {
         loop {
             if !self.inbox.is_empty() {
                 match head::look(&self.inbox, self.searched, limits) {
+                    Look::Head(head) if head.is_https && !secured::may_be(&self.conn) => {
+                        self.conn.begin(Phase::None);
+                        return Poll::Ready(Next::Bad(secured::IS_NOT));
+                    }
                     Look::Head(head) => {
                         self.conn.request_begins();
                         return Poll::Ready(Next::Head(self.take_head(&head), head));

@@ -26,6 +26,7 @@ pub mod proxy_protocol;
 pub mod reply;
 pub mod request_id;
 mod retry;
+mod secured;
 mod sign;
 pub mod stall;
 mod standing;

@@ -8,10 +8,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{ctx::Picked, live::Live};
 use crate::{
-    config::model::{Platform, RetryOf, Sizes},
-    decide::{Class, Now, Reason, content_length, snapshot::Refusal},
+    config::model::{Platform, Sizes},
+    decide::{Now, Reason, content_length, snapshot::Refusal},
     platform::{
-        outcome::outcome,
+        outcome::{Outcome, outcome},
         sign::Signer,
         sizes::{self, Part, TooLarge},
     },
@@ -50,12 +50,11 @@ pub(super) fn body_too_large(live: Option<&Live>, picked: Option<Picked>, bound:
     }
 }
 
-/// How a call ended, where rules say so, and which requests may be sent again then. The status becomes an honest one, where that is asked for; the body stays the
+/// How a call ended, where rules say so. The status becomes an honest one, where that is asked for; the body stays the
 /// function's own: who reads its errors goes on doing so, streams go on, and the connection can be kept.
-pub(super) fn judge(response: &mut ResponseHeader, platform: &Platform) -> Result<Option<(Class, RetryOf)>> {
+pub(super) fn judge(response: &mut ResponseHeader, platform: &Platform) -> Result<Option<Outcome>> {
     let Some(outcome) = outcome(platform, response.status.as_u16(), &response.headers) else { return Ok(None) };
-    let judged = Some((outcome.class, outcome.retry));
-    let Some(answer) = outcome.answer else { return Ok(judged) };
+    let Some(answer) = outcome.answer else { return Ok(Some(outcome)) };
     // RFC 9110 §6.4.1: these came without a body, and the new status would have one.
     if matches!(response.status.as_u16(), 204 | 205 | 304) {
         response.remove_header(&header::TRANSFER_ENCODING);
@@ -64,7 +63,7 @@ pub(super) fn judge(response: &mut ResponseHeader, platform: &Platform) -> Resul
     response.set_status(answer)?;
     // It was meant for a success.
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    Ok(judged)
+    Ok(Some(outcome))
 }
 
 /// See [`generation_of`].

@@ -254,7 +254,8 @@ impl Ingress {
             ctx.platform_request_id = names.iter().find_map(|name| response.headers.get(name).cloned());
             let status = response.status.as_u16();
             let judged = on_platform::judge(response, platform)?;
-            (ctx.outcome, ctx.again.of) = judged.unzip();
+            (ctx.outcome, ctx.again.of) = judged.map(|outcome| (outcome.class, outcome.retry)).unzip();
+            ctx.billed = judged.and_then(|outcome| outcome.billed);
             turn::saw(ctx, status);
         }
         let from = &function.versions[picked.version.index()].url.host;

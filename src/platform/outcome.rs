@@ -12,6 +12,8 @@ pub struct Outcome {
     pub answer: Option<u16>,
     /// Which requests may be sent again.
     pub retry: RetryOf,
+    /// Whether the platform bills it, where a rule says so; else the class does.
+    pub billed: Option<bool>,
 }
 
 /// By the function's rules and its platform's, or else [`by_status`]. `None` where there are no rules.
@@ -26,7 +28,8 @@ pub fn outcome(platform: &Platform, status: u16, headers: &HeaderMap) -> Option<
         None => honest(class, status),
     };
     let retry = rule.and_then(|rule| rule.retry).unwrap_or_else(|| retry_of(class));
-    Some(Outcome { class, answer: answer.filter(|_| platform.map_status && status != 101), retry })
+    let billed = rule.and_then(|rule| rule.billed);
+    Some(Outcome { class, answer: answer.filter(|_| platform.map_status && status != 101), retry, billed })
 }
 
 /// What a status means where nobody knows better.
@@ -146,7 +149,7 @@ mod tests {
         assert_eq!(outcome(&Platform::default(), 200, &HeaderMap::new()), None);
         let platform = &preset(PlatformName::TencentScf).unwrap().platform;
         let outcome = outcome(platform, 430, &HeaderMap::new()).unwrap();
-        assert_eq!(outcome, Outcome { class: Class::Function, answer: None, retry: RetryOf::Never });
+        assert_eq!(outcome, Outcome { class: Class::Function, answer: None, retry: RetryOf::Never, billed: None });
     }
 
     #[test]
@@ -157,6 +160,7 @@ mod tests {
             class,
             answer,
             retry: None,
+            billed: None,
         };
         let rules =
             [rule(&[(410, 410), (420, 429)], Class::ClientError, Some(404)), rule(&[(400, 499)], Class::Config, None)];
@@ -185,7 +189,7 @@ mod tests {
             if let Some(name) = header {
                 headers.insert(name.parse::<http::HeaderName>().unwrap(), word.parse().unwrap());
             }
-            let Outcome { class, answer, retry: _ } = outcome(&platform, status, &headers).unwrap();
+            let Outcome { class, answer, retry: _, billed: _ } = outcome(&platform, status, &headers).unwrap();
             let told = answer.unwrap_or(status);
             let is_failure = !matches!(class, Class::Ok | Class::ClientError);
             assert_eq!(is_failure, told >= 500 || told == 429, "{status} {headers:?}: {class:?} {told}");

@@ -363,10 +363,12 @@ impl Plan {
         let left = patience.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let answer = timeout(left, question.ask(line, fields, left)).await;
         let answer = answer.unwrap_or_else(|_| Err(String::new()));
+        let mut billed = None;
         let (class, found) = match answer {
             Ok(answer) => {
-                let class = outcome(&function.platform, answer.status, &answer.headers)
-                    .map_or_else(|| by_status(answer.status), |outcome| outcome.class);
+                let outcome = outcome(&function.platform, answer.status, &answer.headers);
+                billed = outcome.and_then(|outcome| outcome.billed);
+                let class = outcome.map_or_else(|| by_status(answer.status), |outcome| outcome.class);
                 let text = format!("{asked}: {} in {} ms", answer.status, began.elapsed().as_millis());
                 (class, judge(&self.check, answer.status, class, text))
             }
@@ -375,7 +377,7 @@ impl Plan {
             }
             Err(why) => (Class::Function, Found::Failed(format!("{asked}: {why}"))),
         };
-        (found, is_billed(class).then(|| began.elapsed()))
+        (found, billed.unwrap_or_else(|| is_billed(class)).then(|| began.elapsed()))
     }
 }
 

@@ -80,7 +80,7 @@ async fn set_up(
     ending: bool,
     counted: &mut Counted,
 ) -> Result<Ready, Refused> {
-    let info = Info { listener, peer, tls: settings.tls.is_some() };
+    let info = Info { listener, peer, tls: settings.tls.is_some(), is_told: false };
     let begin = |info| {
         let conn = Conn::new(info, settings.timeouts);
         conn.begin(Phase::Handshake);
@@ -96,7 +96,7 @@ async fn set_up(
     if settings.proxy_protocol.as_ref().is_some_and(|from| from.contains(peer_ip)) {
         let told = in_time(&conn, proxy_header(&mut wire)).await.ok_or(Refused::ProxyHeader)??;
         if let Some(told) = told {
-            conn = begin(Info { peer: Some(told), ..info });
+            conn = begin(Info { peer: Some(told), is_told: true, ..info });
             if let Err(refused) = counted.is_from(told.ip(), settings.max_connections_per_ip) {
                 if settings.tls.is_none() {
                     in_time(&conn, wire.write_all(BUSY)).await;

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ring::hmac;
+use rustls_pki_types::CertificateDer;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Order, jwks::Trust, tokens::fetch::connect};
@@ -36,19 +37,25 @@ pub struct Answered {
 /// What is asked, with what proves who asks.
 pub(super) struct Question {
     hook: Hook,
+    /// Who alone vouches for it; `None`: whom the system trusts.
+    ca: Option<Vec<CertificateDer<'static>>>,
     body: String,
     bearer: Option<Secret>,
     hmac: Option<Secret>,
 }
 
 impl Question {
-    /// `None`: a secret was not read. Nobody is asked without it.
+    /// `None`: a secret or its `ca` was not read. Nobody is asked without.
     pub(super) fn new(hook: &Hook, body: String, material: &Material) -> Option<Self> {
         let read = |at: &Option<_>| match at {
             None => Some(None),
             Some(at) => material.value(at).cloned().map(Some),
         };
-        Some(Self { hook: hook.clone(), body, bearer: read(&hook.bearer)?, hmac: read(&hook.hmac)? })
+        let ca = match &hook.ca {
+            None => None,
+            Some(ca) => Some(material.authority(ca)?.to_vec()),
+        };
+        Some(Self { hook: hook.clone(), ca, body, bearer: read(&hook.bearer)?, hmac: read(&hook.hmac)? })
     }
 
     async fn put(self, resolver: &Resolver) -> Answer {
@@ -61,8 +68,8 @@ impl Question {
     }
 
     async fn post(self, resolver: &Resolver) -> Result<Answer, String> {
-        let Self { hook, body, bearer, hmac } = self;
-        let stream = connect(&hook.url, &mut Trust::new(None), resolver).await.map_err(|failure| failure.why)?;
+        let Self { hook, ca, body, bearer, hmac } = self;
+        let stream = connect(&hook.url, &mut Trust::new(ca), resolver).await.map_err(|failure| failure.why)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         // It ends with `sender`, or with the peer.
         let driven = tokio::spawn(connection);
@@ -113,7 +120,7 @@ pub(super) async fn ask(
 ) {
     let answer = match question {
         Some(question) => question.put(&resolver).await,
-        None => Answer::Failed("it can't be asked: its secret was not read".to_owned()),
+        None => Answer::Failed("it can't be asked: its secret or its `ca` was not read".to_owned()),
     };
     // The service may be stopping.
     let _ = orders.send(Order::Answered(Answered { function, number, answer }));

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Origin, Reply, eventually, gateway, origin, when};
+use crate::harness::{Gateway, Origin, Reply, eventually, gateway, origin, tls::authority, when};
 
 /// A ramp of v2 over 10 and 40 %, which asks this hook.
 async fn asking(hook: &str) -> (Gateway, [Origin; 2]) {
@@ -106,6 +106,22 @@ async fn whoever_cannot_be_asked_lets_nothing_go() {
     assert_eq!(share(&gateway), 0.0);
     hook.now_answers(|_| Reply::text(""));
     comes_to(&gateway, 40.0).await;
+}
+
+/// The release tool of a house has a certificate of the house.
+#[tokio::test]
+async fn a_hook_of_a_private_authority_is_believed_by_its_ca_alone() {
+    let (house, stranger) = (authority(), authority());
+    let hook = origin().reply(Reply::text("")).tls(&house.leaf(&["127.0.0.1"])).start().await;
+    let (gateway, _versions) = asking(&format!("url = \"{}\", again = \"200ms\"", hook.url())).await;
+    gateway.says(&["ramp of v2 is held", "it can't be asked"]).await;
+    gateway.swap("again =", &format!("ca = \"{}\", again =", stranger.ca().display())).await;
+    gateway.says(&["ramp.before_step.ca the system's → "]).await;
+    gateway.says(&["it can't be asked", "UnknownIssuer"]).await;
+    assert_eq!((share(&gateway), hook.requests()), (0.0, 0));
+    gateway.swap(&stranger.ca().display().to_string(), &house.ca().display().to_string()).await;
+    comes_to(&gateway, 40.0).await;
+    assert_eq!(hook.requests(), 2);
 }
 
 #[tokio::test]

@@ -101,6 +101,38 @@ async fn what_the_platform_does_not_bill_is_not_counted() {
     }
 }
 
+/// Nobody says of each answer whether it is billed; whoever has seen his bill can.
+#[tokio::test]
+async fn a_rule_says_what_is_billed_where_its_class_does_not() {
+    let function = origin()
+        .answers(|seen| match seen.target.as_str() {
+            "/flow" => Reply::text("").status(503).header("X-Fc-Error-Type", "FcCommonError"),
+            "/sleeps" => Reply::text("").status(299),
+            _ => Reply::text("ok"),
+        })
+        .start()
+        .await;
+    let rules = "[{ status = 503, class = \"throttled\", retry = \"any\", billed = true }, { status = 299, class = \"ok\", billed = false }]";
+    let gateway = gateway(
+        with(&function.url(), "calls_per_day = 3\naction = \"stop\"", "")
+            .replace("[function.f.budget]", &format!("classify = {rules}\n[function.f.budget]")),
+    )
+    .start()
+    .await;
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/sleeps").await.status, 299);
+    }
+    gateway.counts("gatepost_budget_calls", &[], 0.0).await;
+    assert_eq!(gateway.get("/flow").await.status, 503);
+    gateway.counts("gatepost_budget_calls", &[], 1.0).await;
+    // Each attempt is billed; and what is forgotten with an attempt is its rule as well.
+    let retries = "retries = { attempts = 2, budget = 100, floor = \"1000/s\", backoff = \"1ms\" }";
+    gateway.swap("[function.f.budget]", &format!("{retries}\n[function.f.budget]")).await;
+    assert_eq!(gateway.get("/flow").await.status, 503);
+    gateway.counts("gatepost_budget_calls", &[], 3.0).await;
+    gateway.get("/").await.is_problem(503, "budget_spent");
+}
+
 #[tokio::test]
 async fn money_is_counted_by_calls_and_by_time_in_memory() {
     let door = gate();

@@ -1,6 +1,8 @@
 //! What two readers could read in two ways reaches nobody: 400, one line in the log, and the connection is over.
 
-use crate::harness::{Gateway, Origin, gateway, origin};
+use tokio::net::TcpStream;
+
+use crate::harness::{Connection, Gateway, Origin, authority, gateway, origin};
 
 async fn guarded() -> (Gateway, Origin) {
     let function = origin().start().await;
@@ -237,4 +239,43 @@ async fn http_1_0_gets_what_it_can_read() {
     let (head, body) = said.split_once("\r\n\r\n").unwrap();
     assert!(!head.to_lowercase().contains("transfer-encoding"), "{head}");
     assert_eq!(body, "onetwo");
+}
+
+/// What was asked for in plain anybody on the way has read; only over TLS, or from who may have ended it, is an https target one.
+#[tokio::test]
+async fn https_in_a_target_that_came_in_plain() {
+    let requests = [
+        "GET https://a/x HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET https://a/x HTTP/1.0\r\n\r\n",
+    ];
+    refused(400, "bad_request", &requests).await;
+
+    let house = authority();
+    let function = origin().start().await;
+    let route = format!("[function.f]\nversions = {{ v1 = \"{}\" }}\n[route.f]\nfunction = \"f\"\n", function.url());
+    let asks = requests[0];
+    let tls = house.leaf(&["one.test"]).toml();
+    let listener = format!("[listener.in]\naddress = \"127.0.0.1:0\"\ntls = [{tls}]\n");
+    let by_tls = gateway(format!("{listener}{route}")).start().await;
+    let tcp = TcpStream::connect(by_tls.address("in")).await.unwrap();
+    let (stream, _) = house.caller(&["http/1.1"]).handshake(tcp, "one.test").await.unwrap();
+    let mut caller = Connection::over(stream);
+    caller.write(asks).await;
+    assert_eq!(caller.answer().await.status, 200);
+    assert_eq!(function.last().target, "/x", "it goes on in origin-form");
+
+    let trusting = gateway(format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{route}")).start().await;
+    let mut caller = trusting.connect().await;
+    caller.write(asks).await;
+    assert_eq!(caller.answer().await.status, 200);
+    trusting.swap("[\"127.0.0.1\"]", "[\"192.0.2.1\"]").await;
+    caller.write(asks).await;
+    caller.answer().await.is_problem(400, "bad_request");
+
+    let listener = "[listener.in]\naddress = \"127.0.0.1:0\"\nproxy_protocol = { from = [\"127.0.0.1/32\"] }\n";
+    let balanced = gateway(format!("{listener}{route}")).start().await;
+    let mut caller = balanced.connect().await;
+    caller.write(format!("PROXY TCP4 192.0.2.7 192.0.2.8 5 80\r\n{asks}")).await;
+    assert_eq!(caller.answer().await.status, 200);
 }

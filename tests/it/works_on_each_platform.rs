@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use crate::harness::{
     Gateway, Origin,
     dns::Dns,
-    edge::{FAILURES, edge, keeps},
-    full, gateway, get, post, request,
+    edge::{FAILURES, crowded, edge, keeps, longest},
+    eventually, full, gate, gateway, get, post,
+    reply::Places,
+    request, when,
 };
 
 /// A shipped config as it stands, but for its listener's address and the scheme, port and addresses of its functions.
@@ -217,6 +219,64 @@ async fn each_failure_of_each_edge_has_its_class_its_retry_its_status_and_its_li
                 }
             }
         }
+    }
+}
+
+/// Six megabytes and one byte: the function ran, and that is billed, whatever class it is of.
+#[tokio::test]
+async fn an_answer_that_the_edge_does_not_let_through_is_a_failure_that_is_billed() {
+    for (platform, class, told) in
+        [("tencent-scf", "config", 502), ("aws-lambda-url", "function", 502), ("cloud-run", "function", 500)]
+    {
+        let most = longest(platform).unwrap();
+        let (dns, edge) = (Dns::start().await, edge(platform).start().await);
+        let head = "[function.orders]\n";
+        let gateway =
+            changed(platform, &edge, &dns, |text| text.replace(head, &format!("{head}budget.calls_per_day = 9\n")))
+                .await;
+        let orders = |bytes: u64| get(&format!("/orders/bytes-{bytes}")).host("api.example.com");
+        let whole = gateway.send(orders(most)).await;
+        assert_eq!((whole.status, whole.body.len() as u64), (200, most), "{platform}");
+        gateway.counts("gatepost_budget_calls", &[], 1.0).await;
+        let answer = gateway.send(orders(most + 1)).await;
+        assert_eq!((answer.status, answer.reason()), (told, ""), "{platform}: {answer:?}");
+        assert_eq!(gateway.log(2).await[1]["class"], class, "{platform}");
+        gateway.counts("gatepost_budget_calls", &[], 2.0).await;
+    }
+}
+
+/// The edges throttle by how many calls are under way; who waits for his turn here is not throttled there.
+#[tokio::test]
+async fn a_platform_that_is_full_throttles_in_its_own_words_and_a_cap_keeps_callers_from_it() {
+    for (platform, _, throttled, _) in ALL {
+        let (dns, places, door) = (Dns::start().await, Places::of(3), gate());
+        let edge = crowded(platform, &places, &door).start().await;
+        let head = "[function.orders]\n";
+        let capped = "concurrency = { max = 4, wait = \"1m\" }\n";
+        let gateway = changed(platform, &edge, &dns, |text| text.replace(head, &format!("{head}{capped}"))).await;
+        let mut callers = Vec::new();
+        for _ in 0..3 {
+            let mut caller = gateway.connect().await;
+            caller.write("GET /orders/waits HTTP/1.1\r\nHost: api.example.com\r\n\r\n").await;
+            callers.push(caller);
+        }
+        eventually(&format!("{platform} is full"), async || when(places.taken() == 3)).await;
+        let orders = || get("/orders/7").host("api.example.com");
+        let answer = gateway.send(orders()).await;
+        assert_eq!((answer.status, answer.reason()), (throttled, ""), "{platform}: {answer:?}");
+        assert_eq!(gateway.log(1).await[0]["class"], "throttled", "{platform}");
+
+        gateway.swap("max = 4", "max = 3").await;
+        let mut waiting = gateway.connect().await;
+        waiting.write("GET /orders/7 HTTP/1.1\r\nHost: api.example.com\r\n\r\n").await;
+        gateway.counts("gatepost_queue_length", &[("function", "orders")], 1.0).await;
+        assert_eq!(edge.requests(), 4, "{platform}: it waits here");
+        door.open();
+        for mut caller in callers {
+            assert_eq!(caller.answer().await.status, 200, "{platform}");
+        }
+        assert_eq!(waiting.answer().await.text().rsplit('/').next(), Some("7"), "{platform}");
+        assert_eq!(places.taken(), 0, "{platform}");
     }
 }
 

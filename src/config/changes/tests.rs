@@ -415,6 +415,7 @@ fn every_leaf_shows_on_one_line() {
                 class: Class::Function,
                 answer: Some(500),
                 retry: None,
+                billed: None,
             };
             c.functions[0].platform.classify = [rule].into();
         }),

@@ -1,15 +1,17 @@
 //! `before_step = { … }` of a ramp: who is asked before it moves.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::Endpoint;
 use crate::config::secret::SecretRef;
 
-/// `before_step = { url = "https://…", bearer = "env:TOKEN", hmac = "file:/key", timeout = "10s", again = "1m" }`
+/// `before_step = { url = "https://…", ca = "ca.pem", bearer = "env:TOKEN", hmac = "file:/key", timeout = "10s", again = "1m" }`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// What is posted to.
     pub url: Endpoint,
+    /// PEM bundle that alone is trusted for it; `None`: the system's roots.
+    pub ca: Option<PathBuf>,
     /// Sent as a bearer token (RFC 6750).
     pub bearer: Option<SecretRef>,
     /// What is posted is signed with it.

@@ -98,6 +98,8 @@ pub struct Rule {
     pub answer: Option<u16>,
     /// Which requests `retries` may send again, where that is not what the class says.
     pub retry: Option<RetryOf>,
+    /// Whether the platform bills such a call, where that is not what the class says.
+    pub billed: Option<bool>,
 }
 
 impl Rule {

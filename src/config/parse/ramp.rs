@@ -71,10 +71,25 @@ impl Scope<'_> {
 
     /// `None`: the report says what is wrong with it.
     fn hook(&mut self, raw: &raw_ramp::Hook) -> Option<Hook> {
-        let raw_ramp::Hook { url, bearer, hmac, timeout, again, broken: _ } = raw;
+        let raw_ramp::Hook { url, ca, bearer, hmac, timeout, again, broken: _ } = raw;
         let [bearer, hmac] = [bearer, hmac].map(|at| at.as_ref().map(|at| self.followed(at)));
+        let url = url.as_ref()?.value.clone();
+        let ca = match ca {
+            Some(at) if !url.tls => {
+                let problem = Problem::at("`ca` says nothing without an https `url`", at.span);
+                self.report.push(problem.label("not needed here"));
+                return None;
+            }
+            Some(at) => {
+                let path = self.path(at);
+                self.pointers.anchors.push(At { value: path.clone(), span: at.span });
+                Some(path)
+            }
+            None => None,
+        };
         Some(Hook {
-            url: url.as_ref()?.value.clone(),
+            url,
+            ca,
             bearer,
             hmac,
             timeout: patience(timeout.as_ref(), Hook::TIMEOUT.as_secs()),

@@ -62,6 +62,8 @@ pub struct Head {
     pub framing: Framing,
     /// The target of an absolute-form request up to its path, to be cut out: `http://host:80`. The rest may be empty.
     pub absolute: Option<Range<usize>>,
+    /// That target is an https one: only who came by TLS may ask so (RFC 9110 §7.4).
+    pub is_https: bool,
     /// Where that has the host that was asked for, if there is no Host (HTTP/1.0 may leave it out).
     pub authority: Option<Range<usize>>,
     /// The caller wants the connection closed behind the answer (RFC 9112 §9.6).
@@ -241,6 +243,7 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
         is_1_0: request.is_1_0,
         framing,
         absolute: request.absolute.map(|r| r.start + start..r.end + start),
+        is_https: request.is_https,
         authority: request.authority.filter(|_| hosts == 0).map(|r| r.start + start..r.end + start),
         closes,
         expects_continue: expects_continue && !request.is_1_0,
@@ -269,6 +272,7 @@ struct RequestLine {
     method: Range<usize>,
     target: Range<usize>,
     absolute: Option<Range<usize>>,
+    is_https: bool,
     authority: Option<Range<usize>>,
 }
 
@@ -294,19 +298,27 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
         return Err(BadHead::new("the request target has a character that must be percent-encoded"));
     }
     let from = method_end + 1;
-    let plain = |absolute, authority| {
-        Ok(RequestLine { is_1_0, method: 0..method_end, target: from..from + target_end, absolute, authority })
+    let is = |absolute, is_https, authority| {
+        Ok(RequestLine {
+            is_1_0,
+            method: 0..method_end,
+            target: from..from + target_end,
+            absolute,
+            is_https,
+            authority,
+        })
     };
+    let plain = || is(None, false, None);
     if limits.to == To::Proxy {
         // What it is, `egress::authority` says.
-        return plain(None, None);
+        return plain();
     }
     if method == CONNECT {
         return Err(BadHead { reason: Reason::MethodNotAllowed, detail: "CONNECT is not served here" });
     }
     match target {
-        [b'/', ..] => plain(None, None),
-        b"*" if method == b"OPTIONS" => plain(None, None),
+        [b'/', ..] => plain(),
+        b"*" if method == b"OPTIONS" => plain(),
         _ => {
             // RFC 9112 §3.2.2: absolute-form must be taken; it goes on in origin-form.
             let scheme = [&b"http://"[..], b"https://"]
@@ -320,7 +332,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, BadHead
                 return Err(BadHead::new("the request target's host is empty or has user information"));
             }
             let end = from + scheme.len() + authority_end;
-            plain(Some(from..end), Some(from + scheme.len()..end))
+            is(Some(from..end), scheme == b"https://", Some(from + scheme.len()..end))
         }
     }
 }
@@ -445,7 +457,8 @@ mod tests {
     fn absolute_form_is_recognised_and_must_agree_with_host() {
         let bytes = b"GET http://x.test:80/a HTTP/1.1\r\nHost: X.test:80\r\n\r\n";
         let h = head(bytes);
-        assert_eq!(&bytes[h.absolute.unwrap()], b"http://x.test:80");
+        assert_eq!((&bytes[h.absolute.unwrap()], h.is_https), (&b"http://x.test:80"[..], false));
+        assert!(head(b"GET HTTPS://x.test/ HTTP/1.1\r\nHost: x.test\r\n\r\n").is_https);
         bad(b"GET http://x/ HTTP/1.1\r\nHost: y\r\n\r\n");
         bad(b"GET http://u@x/ HTTP/1.1\r\nHost: u@x\r\n\r\n");
         bad(b"GET http:/// HTTP/1.1\r\nHost: x\r\n\r\n");

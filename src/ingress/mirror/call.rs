@@ -98,6 +98,8 @@ pub(super) struct Call {
 struct Ended {
     /// Since when it costs something; `None`: nothing was sent.
     sent: Option<Now>,
+    /// Whether the platform bills it, where a rule says so.
+    billed: Option<bool>,
     answer: Result<Answered, String>,
 }
 
@@ -116,9 +118,10 @@ impl Call {
     async fn run(self, body: Bytes, real: oneshot::Receiver<Answered>) {
         let Self { live, mirror, picked, route, worker, request_id, path, head, slot, charge } = self;
         let method = head.method.clone();
-        let Ended { sent, answer } = exchange(&live, picked, worker, head, body).await;
+        let Ended { sent, billed, answer } = exchange(&live, picked, worker, head, body).await;
         let class = answer.as_ref().ok().and_then(|answer| answer.class).unwrap_or(Class::Timeout);
-        let cost = sent.filter(|_| budget::is_billed(class)).and_then(|sent| {
+        let billed = billed.unwrap_or_else(|| budget::is_billed(class));
+        let cost = sent.filter(|_| billed).and_then(|sent| {
             let millis = u64::try_from(since(sent).as_millis()).unwrap_or(u64::MAX);
             Self::function(&live, picked).budget.as_deref().map(|budget| budget.cost(millis))
         });
@@ -171,7 +174,7 @@ fn compare(answer: &Result<Answered, String>, real: &Answered) -> MirrorResult {
 
 /// The whole call, within the mirror's `timeout`.
 async fn exchange(live: &Live, picked: Picked, worker: usize, mut head: Box<RequestHeader>, body: Bytes) -> Ended {
-    let nothing = |why: &str| Ended { sent: None, answer: Err(why.to_owned()) };
+    let nothing = |why: &str| Ended { sent: None, billed: None, answer: Err(why.to_owned()) };
     let function = Call::function(live, picked);
     let Some(policy) = function.mirror.as_deref() else { return nothing("there is no mirror") };
     let Some(connector) = CONNECTOR.with_borrow(Clone::clone) else { return nothing("there are no connections") };
@@ -216,25 +219,25 @@ async fn exchange(live: &Live, picked: Picked, worker: usize, mut head: Box<Requ
         target.succeeded(address);
         let sent = live::now();
         let talked = timeout_at(until, ask(&mut session, &head, &body)).await;
-        let answer = match talked {
-            Ok(Ok(())) => answered(function, &session, sent),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(late()),
+        let (answer, billed) = match talked {
+            Ok(Ok(())) => answered(function, &session, sent).map_or_else(|why| (Err(why), None), |(a, b)| (Ok(a), b)),
+            Ok(Err(error)) => (Err(error.to_string()), None),
+            Err(_) => (Err(late()), None),
         };
         // Without a head there is nothing to read: pingora panics.
         if answer.is_ok() && finish(&mut session, until).await {
             connector.release_http_session(session, &*peer, peer.options.idle_timeout).await;
-            return Ended { sent: Some(sent), answer };
+            return Ended { sent: Some(sent), billed, answer };
         }
         let was_stale = answer.is_err() && reused && !fresh && head.method.is_idempotent() && Instant::now() < until;
         give_up(&connector, session, &peer).await;
         if !was_stale {
-            return Ended { sent: Some(sent), answer };
+            return Ended { sent: Some(sent), billed, answer };
         }
         // A kept connection that the mirror had closed meanwhile says nothing of it: once more, on a new one.
         fresh = true;
     }
-    Ended { sent: None, answer: Err(why) }
+    Ended { sent: None, billed: None, answer: Err(why) }
 }
 
 /// What is the mirror's own in the head: how long its body is, and its version's signature.
@@ -289,11 +292,14 @@ async fn ask(session: &mut HttpSession, head: &RequestHeader, body: &Bytes) -> p
     pingora_error::Error::e_explain(pingora_error::ErrorType::InvalidHTTPHeader, "informational answers without end")
 }
 
-fn answered(function: &Function, session: &HttpSession, sent: Now) -> Result<Answered, String> {
+/// And whether it is billed, where a rule says so.
+fn answered(function: &Function, session: &HttpSession, sent: Now) -> Result<(Answered, Option<bool>), String> {
     let head = session.response_header().ok_or("no answer")?;
     let status = head.status.as_u16();
-    let class = outcome(&function.platform, status, &head.headers).map_or_else(|| by_status(status), |o| o.class);
-    Ok(Answered { status: Some(status), class: Some(class), took: Some(since(sent)) })
+    let outcome = outcome(&function.platform, status, &head.headers);
+    let class = outcome.map_or_else(|| by_status(status), |outcome| outcome.class);
+    let answered = Answered { status: Some(status), class: Some(class), took: Some(since(sent)) };
+    Ok((answered, outcome.and_then(|outcome| outcome.billed)))
 }
 
 /// Reads the answer to its end, within bounds: whether its connection is as good as before.

@@ -25,6 +25,7 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("function.*.classify.class = account", class),
         ("function.*.classify.class = timeout", class),
         ("function.*.classify.answer", answer),
+        ("function.*.classify.billed", billed),
         ("function.*.map_status", map_status),
         ("function.*.platform_request_id.header", request_id),
         ("function.*.platform_request_id.header[]", request_ids),
@@ -124,6 +125,20 @@ async fn answer(leaf: Leaf) {
     let config = at(&f, "map_status = true\nclassify = [{ status = 200, class = \"function\", LEAF }]");
     let both = leaf.pair(&config, "answer = 500", "answer = 418").start().await;
     tells(&both, [500, 418]).await;
+}
+
+async fn billed(leaf: Leaf) {
+    let f = named("f").await;
+    let config = at(
+        &f,
+        "budget.calls_per_day = 1\nbudget.action = \"stop\"\nclassify = [{ status = 200, class = \"ok\", LEAF }]",
+    );
+    let both = leaf.pair(&config, "billed = true", "billed = false").start().await;
+    for gateway in &both {
+        assert_eq!(gateway.get("/").await.status, 200);
+        gateway.log_line().await;
+    }
+    tells(&both, [503, 200]).await;
 }
 
 async fn map_status(leaf: Leaf) {

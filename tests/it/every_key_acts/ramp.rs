@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Zoned, civil::Weekday, tz::TimeZone};
 
 use super::{Proof, credential::places, leaf::Leaf, named, table};
-use crate::harness::{Gateway, Origin, Reply, eventually, gate, origin, origin::Seen, when};
+use crate::harness::{Gateway, Origin, Reply, eventually, gate, origin, origin::Seen, tls::authority, when};
 
 pub(super) fn proofs() -> Vec<Proof> {
     table![
@@ -14,6 +14,7 @@ pub(super) fn proofs() -> Vec<Proof> {
         ("function.*.ramp.days", days),
         ("function.*.ramp.timezone", timezone),
         ("function.*.ramp.before_step.url", hook_url),
+        ("function.*.ramp.before_step.ca", hook_ca),
         ("function.*.ramp.before_step.bearer = env:", hook_bearer),
         ("function.*.ramp.before_step.bearer = file:", hook_bearer),
         ("function.*.ramp.before_step.bearer = credential:", hook_bearer),
@@ -133,6 +134,14 @@ async fn hook_url(leaf: Leaf) {
     let lets = origin().reply(Reply::text("")).start().await;
     let leaves = [&holds, &lets].map(|hook| format!("url = \"{}/ok\"", hook.url()));
     ramped(leaf, &asking("LEAF"), "", [&leaves[0], &leaves[1]], NOT_AND_UP).await;
+}
+
+async fn hook_ca(leaf: Leaf) {
+    let (other, trusted) = (authority(), authority());
+    let hook = origin().reply(Reply::text("")).tls(&trusted.leaf(&["127.0.0.1"])).start().await;
+    let words = [&other, &trusted].map(|one| format!("ca = \"{}\"", one.ca().display()));
+    let hook = asking(&format!("url = \"{}/ok\", LEAF", hook.url()));
+    ramped(leaf, &hook, "", [&words[0], &words[1]], NOT_AND_UP).await;
 }
 
 /// Who lets a step go only for a request that has this header.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     origin::{Build, Seen, origin},
-    reply::Reply,
+    reply::{Gate, Places, Reply, gate},
 };
 
 /// As HTTP/1.1 writes them.
@@ -18,6 +18,13 @@ pub(crate) struct Fails {
     pub(crate) status: u16,
     fields: &'static [(&'static str, &'static str)],
     body: &'static str,
+}
+
+impl Fails {
+    fn reply(&self) -> Reply {
+        let reply = Reply::text(self.body).status(self.status);
+        self.fields.iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+    }
 }
 
 const fn fails(
@@ -123,21 +130,48 @@ pub(crate) fn keeps(platform: &str) -> Duration {
     })
 }
 
-/// The edge of that platform, with a function behind it that answers with its path, or fails as its path says.
+/// The edge of that platform, with a function behind it that answers with its path, or with as many bytes as its path says (`/bytes-9`), or fails as it says.
 pub(crate) fn edge(platform: &str) -> Build {
+    crowded(platform, &Places::of(usize::MAX), &gate())
+}
+
+/// The same with so many calls at a time, and `/waits` for a function that takes until the door opens. What is too much is throttled in the platform's own words.
+pub(crate) fn crowded(platform: &str, places: &Places, door: &Gate) -> Build {
     let (_, failures) = FAILURES.iter().find(|(name, _)| *name == platform).unwrap();
-    let platform = platform.to_owned();
+    let (platform, places, door) = (platform.to_owned(), places.clone(), door.clone());
+    let failing = |word: &str| failures.iter().find(|fails| fails.word == word).map(Fails::reply);
     origin().answers(move |seen| {
         let word = seen.target.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        let reply =
-            refused(&platform, seen).unwrap_or_else(|| match failures.iter().find(|fails| fails.word == word) {
-                Some(fails) => {
-                    let reply = Reply::text(fails.body).status(fails.status);
-                    fails.fields.iter().fold(reply, |reply, (name, value)| reply.header(name, value))
-                }
-                None => Reply::text(seen.target.clone()),
-            });
+        let works = || {
+            let Some(place) = places.take() else { return failing("throttled").unwrap() };
+            let reply = match word.strip_prefix("bytes-").map(|bytes| bytes.parse().unwrap()) {
+                Some(bytes) => too_long(&platform, bytes).unwrap_or_else(|| Reply::made(bytes)),
+                None => failing(word).unwrap_or_else(|| Reply::text(seen.target.clone())),
+            };
+            let reply = if word == "waits" { reply.after(&door) } else { reply };
+            reply.holding(place)
+        };
+        let reply = refused(&platform, seen).unwrap_or_else(works);
         says(&platform).iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+    })
+}
+
+/// The longest answer that a platform lets through, as far as its vendor says.
+pub(crate) fn longest(platform: &str) -> Option<u64> {
+    match platform {
+        "tencent-scf" | "aws-lambda-url" => Some(6 << 20),
+        "cloud-run" => Some(32 << 20),
+        _ => None,
+    }
+}
+
+/// What it says in place of a longer one, when the function has run already.
+fn too_long(platform: &str, bytes: u64) -> Option<Reply> {
+    longest(platform).filter(|most| bytes > *most)?;
+    Some(match platform {
+        "tencent-scf" => Reply::text("").status(407),
+        "aws-lambda-url" => Reply::text("").status(502),
+        _ => Reply::text("Response size was too large. Please consider reducing response size.").status(500),
     })
 }
 

@@ -381,10 +381,12 @@ async fn serve_http1(mut wire: Wire, shared: &Shared, sni: Option<String>, raw: 
         let Some(head) = head else {
             return Ok(());
         };
-        let (mut seen, reply) = request(&mut wire, head, shared, nth, sni.clone()).await?;
+        let (mut seen, mut reply) = request(&mut wire, head, shared, nth, sni.clone()).await?;
         if let Some(gate) = &reply.wait {
             gate.passed().await;
         }
+        // Whoever has the answer may count on the place.
+        reply.holds = None;
         if let Body::WebSocket = reply.body {
             wire.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

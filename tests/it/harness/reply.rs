@@ -1,6 +1,9 @@
 //! What a scripted function answers, faults included.
 
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{
+    Arc, LazyLock, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -41,6 +44,39 @@ impl Feed {
     }
 }
 
+/// Places that calls take until they are answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    most: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+/// Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    pub(crate) fn of(most: usize) -> Self {
+        Self { most, taken: Arc::default() }
+    }
+
+    /// `None`: all are taken.
+    pub(crate) fn take(&self) -> Option<Arc<Place>> {
+        let place = Place(self.taken.clone());
+        (self.taken.fetch_add(1, Ordering::SeqCst) < self.most).then(|| Arc::new(place))
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 pub(crate) type Fed = Arc<Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>>;
 
 #[derive(Debug, Clone)]
@@ -77,6 +113,7 @@ pub(crate) struct Reply {
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Body,
     pub(crate) wait: Option<Gate>,
+    pub(crate) holds: Option<Arc<Place>>,
     pub(crate) length: Option<u64>,
     pub(crate) cut: Option<(u64, Cut)>,
     pub(crate) close: bool,
@@ -84,7 +121,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     fn of(body: Body) -> Self {
-        Self { status: 200, fields: Vec::new(), body, wait: None, length: None, cut: None, close: false }
+        Self { status: 200, fields: Vec::new(), body, wait: None, holds: None, length: None, cut: None, close: false }
     }
 
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
@@ -146,6 +183,12 @@ impl Reply {
     /// Not before the test opens the gate.
     pub(crate) fn after(mut self, gate: &Gate) -> Self {
         self.wait = Some(gate.clone());
+        self
+    }
+
+    /// Until it goes out, the call has this place.
+    pub(crate) fn holding(mut self, place: Arc<Place>) -> Self {
+        self.holds = Some(place);
         self
     }
 

@@ -65,7 +65,7 @@ pub(super) fn statuses(statuses: &[(u16, u16)]) -> String {
 
 /// `430,433 x-fc-error-type: FcCommonError is throttled, answered with 503`
 pub fn rule(rule: &Rule) -> String {
-    let Rule { statuses, header, class, answer, retry } = rule;
+    let Rule { statuses, header, class, answer, retry, billed } = rule;
     let header = header.as_ref().map(|(name, value)| match value {
         Some(value) => format!("{name}: {value}"),
         None => name.to_string(),
@@ -74,5 +74,10 @@ pub fn rule(rule: &Rule) -> String {
     let signal: Vec<_> = signal.into_iter().filter(|part| !part.is_empty()).collect();
     let answer = answer.map_or_else(String::new, |answer| format!(", answered with {answer}"));
     let retry = retry.map_or_else(String::new, |retry| format!(", retry {}", retry.as_str()));
-    format!("{} is {}{answer}{retry}", signal.join(" "), class.as_str())
+    let billed = match billed {
+        None => "",
+        Some(true) => ", billed",
+        Some(false) => ", not billed",
+    };
+    format!("{} is {}{answer}{retry}{billed}", signal.join(" "), class.as_str())
 }

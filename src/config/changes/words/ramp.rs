@@ -20,6 +20,7 @@ pub(in crate::config::changes) fn ramp_leaves(function: &Function) -> Vec<Leaf> 
         Leaf::option("ramp.hold", "no ramp", of.map(|ramp| &ramp.2)),
         Leaf::option("ramp.hours", "no ramp", of.map(|ramp| ramp.3)),
         Leaf::option("ramp.before_step.url", "nobody is asked", hook.map(Hook::url)),
+        Leaf::option("ramp.before_step.ca", "the system's", hook.and_then(|h| h.ca.as_ref()).map(|ca| ca.display())),
         Leaf::option("ramp.before_step.bearer", "none", secret(|hook| &hook.bearer)),
         Leaf::option("ramp.before_step.hmac", "none", secret(|hook| &hook.hmac)),
         Leaf::option("ramp.before_step.timeout", "nobody is asked", hook.map(|hook| duration(hook.timeout))),
