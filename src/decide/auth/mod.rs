@@ -436,8 +436,13 @@ impl Callers {
             Key::Absent => None,
             Key::Bad => return Err(malformed(Kind::ApiKey)),
             Key::Is(at, key) => {
-                let found = self.api_keys[at].1.get(&Digest32::of(key)).copied();
-                Some(found.ok_or_else(|| unknown(Kind::ApiKey))?)
+                let known = asking.tokens.and_then(|cache| cache.borrow().digest(key));
+                let digest = known.unwrap_or_else(|| Digest32::of(key));
+                let found = self.api_keys[at].1.get(&digest).copied().ok_or_else(|| unknown(Kind::ApiKey))?;
+                if let (None, Some(cache)) = (known, asking.tokens) {
+                    cache.borrow_mut().keep_digest(key, digest);
+                }
+                Some(found)
             }
         };
         let mut by_password = None;
