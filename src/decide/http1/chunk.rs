@@ -64,19 +64,12 @@ impl Chunks {
     /// What is wrong with the framing; nothing of the connection may be used after that.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         let mut i = 0;
-        while i < bytes.len() {
-            if let At::Data(left) = self.at {
-                let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - i);
-                i += n;
-                let left = left - n as u64;
-                self.at = if left == 0 { At::DataCr } else { At::Data(left) };
-                continue;
-            }
-            if self.is_done() {
+        loop {
+            let (framing, data) = self.next(&bytes[i..])?;
+            i += framing + data;
+            if data == 0 {
                 break;
             }
-            self.step(bytes[i])?;
-            i += 1;
         }
         Ok(i)
     }
