@@ -76,6 +76,22 @@ impl Scene {
     }
 }
 
+/// Changes made in one go are told once.
+///
+/// Where the machine held up this thread on the way for as long as the watch has patience, it was no single go, and is done over.
+fn is_told_once(change: impl Fn(&Scene)) {
+    for _ in 0..50 {
+        let scene = scene();
+        let start = Instant::now();
+        change(&scene);
+        if start.elapsed() < Duration::from_millis(30) {
+            scene.fires_once();
+            return;
+        }
+    }
+    panic!("the machine never let a few files be written within 30 ms");
+}
+
 fn append(path: &Path, text: &str) {
     let mut file = OpenOptions::new().append(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -106,17 +122,15 @@ fn sed_renames_over_it() {
 
 #[test]
 fn vim_renames_it_away_and_writes_it_anew() {
-    let scene = scene();
-    fs::write(scene.path(".gatepost.toml.swp"), "x").unwrap();
-    fs::write(scene.path("4913"), "").unwrap();
-    fs::remove_file(scene.path("4913")).unwrap();
-    fs::rename(scene.config(), scene.path("gatepost.toml~")).unwrap();
-    let mut file = File::create(scene.config()).unwrap();
-    file.write_all(b"a = 2\n").unwrap();
-    file.sync_all().unwrap();
-    drop(file);
-    fs::remove_file(scene.path("gatepost.toml~")).unwrap();
-    scene.fires_once();
+    is_told_once(|scene| {
+        fs::write(scene.path(".gatepost.toml.swp"), "x").unwrap();
+        fs::write(scene.path("4913"), "").unwrap();
+        fs::remove_file(scene.path("4913")).unwrap();
+        fs::rename(scene.config(), scene.path("gatepost.toml~")).unwrap();
+        // vim has it synced as well: how long that takes is the disk's doing.
+        fs::write(scene.config(), "a = 2\n").unwrap();
+        fs::remove_file(scene.path("gatepost.toml~")).unwrap();
+    });
 }
 
 #[test]
@@ -262,12 +276,12 @@ fn an_included_directory_may_come_later_or_be_replaced() {
 
 #[test]
 fn many_files_at_once_are_told_once() {
-    let scene = scene();
-    for i in 0..40 {
-        fs::write(scene.path(&format!("conf.d/{i}.toml")), "a = 1\n").unwrap();
-    }
-    fs::write(scene.config(), "a = 2\n").unwrap();
-    scene.fires_once();
+    is_told_once(|scene| {
+        for i in 0..40 {
+            fs::write(scene.path(&format!("conf.d/{i}.toml")), "a = 1\n").unwrap();
+        }
+        fs::write(scene.config(), "a = 2\n").unwrap();
+    });
 }
 
 #[test]
