@@ -19,7 +19,7 @@ use http::{Method, StatusCode, Version, header};
 use pingora_core::protocols::{Stream, http::HttpTask};
 use pingora_error::{Error, ErrorType, Result, RetryType};
 use pingora_http::ResponseHeader;
-use pingora_proxy::{ProxyHttp, Session};
+use pingora_proxy::Session;
 use tokio::io::AsyncReadExt;
 
 use self::{answer::Left, upload::Upload};
@@ -219,7 +219,7 @@ async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut strea
             let end = left.is_over();
             if end || !piece.is_empty() {
                 let mut piece = Some(piece).filter(|piece| !piece.is_empty());
-                Ingress.response_body_filter(session, &mut piece, end, ctx)?;
+                Ingress::pass_answer(session, &mut piece, end, ctx)?;
                 let piece = piece.unwrap_or_default();
                 session.as_downstream_mut().write_response_body(piece, end).await.map_err(|e| e.into_down())?;
             }

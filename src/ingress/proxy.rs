@@ -291,6 +291,30 @@ impl Ingress {
         Ok(())
     }
 
+    /// A piece of the answer's body on its way to the caller.
+    pub(super) fn pass_answer(
+        session: &mut Session,
+        body: &mut Option<bytes::Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.is_whole = end_of_stream;
+        cache::body(session, ctx, body.as_ref(), end_of_stream);
+        if let Some(page) = &mut ctx.swap {
+            *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
+        }
+        if let Some(coder) = &mut ctx.coder {
+            Self::compress(coder, body, end_of_stream)?;
+        }
+        if let Some(stream) = &ctx.stream {
+            stream.moved();
+        }
+        if ctx.total.is_some_and(|total| since(ctx.started) > total) {
+            return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
+        }
+        Ok(())
+    }
+
     /// The head of the function's answer, on its way to the caller.
     pub(super) fn pass_head(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
@@ -369,17 +393,18 @@ impl Ingress {
 
 #[async_trait]
 impl ProxyHttp for Ingress {
-    type CTX = Ctx;
+    // In a box: pingora moves it from future to future.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx::new()
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new())
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
         // None: pingora's own compression module would run for every request.
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match Self::decide(session, ctx) {
             Ok(Way::Function) => {
@@ -407,7 +432,7 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
-    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         if !turn::pass(session, ctx).await? {
             return Ok(false);
         }
@@ -419,7 +444,7 @@ impl ProxyHttp for Ingress {
         Ok(!is_ours)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         if let Some(peer) = ctx.gives_back.take() {
             return Ok(peer);
         }
@@ -431,7 +456,7 @@ impl ProxyHttp for Ingress {
         _session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         Self::pass_body(body, end_of_stream, ctx)
     }
@@ -443,7 +468,7 @@ impl ProxyHttp for Ingress {
         _peer: &HttpPeer,
         fd: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         attempt::connected(session, ctx, reused, fd)
     }
@@ -452,7 +477,7 @@ impl ProxyHttp for Ingress {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         // pingora takes the one field away that gRPC asks for (RFC 9113 §8.2.2); `forward::edit` has left only what may pass.
         if request.version == Version::HTTP_2
@@ -465,12 +490,22 @@ impl ProxyHttp for Ingress {
         sign::attempt(request, session, ctx)
     }
 
-    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
         cache::framing(ctx, head);
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
         Self::pass_head(session, response, ctx)
     }
 
@@ -479,22 +514,9 @@ impl ProxyHttp for Ingress {
         session: &mut Session,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<Option<Duration>> {
-        ctx.is_whole = end_of_stream;
-        cache::body(session, ctx, body.as_ref(), end_of_stream);
-        if let Some(page) = &mut ctx.swap {
-            *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
-        }
-        if let Some(coder) = &mut ctx.coder {
-            Self::compress(coder, body, end_of_stream)?;
-        }
-        if let Some(stream) = &ctx.stream {
-            stream.moved();
-        }
-        if ctx.total.is_some_and(|total| since(ctx.started) > total) {
-            return Error::e_explain(ErrorType::ReadTimedout, "the request took longer than timeouts.total");
-        }
+        Self::pass_answer(session, body, end_of_stream, ctx)?;
         Ok(None)
     }
 
@@ -502,7 +524,7 @@ impl ProxyHttp for Ingress {
         &self,
         _session: &mut Session,
         _trailers: &mut http::HeaderMap,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<Option<bytes::Bytes>> {
         cache::trailers(ctx);
         // The coding's last bytes stand in the trailers' place (RFC 9110 §6.5.1 lets them go): these were not announced.
@@ -517,7 +539,7 @@ impl ProxyHttp for Ingress {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
         error: Box<Error>,
     ) -> Box<Error> {
         attempt::not_connected(ctx, error)
@@ -528,14 +550,14 @@ impl ProxyHttp for Ingress {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
         client_reused: bool,
     ) -> Box<Error> {
         retry::broken(session, ctx, &mut error, client_reused);
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Ctx>) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
         if ctx.asked.is_none() {
             // Nobody made this request, and nobody waits for an answer.
@@ -576,11 +598,11 @@ impl ProxyHttp for Ingress {
         FailToProxy { error_code: reason.status(), can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Ctx>) {
         tell(session, error, ctx);
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, _error: &Error) -> bool {
         // `fail_to_proxy` says what matters, and who it is about.
         true
     }
@@ -588,7 +610,7 @@ impl ProxyHttp for Ingress {
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Ctx,
+        _ctx: &Box<Ctx>,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
