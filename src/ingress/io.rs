@@ -340,7 +340,7 @@ impl Io {
             }
             ready!(read)?;
             if buf.filled().is_empty() {
-                self.saw_end = true;
+                self.ends(cx)?;
             } else {
                 if self.inbox.capacity() == 0 {
                     self.inbox = pool::take();
@@ -404,6 +404,15 @@ impl Io {
             cx.waker().wake_by_ref();
             return Ok(());
         }
+        match self.poll_outbox(cx) {
+            Poll::Ready(done) => done,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The caller's end was read. Nobody reads any more, so that nothing else would send what was gathered before there is a lot of it.
+    fn ends(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.saw_end = true;
         match self.poll_outbox(cx) {
             Poll::Ready(done) => done,
             Poll::Pending => Ok(()),
@@ -510,8 +519,7 @@ impl AsyncRead for Io {
         }
         this.went_on(Phase::Body);
         if buf.filled().len() == before {
-            this.saw_end = true;
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.ends(cx));
         }
         if this.frames.is_some() {
             return this.pass_frames(cx, buf, before);
@@ -543,7 +551,7 @@ impl AsyncWrite for Io {
             }
             this.outbox.extend_from_slice(buf);
             if this.saw_end {
-                // Nobody reads any more, so that nothing else would send this before there is a lot: see `poll_rest`.
+                // As `ends` says.
                 if let Poll::Ready(Err(error)) = this.poll_outbox(cx) {
                     return Poll::Ready(Err(error));
                 }
@@ -640,3 +648,6 @@ impl GetSocketDigest for Io {
 }
 
 impl Peek for Io {}
+
+#[cfg(test)]
+mod tests;
