@@ -135,13 +135,18 @@ async fn uploads_arrive_as_they_are_with_a_length_and_in_chunks() {
 async fn a_connection_that_nginx_closes_just_now_is_nobodys_502() {
     let (gateway, _nginx) = in_front().await;
     let mut caller = gateway.connect().await;
-    // Around the moment at which nginx closes, a little earlier and a little later.
-    for n in 0..60 {
-        assert_eq!(caller.send(get("/small.txt")).await.status, 200, "request {n}");
-        tokio::time::sleep(IDLE - Duration::from_millis(6) + Duration::from_micros(200 * n)).await;
+    // Around the moment at which nginx closes, a little earlier and a little later; a busy machine may sleep past it, and tries again.
+    for round in 0..20 {
+        for n in 0..60 {
+            assert_eq!(caller.send(get("/small.txt")).await.status, 200, "request {n} of round {round}");
+            tokio::time::sleep(IDLE - Duration::from_millis(6) + Duration::from_micros(200 * n)).await;
+        }
+        let metrics = gateway.metrics().await;
+        let kept = metrics.sum("gatepost_upstream_connections_total", &[("reused", "true")]);
+        let fresh = metrics.sum("gatepost_upstream_connections_total", &[("reused", "false")]);
+        if kept > 0.0 && fresh > 1.0 {
+            return;
+        }
     }
-    let metrics = gateway.metrics().await;
-    let kept = metrics.sum("gatepost_upstream_connections_total", &[("reused", "true")]);
-    let fresh = metrics.sum("gatepost_upstream_connections_total", &[("reused", "false")]);
-    assert!(kept > 0.0 && fresh > 1.0, "the moment was missed: {kept} kept, {fresh} fresh");
+    panic!("the moment was missed each time");
 }

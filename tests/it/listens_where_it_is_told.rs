@@ -478,14 +478,14 @@ async fn whoever_never_shakes_hands_is_cut_off() {
 async fn idle_connections_cost_no_more_than_they_must() {
     let (gateway, _function) = listening(ANYWHERE).await;
     gateway.get("/").await;
-    let before = gateway.process().pss();
+    let before = gateway.process().anonymous();
     let mut kept = Vec::new();
     for _ in 0..400 {
         let mut connection = gateway.connect().await;
         connection.send("/").await;
         kept.push(connection);
     }
-    let each = gateway.process().pss().saturating_sub(before) / 400;
+    let each = gateway.process().anonymous().saturating_sub(before) / 400;
     // The figure to meet is taken with the release build at 10,000; this keeps out what is ten times too much.
     assert!(each < 40 * 1024, "{each} bytes for an idle connection");
     drop(kept);

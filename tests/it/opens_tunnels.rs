@@ -406,11 +406,11 @@ async fn a_tunnel_that_waits_holds_some_kibibytes() {
     };
     // What the first ones make the process take once is nobody's in particular.
     open(100).await;
-    let before = gate.process().pss();
+    let before = gate.process().anonymous();
     // Two sockets each here, and two there, of the 20,000 that a process may have.
     let n = if crate::harness::full() { 9_000 } else { 500 };
     open(100 + n).await;
-    let each = gate.process().pss().saturating_sub(before) / 1024 / n as u64;
+    let each = gate.process().anonymous().saturating_sub(before) / 1024 / n as u64;
     println!("{each} KiB for each of {n} tunnels that wait");
     assert!(each <= MOST, "{each} KiB for each of {n} tunnels");
 }

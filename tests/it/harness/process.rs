@@ -12,14 +12,10 @@ impl Process {
         self.kib("status", "VmRSS:")
     }
 
-    /// Memory of its own in bytes, without the pages of the binary: those of a debug build are nobody's that runs gatepost.
+    /// Memory of its own in bytes, without the pages of the binary: those of a debug build are nobody's that runs gatepost,
+    /// and how many others share them changes while one looks.
     pub(crate) fn anonymous(self) -> u64 {
         self.kib("status", "RssAnon:")
-    }
-
-    /// Proportional memory in bytes: shared pages are counted by share.
-    pub(crate) fn pss(self) -> u64 {
-        self.kib("smaps_rollup", "Pss:")
     }
 
     /// Open file descriptors.
