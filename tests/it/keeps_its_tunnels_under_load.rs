@@ -108,7 +108,11 @@ async fn clients_that_come_and_go_at_random_leave_nothing_behind() {
         eventually("all descriptors are closed", async || when(gate.process().fds() <= before + 2)).await;
         held.push(gate.process().anonymous());
     }
-    println!("{came} connections of {clients} clients; {} and then {} KiB of its own memory", held[0] / 1024, held[1] / 1024);
+    println!(
+        "{came} connections of {clients} clients; {} and then {} KiB of its own memory",
+        held[0] / 1024,
+        held[1] / 1024
+    );
     // What the first round made the process take once is used again.
     assert!(held[1] <= held[0] + 8 * 1024 * 1024, "{held:?}");
 }
