@@ -394,7 +394,9 @@ async fn a_tunnel_that_waits_holds_some_kibibytes() {
     const MOST: u64 = 12;
     let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
     let to = format!("127.0.0.9:{}", far.port());
-    let gate = gateway(one_rule(&dns, &format!("{to:?}"), "")).start().await;
+    // One client alone has them all.
+    let text = one_rule(&dns, &format!("{to:?}"), "\n[egress]\nfair_share = 100");
+    let gate = gateway(text).start().await;
     let mut held = Vec::new();
     let mut open = async |n: usize| {
         while held.len() < n {
