@@ -135,9 +135,10 @@ async fn a_swapped_symlink_is_a_change() {
     symlink("new", dir.join("..data_tmp")).unwrap();
     fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
     eventually("the swapped file is served", async || when(gateway.get("/").await.text() == "two")).await;
-    let receipts = gateway.receipts();
-    let applied = receipts[before..].iter().filter(|r| r.result == "applied").count();
-    assert_eq!(applied, 1, "{receipts:?}");
+    let applied = || gateway.receipts()[before..].iter().filter(|r| r.result == "applied").count();
+    // The line is written once it serves.
+    eventually("the receipt", async || when(applied() > 0)).await;
+    assert_eq!(applied(), 1, "{:?}", gateway.receipts());
 }
 
 #[tokio::test]

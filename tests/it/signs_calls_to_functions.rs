@@ -303,12 +303,15 @@ async fn a_key_that_was_rolled_is_followed_and_a_lost_one_changes_nothing() {
     let gateway = signed(&f.url(), "sigv4", "session_token = \"file:@DIR@/token\"", "").start().await;
     gateway.get("/").await;
     assert_eq!(f.last().header("x-amz-security-token"), Some(TOKEN));
+    let before = gateway.receipts().len();
     fs::write(gateway.dir().join("token"), "rolled").unwrap();
     eventually("the new token is sent", async || {
         gateway.get("/").await;
         when(f.last().header("x-amz-security-token") == Some("rolled"))
     })
     .await;
+    // The line is written once it serves.
+    assert_eq!(gateway.receipt(before).await.result, "applied");
     let before = gateway.receipts().len();
     fs::remove_file(gateway.dir().join("token")).unwrap();
     let receipt = gateway.receipt(before).await;
