@@ -348,9 +348,10 @@ async fn one_moves_a_ramp_and_the_others_follow_it() {
     let lines = "baseline = \"v1\"\nweights = { v1 = \"rest\" }\nramp = { version = \"v2\", steps = [1, 20, 60], hold = \"2s\" }";
     let mut all = members(2, &orders(&redis, &versions, lines)).await;
     comes_to(&all, 20.0).await;
-    let moved = |one: &Gateway| one.stderr().contains("1 % → 20 % (step 2 of 3)");
-    let followed = |one: &Gateway| one.stderr().contains("ramp of v2 is at 20 %, as the cluster has it");
-    assert!(moved(&all[0]) && followed(&all[1]) && !moved(&all[1]), "{}\n---\n{}", all[0].stderr(), all[1].stderr());
+    let moved = "1 % → 20 % (step 2 of 3)";
+    all[0].says(&[moved]).await;
+    all[1].says(&["ramp of v2 is at 20 %, as the cluster has it"]).await;
+    assert!(!all[1].stderr().contains(moved), "{}", all[1].stderr());
     // Held by a word on one, and let go by a word on the other.
     run(&all[1], &["pause", "orders", "--reason", "lunch"]);
     all[0].says(&["ramp of v2 is held, on another member's word", "lunch"]).await;
@@ -407,8 +408,9 @@ async fn a_member_that_is_upgraded_is_one_member_while_its_old_process_drains() 
     are_two_for(12.0, &redis, &all).await;
     // Who moved the ramp moves it still: not the old process, which decides nothing any more, nor the other member.
     comes_to(&all, 60.0).await;
-    let moved = |one: &Gateway| one.stderr().contains("20 % → 60 % (step 3 of 3)");
-    assert!(moved(&all[0]) && !moved(&all[1]), "{}\n---\n{}", all[0].stderr(), all[1].stderr());
+    let moved = "20 % → 60 % (step 3 of 3)";
+    all[0].says(&[moved]).await;
+    assert!(!all[1].stderr().contains(moved), "{}", all[1].stderr());
     assert_eq!(store_says(&redis, "GET gatepost:leader").await, leader);
     assert!(old.lives());
     // Its end is no member's.
