@@ -404,15 +404,17 @@ impl Io {
             cx.waker().wake_by_ref();
             return Ok(());
         }
-        match self.poll_outbox(cx) {
-            Poll::Ready(done) => done,
-            Poll::Pending => Ok(()),
-        }
+        self.send_on(cx)
     }
 
     /// The caller's end was read. Nobody reads any more, so that nothing else would send what was gathered before there is a lot of it.
     fn ends(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.saw_end = true;
+        self.send_on(cx)
+    }
+
+    /// As much of what was gathered as its caller takes now.
+    fn send_on(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.poll_outbox(cx) {
             Poll::Ready(done) => done,
             Poll::Pending => Ok(()),
@@ -552,9 +554,7 @@ impl AsyncWrite for Io {
             this.outbox.extend_from_slice(buf);
             if this.saw_end {
                 // As `ends` says.
-                if let Poll::Ready(Err(error)) = this.poll_outbox(cx) {
-                    return Poll::Ready(Err(error));
-                }
+                this.send_on(cx)?;
             }
             return Poll::Ready(Ok(buf.len()));
         }
