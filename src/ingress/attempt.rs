@@ -5,14 +5,14 @@ use std::{net::SocketAddr, os::fd::RawFd, sync::Arc, time::Duration};
 use http::Version;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
-use pingora_proxy::Session;
 
 use super::{
+    caller::Caller,
     ctx::{Ctx, Picked, since},
     io::Io,
     live::{self, Live},
     on_platform,
-    proxy::{Ingress, io_of},
+    proxy::Ingress,
     retry,
 };
 use crate::{
@@ -84,7 +84,7 @@ impl Attempt {
     }
 
     /// The same in pingora's words.
-    pub(super) fn peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    pub(super) fn peer(&self, session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let target = self.target();
         let timeouts = &self.function().timeouts;
         let mut peer = if ctx.is_upgrade { target.http1_peer(self.address) } else { target.peer(self.address) };
@@ -112,7 +112,7 @@ impl Attempt {
 }
 
 /// The attempt has its connection, and the request goes out on it.
-pub(super) fn connected(session: &mut Session, ctx: &mut Ctx, reused: bool, fd: RawFd) -> Result<()> {
+pub(super) fn connected(session: &mut Caller<'_>, ctx: &mut Ctx, reused: bool, fd: RawFd) -> Result<()> {
     retry::connected(ctx, reused, fd);
     let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
         return Error::e_explain(ErrorType::InternalError, "given back");
@@ -125,7 +125,7 @@ pub(super) fn connected(session: &mut Session, ctx: &mut Ctx, reused: bool, fd: 
     }
     let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
     let bounds = ctx.stream.as_ref().unwrap_or(conn);
-    let is_read = if ctx.is_h2 { session.is_body_done() } else { io_of(session).is_none_or(Io::request_is_read) };
+    let is_read = if ctx.is_h2 { session.is_body_done() } else { session.io().is_none_or(Io::request_is_read) };
     if is_read {
         bounds.bound_silence(Some(timeouts.first_byte));
     } else {

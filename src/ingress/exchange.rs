@@ -16,14 +16,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version, header};
-use pingora_core::protocols::{Stream, http::HttpTask};
+use pingora_core::protocols::Stream;
 use pingora_error::{Error, ErrorType, Result, RetryType};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use tokio::io::AsyncReadExt;
 
 use self::{answer::Left, upload::Upload};
 use super::{
+    caller::Caller,
     attempt::{self, Attempt},
     cache,
     conn::Conn,
@@ -52,7 +52,7 @@ pub(super) fn fits(ctx: &Ctx) -> bool {
 /// # Errors
 ///
 /// As pingora's own way has them.
-pub(super) async fn run(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+pub(super) async fn run(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
     loop {
         let attempt = attempt::next(ctx).await?;
         let error = match line(session, ctx, &attempt).await? {
@@ -79,7 +79,7 @@ pub(super) async fn run(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
 /// # Errors
 ///
 /// The inner ones are the attempt's; the outer one says that the caller does not wait any longer.
-async fn line(session: &mut Session, ctx: &Ctx, attempt: &Attempt) -> Result<Result<(Stream, bool)>> {
+async fn line(session: &mut Caller<'_>, ctx: &Ctx, attempt: &Attempt) -> Result<Result<(Stream, bool)>> {
     let target = attempt.target();
     if !attempt.is_fresh
         && let Some(stream) = lines::take(target.key(attempt.address, attempt.turn), ctx.attempt_started)
@@ -88,10 +88,10 @@ async fn line(session: &mut Session, ctx: &Ctx, attempt: &Attempt) -> Result<Res
     }
     let mut dial = Box::pin(lines::dial(target.http1_peer(attempt.address)));
     // What the caller sends stays where it is meanwhile.
-    let is_whole = session.as_downstream_mut().is_body_done();
+    let is_whole = session.is_body_done();
     let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
     let dialled = if is_whole {
-        let mut caller = pin!(session.as_downstream_mut().read_body_or_idle(true));
+        let mut caller = pin!(session.read_body_or_idle(true));
         poll_fn(|cx| match dial.as_mut().poll(cx) {
             Poll::Ready(dialled) => Poll::Ready(Ok(dialled)),
             Poll::Pending => poll_gone(cx, caller.as_mut()),
@@ -144,10 +144,10 @@ enum Event {
 }
 
 /// One attempt, on this connection, to its end.
-async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut stream: Stream, reused: bool) -> Result<()> {
+async fn once(session: &mut Caller<'_>, ctx: &mut Ctx, attempt: &Attempt, mut stream: Stream, reused: bool) -> Result<()> {
     attempt::connected(session, ctx, reused, stream.id())?;
     mirror::offer(session, ctx);
-    let has_body = !session.as_downstream_mut().is_body_empty();
+    let has_body = !session.is_body_empty();
     let mut upload = if sign::is_signed(ctx) {
         let mut head = session.req_header().clone();
         sign::attempt(&mut head, session, ctx)?;
@@ -157,11 +157,11 @@ async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut strea
     };
     let mut is_read = true;
     if has_body {
-        is_read = session.as_downstream_mut().is_body_done();
-        session.as_downstream_mut().enable_retry_buffering();
+        is_read = session.is_body_done();
+        session.keeps_body();
     }
     // Of an attempt before this one; or there is none.
-    let before = if has_body { session.as_downstream_mut().get_retry_buffer() } else { None };
+    let before = if has_body { session.kept_body() } else { None };
     if is_read || before.is_some() {
         push(&mut upload, before, is_read, ctx)?;
     }
@@ -172,7 +172,7 @@ async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut strea
     loop {
         match next(session, ctx, &mut upload, &mut stream, &mut inbox, is_large).await? {
             Event::Piece(piece) => {
-                let is_end = piece.is_none() || session.as_downstream_mut().is_body_done();
+                let is_end = piece.is_none() || session.is_body_done();
                 push(&mut upload, piece, is_end, ctx)?;
                 continue;
             }
@@ -207,7 +207,7 @@ async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut strea
                     return Err(invalid("informational answers without end"));
                 }
                 Ingress::pass_head(session, &mut head, ctx)?;
-                session.as_downstream_mut().write_response_header(head).await.map_err(|e| e.into_down())?;
+                session.write_head(head).await.map_err(|e| e.into_down())?;
                 continue;
             }
             let left = Left::of(&mut head, is_head).map_err(|e| e.into_up())?;
@@ -221,7 +221,7 @@ async fn once(session: &mut Session, ctx: &mut Ctx, attempt: &Attempt, mut strea
                 let mut piece = Some(piece).filter(|piece| !piece.is_empty());
                 Ingress::pass_answer(session, &mut piece, end, ctx)?;
                 let piece = piece.unwrap_or_default();
-                session.as_downstream_mut().write_response_body(piece, end).await.map_err(|e| e.into_down())?;
+                session.write_body(piece, end).await.map_err(|e| e.into_down())?;
             }
             if end {
                 answer = Answer::Over;
@@ -251,19 +251,21 @@ fn push(upload: &mut Upload, mut piece: Option<Bytes>, is_end: bool, ctx: &mut C
 
 /// Waits for what happens first, while the request goes out.
 async fn next(
-    session: &mut Session,
+    session: &mut Caller<'_>,
     ctx: &Ctx,
     upload: &mut Upload,
     stream: &mut Stream,
     inbox: &mut BytesMut,
     is_large: bool,
 ) -> Result<Event> {
+    // All that is here of the answer was written: none of it is to wait for what comes next.
+    session.flush_urgent().await.map_err(|e| e.into_down())?;
     let bounds = ctx.stream.as_deref().or(ctx.conn.as_deref());
     // Else its bytes stay where they are: the function takes none, or takes no more.
     let is_whole = upload.is_whole();
-    let is_idle = is_whole && session.as_downstream_mut().is_body_done();
+    let is_idle = is_whole && session.is_body_done();
     let size = if is_large { PIECE } else { pool::SIZE };
-    let mut caller = pin!(session.as_downstream_mut().read_body_or_idle(is_idle));
+    let mut caller = pin!(session.read_body_or_idle(is_idle));
     let mut is_heard = false;
     poll_fn(|cx| {
         let sent = upload.poll(cx, stream);
@@ -295,23 +297,23 @@ async fn next(
 }
 
 /// The answer's head, on to the caller.
-async fn pass_head(session: &mut Session, ctx: &mut Ctx, mut head: Box<ResponseHeader>, left: Left) -> Result<Answer> {
+async fn pass_head(session: &mut Caller<'_>, ctx: &mut Ctx, mut head: Box<ResponseHeader>, left: Left) -> Result<Answer> {
     if matches!(left, Left::Rest) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
         // HTTP/1.0's way, which takes the connection for the body's end: the caller's goes on.
         head.set_version(Version::HTTP_11);
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
     }
-    if !session.as_downstream_mut().is_body_done() {
+    if !session.is_body_done() {
         // RFC 9112 §9.6: it may be over before all of the request was read.
-        session.set_keepalive(None);
+        session.is_last();
     }
     Ingress::pass_head(session, &mut head, ctx)?;
     if left.is_over() {
-        let tasks = vec![HttpTask::Header(head, true)];
-        session.as_downstream_mut().response_duplex_vec(tasks).await.map_err(|e| e.into_down())?;
+        session.write_head(head).await.map_err(|e| e.into_down())?;
+        session.finish_body().await.map_err(|e| e.into_down())?;
         return Ok(Answer::Over);
     }
-    session.as_downstream_mut().write_response_header(head).await.map_err(|e| e.into_down())?;
+    session.write_head(head).await.map_err(|e| e.into_down())?;
     Ok(Answer::Body(left))
 }
 

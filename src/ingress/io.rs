@@ -8,10 +8,11 @@
 
 use std::{
     fmt,
+    future::Future,
     io::{self, IoSlice},
     mem::MaybeUninit,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
@@ -21,7 +22,7 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{
     chunk::Chunks,
@@ -29,7 +30,9 @@ use super::{
     frames::Frames,
     head::{self, BadHead, Framing, Head, HeadLimits, Look},
     pace::Pace,
-    pool, secured, stall,
+    pool,
+    request::Handed,
+    secured, stall,
 };
 
 pub use super::transport::Transport;
@@ -89,6 +92,8 @@ pub struct Io {
     /// Of its answer, as they went.
     bytes_out: u64,
     pace: Pace,
+    /// The present request, on its way to pingora.
+    handed: Mutex<Option<Box<Handed>>>,
 }
 
 impl fmt::Debug for Io {
@@ -131,6 +136,7 @@ impl Io {
             head_bytes: 0,
             bytes_out: 0,
             pace,
+            handed: Mutex::default(),
         })
     }
 
@@ -138,6 +144,15 @@ impl Io {
     pub fn with_inbox(mut self: Box<Self>, bytes: BytesMut) -> Box<Self> {
         self.inbox = bytes;
         self
+    }
+
+    /// Goes along with the present request.
+    pub(super) fn hand(&self, handed: Box<Handed>) {
+        *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(handed);
+    }
+
+    pub(super) fn take_handed(&self) -> Option<Box<Handed>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the present request's body was read to its end.
@@ -272,6 +287,52 @@ impl Io {
             Framing::Chunked => Gate::Chunked(Chunks::new()),
         };
         own
+    }
+
+    /// The next bytes of the body, framed as they came, into an empty `buf`; none: its caller has ended before it did.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if self.inbox.is_empty() || self.request_is_read() {
+            // The future holds nothing between polls: it may be made anew for each.
+            return pin!(self.read_buf(buf)).poll(cx);
+        }
+        self.poll_rest(cx)?;
+        if let Some(error) = self.overdue() {
+            return Poll::Ready(Err(error));
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let passed = self.pass(&inbox);
+        if let Ok(n) = passed {
+            if n == inbox.len() {
+                // All that is here: its buffer goes along.
+                std::mem::swap(buf, &mut inbox);
+            } else {
+                buf.extend_from_slice(&inbox[..n]);
+                inbox.advance(n);
+            }
+        }
+        if inbox.is_empty() {
+            pool::give(&mut inbox);
+        }
+        self.inbox = inbox;
+        Poll::Ready(passed)
+    }
+
+    /// Where the head of an answer is to be written, to go out with what is written next.
+    pub fn gathers(&mut self) -> &mut BytesMut {
+        self.answers();
+        if self.outbox.capacity() == 0 {
+            self.outbox = pool::take();
+        }
+        &mut self.outbox
+    }
+
+    /// Something of an answer is to go out.
+    fn answers(&mut self) {
+        if !self.answered {
+            self.answered = true;
+            self.conn.is_answered();
+        }
+        self.conn.moved();
     }
 
     /// Lets bytes of the body pass: says how many of these belong to it.
@@ -541,17 +602,10 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if !this.answered {
-            this.answered = true;
-            this.conn.is_answered();
-        }
-        this.conn.moved();
+        this.answers();
         this.conn.stall.goes_out(this.bytes_out, buf.len());
         if this.outbox.len() + buf.len() <= pool::SIZE {
-            if this.outbox.capacity() == 0 {
-                this.outbox = pool::take();
-            }
-            this.outbox.extend_from_slice(buf);
+            this.gathers().extend_from_slice(buf);
             if this.saw_end {
                 // As `ends` says.
                 this.send_on(cx)?;

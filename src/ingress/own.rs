@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::{Method, header};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
 use super::{
+    caller::Caller,
     answer,
     body_coding::{self, Coder},
     budget, cache,
@@ -39,7 +39,7 @@ pub(super) enum Way {
 
 impl Ingress {
     /// RFC 8555 §8.3: the key authorization, and nothing else.
-    pub(super) async fn answer_challenge(session: &mut Session, ctx: &Ctx, answer: &str) -> Result<()> {
+    pub(super) async fn answer_challenge(session: &mut Caller<'_>, ctx: &Ctx, answer: &str) -> Result<()> {
         let mut head = ResponseHeader::build(200, Some(4))?;
         head.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
         head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
@@ -51,21 +51,21 @@ impl Ingress {
     }
 
     /// RFC 9110 §7.6.2, §9.3.7: an OPTIONS for the server as a whole, or one that may go no further.
-    pub(super) async fn answer_options(session: &mut Session, ctx: &Ctx) -> Result<()> {
+    pub(super) async fn answer_options(session: &mut Caller<'_>, ctx: &Ctx) -> Result<()> {
         let header = reply::options(&ctx.request_id)?;
         Self::write_unread(session, Answer { header, body: Bytes::new() }).await
     }
 
     /// Writes an answer to a request whose body nobody reads.
-    async fn write_unread(session: &mut Session, answer: Answer) -> Result<()> {
+    async fn write_unread(session: &mut Caller<'_>, answer: Answer) -> Result<()> {
         if !session.is_body_done() {
-            session.set_keepalive(None);
+            session.is_last();
         }
         Self::put(session, answer).await
     }
 
     /// Answers with a refusal.
-    pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
+    pub(super) async fn refuse(session: &mut Caller<'_>, ctx: &mut Ctx, refusal: Refusal) -> Result<()> {
         // A spent budget is no failure, but what is kept costs nothing.
         if (refusal.reason.is_failure() || refusal.reason == Reason::BudgetSpent)
             && let Some(stale) = cache::failed(session, ctx)?
@@ -99,7 +99,7 @@ impl Ingress {
         }
         if refusal.reason == Reason::BadRequest {
             // Who sent one request that could be read in two ways is not asked for another.
-            session.set_keepalive(None);
+            session.is_last();
             if let Some(conn) = ctx.conn.as_ref().filter(|_| ctx.is_h2) {
                 conn.h2.request_is_malformed();
                 conn.wake();
@@ -110,7 +110,7 @@ impl Ingress {
     }
 
     /// Answers in a function's place: the route redirects, or has an answer of its own.
-    pub(super) async fn answer_itself(session: &mut Session, ctx: &mut Ctx, goes: Goes) -> Result<()> {
+    pub(super) async fn answer_itself(session: &mut Caller<'_>, ctx: &mut Ctx, goes: Goes) -> Result<()> {
         let live = ctx.live()?.clone();
         let Some(route) = ctx.route.map(|id| &live.snapshot.config.routes[id.index()]) else { return Ok(()) };
         let method = &session.req_header().method;
@@ -130,7 +130,7 @@ impl Ingress {
     }
 
     /// What the caller's route does to the headers of every answer. Nothing where no route was found.
-    pub(super) fn dress(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
+    pub(super) fn dress(session: &Caller<'_>, ctx: &Ctx, head: &mut ResponseHeader) -> Result<()> {
         let (Some(live), Some(route), Some(conn)) = (&ctx.live, ctx.route, &ctx.conn) else { return Ok(()) };
         let config = &live.snapshot.config;
         let handling = &config.routes[route.index()].handling;
@@ -145,7 +145,7 @@ impl Ingress {
     }
 
     /// Makes another body of a function's answer, where the route wants it: a page, or its compressed form.
-    pub(super) fn recast(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+    pub(super) fn recast(session: &mut Caller<'_>, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
         let (Some(live), Some(route)) = (ctx.live.clone(), ctx.route) else { return Ok(()) };
         let config = &live.snapshot.config;
         let route = &config.routes[route.index()];
@@ -184,37 +184,37 @@ impl Ingress {
     }
 
     /// Sends an answer of gatepost's own, dressed as the route wants it.
-    pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
+    pub(super) async fn send(session: &mut Caller<'_>, ctx: &mut Ctx, mut answer: Answer) -> Result<()> {
         Self::dress(session, ctx, &mut answer.header)?;
         Self::write(session, ctx, answer).await
     }
 
     /// Writes an answer of gatepost's own; the connection may be kept if the request was read to its end.
-    pub(super) async fn write(session: &mut Session, ctx: &Ctx, answer: Answer) -> Result<()> {
+    pub(super) async fn write(session: &mut Caller<'_>, ctx: &Ctx, answer: Answer) -> Result<()> {
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());
         if !is_over
             && !session.is_body_done()
             && Self::body_is_small(session)
-            && session.drain_request_body().await.is_err()
+            && session.drain_body().await.is_err()
         {
-            session.set_keepalive(None);
+            session.is_last();
         }
         Self::put(session, answer).await
     }
 
-    async fn put(session: &mut Session, answer: Answer) -> Result<()> {
+    async fn put(session: &mut Caller<'_>, answer: Answer) -> Result<()> {
         let is_end = answer.body.is_empty();
-        session.as_downstream_mut().write_response_header(Box::new(answer.header)).await?;
+        session.write_head(Box::new(answer.header)).await?;
         if is_end {
-            session.as_downstream_mut().finish_body().await
+            session.finish_body().await
         } else {
-            session.as_downstream_mut().write_response_body(answer.body, true).await
+            session.write_body(answer.body, true).await
         }
     }
 
-    pub(super) fn body_is_small(session: &Session) -> bool {
+    pub(super) fn body_is_small(session: &Caller<'_>) -> bool {
         let headers = &session.req_header().headers;
         // Who waits for 100 Continue sends nothing before it.
         content_length(headers).is_some_and(|l| l <= 64 * 1024) && !headers.contains_key(header::EXPECT)

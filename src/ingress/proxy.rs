@@ -1,6 +1,6 @@
 //! pingora's phases ↔ `decide`: what was decided once is kept in [`Ctx`], and every later phase reads it.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Version, header};
@@ -13,11 +13,12 @@ use super::{
     answer, attempt,
     body_coding::Wish,
     budget, cache,
+    caller::Caller,
     conn::{self, Certificate, Conn, Ended, Phase, ip_value},
     ctx::{Ctx, Picked, since},
     exchange, forward,
     h2_head::check_h2,
-    io::{ConnOf, Io},
+    io::Io,
     live::{self, Live},
     mirror, on_platform,
     own::Way,
@@ -45,23 +46,10 @@ pub struct Ingress;
 /// A worker's proxy, with its pools.
 pub type Proxy = HttpProxy<Ingress>;
 
-/// The gate's side of an HTTP/1 connection.
-pub(super) fn io_of(session: &Session) -> Option<&Io> {
-    session.stream().and_then(|s| s.as_any().downcast_ref())
-}
-
-fn conn_of(session: &Session) -> Option<Arc<Conn>> {
-    if let Some(io) = io_of(session) {
-        return Some(io.conn.clone());
-    }
-    let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref::<ConnOf>().map(|c| c.0.clone())
-}
-
 impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
-    fn decide(session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
-        let (Some((worker, live)), Some(conn)) = (live::current(), conn_of(session)) else {
+    pub(super) fn decide(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Way, Refusal> {
+        let (Some((worker, live)), Some(conn)) = (live::current(), session.conn()) else {
             return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
@@ -76,12 +64,12 @@ impl Ingress {
             // Nothing behind reads the request as one that asks for a tunnel.
             session.req_header_mut().remove_header(&header::UPGRADE);
         }
-        if io_of(session).is_some_and(|io| io.closes) || conn.is_last() {
-            session.set_keepalive(None);
+        if session.io().is_some_and(|io| io.closes) || conn.is_last() {
+            session.is_last();
         }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
-            session.as_downstream_mut().set_ignore_info_resp(true);
+            session.knows_no_interim();
         }
         let request = session.req_header();
         ctx.asked = Some((request.method.clone(), request.uri.clone()));
@@ -293,7 +281,7 @@ impl Ingress {
 
     /// A piece of the answer's body on its way to the caller.
     pub(super) fn pass_answer(
-        session: &mut Session,
+        session: &mut Caller<'_>,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
@@ -316,7 +304,7 @@ impl Ingress {
     }
 
     /// The head of the function's answer, on its way to the caller.
-    pub(super) fn pass_head(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    pub(super) fn pass_head(session: &mut Caller<'_>, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
             return Self::edit_response(response, ctx);
@@ -348,7 +336,7 @@ impl Ingress {
         {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
             response.remove_header(&header::TRANSFER_ENCODING);
-            session.set_keepalive(None);
+            session.is_last();
         }
         let mut id = ctx.request_id.clone();
         // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
@@ -364,17 +352,17 @@ impl Ingress {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
         if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
-            session.set_keepalive(None);
+            session.is_last();
         }
         Self::recast(session, ctx, response)
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
-    fn reason_of(session: &Session, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
+    fn reason_of(session: &Caller<'_>, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
         if let Some((reason, detail)) = &ctx.refusal {
             return Some((*reason, detail.clone()));
         }
-        if let Some(what) = io_of(session).and_then(Io::broken) {
+        if let Some(what) = session.io().and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
         match ctx.bounds().and_then(Conn::ended) {
@@ -389,24 +377,15 @@ impl Ingress {
         }
         classify_error(error).map(|failure| (failure.reason, "".into()))
     }
-}
 
-#[async_trait]
-impl ProxyHttp for Ingress {
-    // In a box: pingora moves it from future to future.
-    type CTX = Box<Ctx>;
-
-    fn new_ctx(&self) -> Box<Ctx> {
-        Box::new(Ctx::new())
-    }
-
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
-        // None: pingora's own compression module would run for every request.
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
+    /// What comes before the function: an answer of gatepost's own, or of the cache. `false`: the function is to be asked.
+    pub(super) async fn begin(
+        session: &mut Caller<'_>,
+        ctx: &mut Ctx,
+        way: Result<Way, Refusal>,
+    ) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
-        match Self::decide(session, ctx) {
+        match way {
             Ok(Way::Function) => {
                 if cache::is_on(ctx) && Box::pin(cache::answer(session, ctx)).await? {
                     return Ok(true);
@@ -432,14 +411,79 @@ impl ProxyHttp for Ingress {
         Ok(true)
     }
 
+    /// A request came to nothing: its caller is told, where that can be, and by which status. 0: by none.
+    pub(super) async fn fail(session: &mut Caller<'_>, error: &Error, ctx: &mut Ctx) -> u16 {
+        if ctx.asked.is_none() {
+            // Nobody made this request, and nobody waits for an answer.
+            return 0;
+        }
+        if let Some(page) = ctx.page.take() {
+            // No connection is kept after an error.
+            session.is_last();
+            ctx.is_paged = Box::pin(Self::write(session, ctx, *page)).await.is_ok();
+            return 0;
+        }
+        let Some((reason, detail)) = Self::reason_of(session, ctx, error) else {
+            return 0;
+        };
+        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
+            let function = &live.snapshot.config.functions[picked.function.index()];
+            if let Some(failure) = classify_error(error) {
+                tracing::warn!(
+                    function = &*function.name,
+                    version = &*function.versions[picked.version.index()].name,
+                    reason = reason.as_str(),
+                    detail = failure.detail,
+                    request_id = ctx.request_id.to_str().unwrap_or("-"),
+                    "a function's call failed",
+                );
+            }
+        }
+        ctx.refusal = Some((reason, detail.clone()));
+        cache::broken(ctx, reason);
+        if session.written().is_some_and(|status| !status.is_informational()) {
+            // Too late for an answer: the caller sees the connection (or stream) end early.
+            return 0;
+        }
+        session.is_last();
+        let refusal = Refusal { detail, ..reason.into() };
+        // The caller may be gone: the line in the log tells so.
+        let _ = Box::pin(Self::refuse(session, ctx, refusal)).await;
+        reason.status()
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Ingress {
+    // In a box: pingora moves it from future to future.
+    type CTX = Box<Ctx>;
+
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new())
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // None: pingora's own compression module would run for every request.
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
+        let mut caller = Caller::Pingora(session);
+        let way = match caller.io().and_then(Io::take_handed) {
+            Some(handed) => handed.over_to(&mut caller, ctx),
+            None => Self::decide(&mut caller, ctx),
+        };
+        Self::begin(&mut caller, ctx, way).await
+    }
+
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
-        if !turn::pass(session, ctx).await? {
+        let caller = &mut Caller::Pingora(session);
+        if !turn::pass(caller, ctx).await? {
             return Ok(false);
         }
         // pingora goes on with all others: to h2, and with upgrades.
         let is_ours = exchange::fits(ctx);
         if is_ours {
-            exchange::run(session, ctx).await?;
+            exchange::run(caller, ctx).await?;
         }
         Ok(!is_ours)
     }
@@ -448,7 +492,7 @@ impl ProxyHttp for Ingress {
         if let Some(peer) = ctx.gives_back.take() {
             return Ok(peer);
         }
-        attempt::next(ctx).await?.peer(session, ctx)
+        attempt::next(ctx).await?.peer(&mut Caller::Pingora(session), ctx)
     }
 
     async fn request_body_filter(
@@ -470,7 +514,7 @@ impl ProxyHttp for Ingress {
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        attempt::connected(session, ctx, reused, fd)
+        attempt::connected(&mut Caller::Pingora(session), ctx, reused, fd)
     }
 
     async fn upstream_request_filter(
@@ -486,8 +530,9 @@ impl ProxyHttp for Ingress {
             let te = te.clone();
             request.insert_header(header::TE, te)?;
         }
-        mirror::offer(session, ctx);
-        sign::attempt(request, session, ctx)
+        let caller = &mut Caller::Pingora(session);
+        mirror::offer(caller, ctx);
+        sign::attempt(request, caller, ctx)
     }
 
     async fn upstream_response_filter(
@@ -506,7 +551,7 @@ impl ProxyHttp for Ingress {
         response: &mut ResponseHeader,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        Self::pass_head(session, response, ctx)
+        Self::pass_head(&mut Caller::Pingora(session), response, ctx)
     }
 
     fn response_body_filter(
@@ -516,7 +561,7 @@ impl ProxyHttp for Ingress {
         end_of_stream: bool,
         ctx: &mut Box<Ctx>,
     ) -> Result<Option<Duration>> {
-        Self::pass_answer(session, body, end_of_stream, ctx)?;
+        Self::pass_answer(&mut Caller::Pingora(session), body, end_of_stream, ctx)?;
         Ok(None)
     }
 
@@ -553,53 +598,17 @@ impl ProxyHttp for Ingress {
         ctx: &mut Box<Ctx>,
         client_reused: bool,
     ) -> Box<Error> {
-        retry::broken(session, ctx, &mut error, client_reused);
+        retry::broken(&Caller::Pingora(session), ctx, &mut error, client_reused);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Ctx>) -> FailToProxy {
-        let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if ctx.asked.is_none() {
-            // Nobody made this request, and nobody waits for an answer.
-            return nothing;
-        }
-        if let Some(page) = ctx.page.take() {
-            // pingora keeps no connection after an error.
-            session.set_keepalive(None);
-            ctx.is_paged = Box::pin(Self::write(session, ctx, *page)).await.is_ok();
-            return nothing;
-        }
-        let Some((reason, detail)) = Self::reason_of(session, ctx, error) else {
-            return nothing;
-        };
-        if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
-            let function = &live.snapshot.config.functions[picked.function.index()];
-            if let Some(failure) = classify_error(error) {
-                tracing::warn!(
-                    function = &*function.name,
-                    version = &*function.versions[picked.version.index()].name,
-                    reason = reason.as_str(),
-                    detail = failure.detail,
-                    request_id = ctx.request_id.to_str().unwrap_or("-"),
-                    "a function's call failed",
-                );
-            }
-        }
-        ctx.refusal = Some((reason, detail.clone()));
-        cache::broken(ctx, reason);
-        if session.response_written().is_some_and(|r| !r.status.is_informational()) {
-            // Too late for an answer: the caller sees the connection (or stream) end early.
-            return nothing;
-        }
-        session.set_keepalive(None);
-        let refusal = Refusal { detail, ..reason.into() };
-        // The caller may be gone: the line in the log tells so.
-        let _ = Box::pin(Self::refuse(session, ctx, refusal)).await;
-        FailToProxy { error_code: reason.status(), can_reuse_downstream: false }
+        let error_code = Self::fail(&mut Caller::Pingora(session), error, ctx).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Ctx>) {
-        tell(session, error, ctx);
+        tell(&Caller::Pingora(session), error, ctx);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, _error: &Error) -> bool {

@@ -8,9 +8,9 @@ use std::{os::fd::RawFd, time::Duration};
 use pingora_core::protocols::l4::ext::{TCP_INFO, get_tcp_info};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
 use super::{
+    caller::Caller,
     budget,
     conn::Conn,
     ctx::{Ctx, since},
@@ -78,11 +78,11 @@ pub(super) async fn begins(ctx: &mut Ctx) {
 }
 
 /// Whether nothing of an answer went to the caller, and the request's body can be sent from its start.
-fn is_open(session: &Session, ctx: &Ctx) -> bool {
+fn is_open(session: &Caller<'_>, ctx: &Ctx) -> bool {
     ctx.refusal.is_none()
         && ctx.page.is_none()
-        && !session.as_ref().retry_buffer_truncated()
-        && session.response_written().is_none()
+        && !session.is_kept_cut()
+        && session.written().is_none()
         && ctx.bounds().and_then(Conn::ended).is_none()
 }
 
@@ -137,7 +137,7 @@ fn count(ctx: &Ctx, because: Because) {
 /// # Errors
 ///
 /// With it the request is sent again.
-pub(super) fn answered(session: &Session, ctx: &mut Ctx, answer: &ResponseHeader) -> Result<()> {
+pub(super) fn answered(session: &Caller<'_>, ctx: &mut Ctx, answer: &ResponseHeader) -> Result<()> {
     let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else { return Ok(()) };
     if live.snapshot.budgets[picked.function.index()].is_none() {
         return Ok(());
@@ -179,7 +179,7 @@ pub(super) fn not_connected(ctx: &mut Ctx, error: &mut Error) {
 
 /// An attempt broke off. RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is
 /// final.
-pub(super) fn broken(session: &Session, ctx: &mut Ctx, error: &mut Error, reused: bool) {
+pub(super) fn broken(session: &Caller<'_>, ctx: &mut Ctx, error: &mut Error, reused: bool) {
     if std::mem::take(&mut ctx.again.refused) {
         return error.set_retry(true);
     }

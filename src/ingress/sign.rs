@@ -15,9 +15,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
-use pingora_proxy::Session;
 
-use super::{ctx::Ctx, on_platform};
+use super::{caller::Caller, ctx::Ctx, on_platform};
 use crate::{
     decide::{Reason, content_length, snapshot::Refusal},
     platform::sign::{Call, Payload, Signer, Unsignable},
@@ -65,8 +64,8 @@ fn signer(ctx: &Ctx) -> Option<&Arc<Signer>> {
 }
 
 /// Whether the request has a body that the signature needs whole.
-pub(super) fn wants_body(session: &mut Session, ctx: &Ctx) -> bool {
-    signer(ctx).is_some_and(|signer| signer.hashes_bodies()) && !session.as_downstream_mut().is_body_empty()
+pub(super) fn wants_body(session: &mut Caller<'_>, ctx: &Ctx) -> bool {
+    signer(ctx).is_some_and(|signer| signer.hashes_bodies()) && !session.is_body_empty()
 }
 
 /// Reads the request's body to its end.
@@ -74,7 +73,7 @@ pub(super) fn wants_body(session: &mut Session, ctx: &Ctx) -> bool {
 /// # Errors
 ///
 /// The inner one is for the caller: the body is larger than may be kept. The outer one: the caller went away, or broke off.
-pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Result<(), Refusal>> {
+pub(super) async fn keep_body(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Result<(), Refusal>> {
     let Some(max) = signer(ctx).map(|signer| signer.sign_body_max()) else { return Ok(Ok(())) };
     let headers = &session.req_header().headers;
     let length = content_length(headers).and_then(|length| usize::try_from(length).ok());
@@ -83,20 +82,20 @@ pub(super) async fn keep_body(session: &mut Session, ctx: &mut Ctx) -> Result<Re
     }
     if headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         // RFC 9110 §10.1.1: who is to read the body says so; the function then gets it without having been asked.
-        session.as_downstream_mut().write_continue_response().await?;
+        session.write_continue().await?;
         session.req_header_mut().remove_header(&header::EXPECT);
     }
     let stream = ctx.stream.clone();
     let bound = ctx.body_left.map(|(bound, _)| bound);
-    let session = session.as_downstream_mut();
+    let session = session;
     let (mut kept, mut room, mut replays) = (Vec::new(), Room(0), false);
     loop {
         // As late as possible, so that the last part of the body is all that the buffer gets to hold.
         if !replays && length.is_none_or(|length| length.saturating_sub(kept.len()) <= REPLAYED) {
-            session.enable_retry_buffering();
+            session.keeps_body();
             replays = true;
         }
-        let Some(piece) = session.read_request_body().await.map_err(|e| e.into_down())? else { break };
+        let Some(piece) = session.read_body().await.map_err(|e| e.into_down())? else { break };
         if let Some(stream) = &stream {
             stream.moved();
         }
@@ -156,7 +155,7 @@ pub(super) fn kept(ctx: &Ctx) -> Option<Bytes> {
 /// # Errors
 ///
 /// When it cannot be signed. It is never sent unsigned.
-pub(super) fn attempt(head: &mut RequestHeader, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+pub(super) fn attempt(head: &mut RequestHeader, session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
     let Some(signer) = signer(ctx).cloned() else { return Ok(()) };
     let payload = match &ctx.body {
         Some(body) => {
@@ -165,7 +164,7 @@ pub(super) fn attempt(head: &mut RequestHeader, session: &mut Session, ctx: &mut
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.bytes.len()))?;
             body.payload
         }
-        None if session.as_downstream_mut().is_body_empty() => Payload::Empty,
+        None if session.is_body_empty() => Payload::Empty,
         None => Payload::Unread,
     };
     // Of each attempt: platforms allow minutes of skew, and a retry may come late.

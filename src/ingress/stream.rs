@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream as MessageStream;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, Request, Response, header};
@@ -31,12 +31,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{
     conn::{self, Conn, Ended, Phase},
+    kept::Kept,
     pace::Pace,
     stall,
 };
-
-/// What is kept of a request's body for another attempt.
-const KEPT: usize = 64 * 1024;
 
 /// See the module.
 pub struct H2Stream {
@@ -55,40 +53,6 @@ pub struct H2Stream {
     /// What pingora was told already: it may answer now.
     told: Option<Ended>,
     is_answered: bool,
-}
-
-/// A body's beginning.
-#[derive(Default)]
-struct Kept {
-    pieces: Vec<Bytes>,
-    bytes: usize,
-    is_cut: bool,
-}
-
-impl Kept {
-    fn keep(&mut self, piece: &Bytes) {
-        if self.is_cut || piece.is_empty() {
-            return;
-        }
-        self.bytes += piece.len();
-        if self.bytes > KEPT {
-            *self = Self { is_cut: true, ..Self::default() };
-        } else {
-            self.pieces.push(piece.clone());
-        }
-    }
-
-    fn whole(&self) -> Option<Bytes> {
-        match &*self.pieces {
-            [] => None,
-            [one] => Some(one.clone()),
-            many => {
-                let mut whole = BytesMut::with_capacity(self.bytes);
-                many.iter().for_each(|piece| whole.extend_from_slice(piece));
-                Some(whole.freeze())
-            }
-        }
-    }
 }
 
 /// An error of the caller's side.
@@ -489,7 +453,7 @@ impl Session for H2Stream {
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.is_cut)
+        self.kept.as_ref().is_some_and(Kept::is_cut)
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri, header};
 use pingora_error::{Error, ErrorSource, ErrorType};
-use pingora_proxy::Session;
 
 use super::{
+    caller::Caller,
     budget, cache,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
@@ -24,18 +24,17 @@ use crate::{
 };
 
 /// Ends the story of a request: one line, one count.
-pub(super) fn tell(session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+pub(super) fn tell(session: &Caller<'_>, error: Option<&Error>, ctx: &mut Ctx) {
     let Some(live) = ctx.live.clone() else { return };
     ctx.is_logged = true;
     cache::over(session, ctx, error.is_none());
     let total = since(ctx.started);
-    let status = session.response_written().map(|r| r.status.as_u16()).filter(|s| *s >= 200 || *s == 101);
+    let status = session.written().map(|status| status.as_u16()).filter(|s| *s >= 200 || *s == 101);
     let class = class_of(ctx, status, error);
     mirror::over(ctx, class);
     let request = session.req_header();
     let asked = (&request.method, &request.uri, request.headers.get(header::HOST));
-    let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
-    write(ctx, &live, asked, (status, class, total), bytes);
+    write(ctx, &live, asked, (status, class, total), session.bytes());
 }
 
 /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.

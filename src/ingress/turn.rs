@@ -12,9 +12,9 @@ use std::{
 };
 
 use pingora_error::Result;
-use pingora_proxy::Session;
 
 use super::{
+    caller::Caller,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     live,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Whether the request may go on to its function: it has its place, or needs none. Else it is answered.
-pub(super) async fn pass(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+pub(super) async fn pass(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
     let place = match ask(ctx) {
         Ok(None) => return Ok(true),
         Ok(Some(turn)) => Box::pin(wait(session, ctx, turn)).await?,
@@ -84,15 +84,15 @@ impl Drop for Held {
 /// # Errors
 ///
 /// The inner one is for the caller. The outer one: it went away.
-async fn wait(session: &mut Session, ctx: &mut Ctx, mut turn: Turn) -> Result<Result<Place, NoPlace>> {
+async fn wait(session: &mut Caller<'_>, ctx: &mut Ctx, mut turn: Turn) -> Result<Result<Place, NoPlace>> {
     // One that waits in vain has waited as well.
     let began = live::now();
     let held = ctx.conn.clone().filter(|_| !ctx.is_h2).map(Held::new);
     let mut late = pin!(tokio::time::sleep(turn.wait()));
-    let session = session.as_downstream_mut();
+    let session = session;
     // Elsewhere a caller may close its side and wait for the answer (RFC 9112 §9.6). That looks the same as one that is gone, and
     // one that is gone may not stand before others.
-    session.set_abort_on_close(true);
+    session.aborts_on_close(true);
     let ended = {
         let mut gone = pin!(session.read_body_or_idle(true));
         let mut is_heard = false;
@@ -113,7 +113,7 @@ async fn wait(session: &mut Session, ctx: &mut Ctx, mut turn: Turn) -> Result<Re
         })
         .await
     };
-    session.set_abort_on_close(false);
+    session.aborts_on_close(false);
     drop(held);
     ctx.queued = since(began);
     match ended {

@@ -1,22 +1,18 @@
 //! One accepted connection, from its first byte to its last: PROXY header, TLS, HTTP/1.1 or h2.
 //!
-//! Between requests an HTTP/1.1 connection waits in [`http1`], with no buffer and no session of pingora's.
+//! Between requests an HTTP/1.1 connection waits in [`http1`], with no buffer and nothing of a request.
 
 use std::{
     future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::SystemTime,
 };
 
 use bytes::{Buf, BytesMut};
-use pingora_core::{
-    apps::{HttpServerApp, ReusedHttpStream},
-    protocols::http::ServerSession,
-    server::ShutdownWatch,
-};
+use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
@@ -31,7 +27,9 @@ use crate::ingress::{
     io::{Io, Next, Transport},
     left,
     proxy_protocol::{self, ProxyHeader},
-    refuse_head, refuse_stream, stall,
+    refuse_head, refuse_stream,
+    request::{self, UnderWay},
+    stall,
     wire::{Socket, Wire},
 };
 
@@ -184,26 +182,27 @@ async fn preface(wire: &mut Wire) -> std::io::Result<(bool, BytesMut)> {
     }
 }
 
-/// One request after another, one call of pingora's each.
+/// One request after another.
 async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
     let limits = HeadLimits::default();
     let conn = io.conn.clone();
     loop {
         match poll_fn(|cx| io.poll_head(cx, &limits)).await {
-            Next::Head(head, _) => {
-                let session = session(io, head);
-                let Some(reused) = unless_stuck(&conn, process(proxy, session, shutdown)).await else {
-                    if !conn.was_asked() {
-                        // Never seen, for the gate is the stricter of the two; but if so, it is told.
-                        refuse_stream(&conn);
-                    }
-                    Box::pin(left::give_back(proxy, shutdown)).await;
-                    return linger(&conn).await;
+            Next::Head(own, head) => {
+                let under_way = match request::begin(io, own, &head, proxy, shutdown) {
+                    Ok(under_way) => under_way,
+                    Err((io, bad)) => return Box::pin(refuse(io, bad)).await,
                 };
-                match reused.consume().0.into_any().downcast::<Io>() {
-                    Ok(back) => io = back,
-                    // pingora hands back what it was given.
-                    Err(_) => return,
+                match unless_stuck(&conn, under_way).await {
+                    Some(back) => io = back,
+                    None => {
+                        if !conn.was_asked() {
+                            // Never seen, for the gate is the stricter of the two; but if so, it is told.
+                            refuse_stream(&conn);
+                        }
+                        Box::pin(left::give_back(proxy, shutdown)).await;
+                        return linger(&conn).await;
+                    }
                 }
                 conn.request_ends();
                 if conn.closing.load(Relaxed) {
@@ -225,10 +224,7 @@ async fn http1(mut io: Box<Io>, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) {
 
 /// A request that is past its bounds is told so by its IO. Where pingora does not look at that (the function takes no more of
 /// a body, the caller has closed its side) it is dropped.
-async fn unless_stuck(
-    conn: &Conn,
-    mut under_way: Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + '_>>,
-) -> Option<ReusedHttpStream> {
+async fn unless_stuck(conn: &Conn, mut under_way: UnderWay<'_>) -> Option<Box<Io>> {
     let (mut is_registered, mut cuts) = (false, 0);
     poll_fn(|cx| {
         if let Poll::Ready(done) = stall::poll(conn, cx, |cx| under_way.as_mut().poll(cx)) {
@@ -243,27 +239,6 @@ async fn unless_stuck(
         if ended == Some(Ended::Stuck) || cuts > 2 { Poll::Ready(None) } else { Poll::Pending }
     })
     .await
-}
-
-/// Not inlined: pingora's future has 13 KiB, and would be built on the stack here and then copied into its box.
-#[inline(never)]
-pub(super) fn process<'p>(
-    proxy: &'p Arc<Proxy>,
-    session: ServerSession,
-    shutdown: &'p ShutdownWatch,
-) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'p>> {
-    proxy.process_new_http(session, shutdown)
-}
-
-/// Not async: what it builds must not be kept in the connection's task.
-fn session(io: Box<Io>, head: BytesMut) -> ServerSession {
-    let mut session = ServerSession::new_http1(io);
-    session.set_keepalive(Some(60));
-    // The sweeper has the deadlines.
-    session.set_read_timeout(None);
-    session.set_abort_on_close(false);
-    session.set_pipelined_prefix(head);
-    session
 }
 
 /// Answers a head that pingora is not to see.

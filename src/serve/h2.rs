@@ -18,12 +18,13 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 
-use super::connection::process;
 use crate::ingress::{
     Proxy,
     conn::{self, Conn, Ended, Phase},
     io::Io,
-    left, refuse_stream, stall,
+    left, refuse_stream,
+    request::process,
+    stall,
     stream::H2Stream,
 };
 

@@ -70,6 +70,27 @@ pub struct Head {
     pub closes: bool,
     /// The client waits for `100 Continue`.
     pub expects_continue: bool,
+    /// In the order in which they came.
+    pub fields: Vec<Field>,
+}
+
+/// Where a field's name and its trimmed value are in the buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    pub name: Range<u32>,
+    pub value: Range<u32>,
+}
+
+impl Field {
+    /// Of a head, where two parts of it are.
+    fn of(head: &[u8], (name, value): (&[u8], &[u8])) -> Self {
+        // The limits of a head are far below what these can say.
+        let within = |part: &[u8]| {
+            let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize) as u32;
+            start..start + part.len() as u32
+        };
+        Self { name: within(name), value: within(value) }
+    }
 }
 
 /// Why a head may not pass.
@@ -154,7 +175,7 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
     let line = next_line(head, &mut at)?;
     let request = request_line(line, limits)?;
 
-    let mut fields = 0;
+    let mut fields = Vec::with_capacity(16);
     let mut hosts = 0;
     let mut host: &[u8] = b"";
     let mut length: Option<u64> = None;
@@ -166,11 +187,11 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
         if line.is_empty() {
             break;
         }
-        fields += 1;
-        if fields > limits.fields {
+        if fields.len() >= limits.fields {
             return Err(BadHead { reason: Reason::HeadersTooLarge, detail: "more than 100 header fields" });
         }
         let (name, value) = field(line)?;
+        fields.push(Field::of(head, (name, value)));
         // The few names that matter here have lengths of their own: no other name is compared.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
@@ -247,6 +268,7 @@ fn parse(head: &[u8], limits: &HeadLimits) -> Result<Option<Head>, BadHead> {
         authority: request.authority.filter(|_| hosts == 0).map(|r| r.start + start..r.end + start),
         closes,
         expects_continue: expects_continue && !request.is_1_0,
+        fields,
     }))
 }
 

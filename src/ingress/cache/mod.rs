@@ -17,7 +17,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
 use twox_hash::XxHash64;
 
 use self::{
@@ -25,6 +24,7 @@ use self::{
     store::{Found, Leader, Outcome, Store},
 };
 use super::{
+    caller::Caller,
     ctx::{Ctx, since},
     live::{self, Live},
     proxy::Ingress,
@@ -174,7 +174,7 @@ fn question<'q>(live: &'q Live, ctx: &'q Ctx, request: &'q RequestHeader) -> Opt
 }
 
 /// Answers the request, where there is something to answer it with; `false`: it goes to the function.
-pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+pub(super) async fn answer(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
     let live = ctx.live()?.clone();
     let Some(own) = of(ctx) else { return Ok(false) };
     let Some(picked) = ctx.picked else { return Ok(false) };
@@ -253,7 +253,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
     Ok(false)
 }
 
-async fn coalesced(session: &mut Session, ctx: &mut Ctx, entry: &Entry) -> Result<bool> {
+async fn coalesced(session: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<bool> {
     ctx.cache_result = Some(CacheResult::Coalesced);
     let answer = dressed(session, ctx, entry)?;
     Ingress::write(session, ctx, answer).await?;
@@ -273,7 +273,7 @@ fn take_conditions(request: &mut RequestHeader) -> Vec<(HeaderName, HeaderValue)
 }
 
 /// What was kept, as this caller gets it: with all that its route does to answers.
-fn dressed(session: &mut Session, ctx: &mut Ctx, entry: &Entry) -> Result<Answer> {
+fn dressed(session: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<Answer> {
     let mut answer = entry.answer(session.req_header(), live::now())?;
     let head = &mut answer.header;
     let mut id = ctx.request_id.clone();
@@ -284,7 +284,7 @@ fn dressed(session: &mut Session, ctx: &mut Ctx, entry: &Entry) -> Result<Answer
         head.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
     }
     if ctx.conn.as_ref().is_some_and(|conn| conn.closing.load(std::sync::atomic::Ordering::Relaxed)) {
-        session.set_keepalive(None);
+        session.is_last();
     }
     let live = ctx.live()?.clone();
     let handling = ctx.route.map(|id| &live.snapshot.config.routes[id.index()].handling);
@@ -309,7 +309,7 @@ pub(super) fn framing(ctx: &mut Ctx, response: &ResponseHeader) {
 }
 
 /// The head of the function's answer, before anything is done to it for this caller.
-pub(super) fn head(session: &Session, ctx: &mut Ctx, response: &ResponseHeader) -> Result<()> {
+pub(super) fn head(session: &Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<()> {
     let status = response.status.as_u16();
     let class = ctx.outcome.unwrap_or_else(|| by_status(status));
     if ctx.cache_result == Some(CacheResult::Bypass) && !session.req_header().method.is_safe() && status < 400 {
@@ -351,7 +351,7 @@ pub(super) fn head(session: &Session, ctx: &mut Ctx, response: &ResponseHeader) 
 }
 
 /// The next piece of the function's answer.
-pub(super) fn body(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>, is_end: bool) {
+pub(super) fn body(session: &Caller<'_>, ctx: &mut Ctx, body: Option<&Bytes>, is_end: bool) {
     let Some(asking) = &mut ctx.asking else { return };
     let Some((live, route)) = ctx.live.as_ref().zip(ctx.route) else { return };
     let Some(cache) = live.snapshot.config.routes[route.index()].handling.cache.as_ref() else { return };
@@ -377,7 +377,7 @@ pub(super) fn trailers(ctx: &mut Ctx) {
 }
 
 /// The request is over: what has come is whole, unless something went wrong.
-pub(super) fn over(session: &Session, ctx: &mut Ctx, is_good: bool) {
+pub(super) fn over(session: &Caller<'_>, ctx: &mut Ctx, is_good: bool) {
     let Some(mut asking) = ctx.asking.take() else { return };
     let Some((live, route)) = ctx.live.as_ref().zip(ctx.route) else { return };
     if let Some(cache) = live.snapshot.config.routes[route.index()].handling.cache.as_ref().filter(|_| is_good) {
@@ -386,7 +386,7 @@ pub(super) fn over(session: &Session, ctx: &mut Ctx, is_good: bool) {
 }
 
 /// The call came to nothing: those who wait are told, and what may stand in for the answer is given.
-pub(super) fn failed(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Answer>> {
+pub(super) fn failed(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Option<Answer>> {
     let Some(asking) = &mut ctx.asking else { return Ok(None) };
     asking.end(Outcome::Failed);
     for (name, value) in mem::take(&mut asking.conditions) {
@@ -405,7 +405,7 @@ pub(super) fn broken(ctx: &mut Ctx, reason: Reason) {
 }
 
 /// The same for an answer that says that the call failed.
-pub(super) fn stands_in(session: &mut Session, ctx: &mut Ctx, response: &ResponseHeader) -> Result<Option<Answer>> {
+pub(super) fn stands_in(session: &mut Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<Option<Answer>> {
     if ctx.asking.is_none() {
         return Ok(None);
     }
@@ -418,7 +418,7 @@ pub(super) fn stands_in(session: &mut Session, ctx: &mut Ctx, response: &Respons
 }
 
 /// RFC 9111 §4.4: who changes something does not get, behind that, what was kept before.
-fn forget(session: &Session, ctx: &Ctx) {
+fn forget(session: &Caller<'_>, ctx: &Ctx) {
     let Some(own) = of(ctx) else { return };
     let Some(live) = &ctx.live else { return };
     let Some((asked, cache)) = question(live, ctx, session.req_header()) else { return };

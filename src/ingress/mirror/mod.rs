@@ -10,12 +10,12 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora_http::RequestHeader;
-use pingora_proxy::Session;
 use tokio::sync::oneshot;
 
 use self::call::Call;
 pub use self::call::{Connector, enter};
 use super::{
+    caller::Caller,
     ctx::{Ctx, Picked},
     forward,
     live::Live,
@@ -136,7 +136,7 @@ impl Drop for Charge {
 }
 
 /// An attempt of a request begins: takes a copy, where its function's mirror is to have one.
-pub(super) fn offer(session: &mut Session, ctx: &mut Ctx) {
+pub(super) fn offer(session: &mut Caller<'_>, ctx: &mut Ctx) {
     if ctx.live.as_ref().is_none_or(|live| live.mirrors.is_empty()) {
         return;
     }
@@ -165,13 +165,13 @@ pub(super) fn offer(session: &mut Session, ctx: &mut Ctx) {
 }
 
 fn take(
-    session: &mut Session,
+    session: &mut Caller<'_>,
     ctx: &mut Ctx,
     live: &Arc<Live>,
     mirror: &Mirror,
     (picked, policy): (Picked, &model::Mirror),
 ) -> Result<(), MirrorResult> {
-    let is_empty = session.as_downstream_mut().is_body_empty();
+    let is_empty = session.is_body_empty();
     let kept = if is_empty { Some(Bytes::new()) } else { sign::kept(ctx) };
     let length = kept.as_ref().map(|kept| kept.len() as u64).or_else(|| content_length(&session.req_header().headers));
     if length.is_some_and(|length| length > policy.max_body as u64) {
@@ -211,7 +211,7 @@ fn charge(live: &Live, function: FunctionId) -> Option<Charge> {
 
 /// The head as the caller's version gets it, but for what is the mirror's own: target and Host. `None`: it can't be.
 fn head(
-    session: &Session,
+    session: &Caller<'_>,
     ctx: &Ctx,
     live: &Live,
     picked: Picked,
