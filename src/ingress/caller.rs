@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use pingora_core::protocols::http::HttpTask;
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -168,6 +169,20 @@ impl Caller<'_> {
         match self {
             Self::Own(own) => own.write_head(&mut head).await,
             Self::Pingora(session) => session.as_downstream_mut().write_response_header(head).await,
+        }
+    }
+
+    /// Writes an answer that is only a head. Over h2 its end is told with it: what says a length may have no body (RFC 9113 §8.1.1).
+    pub(super) async fn write_whole(&mut self, mut head: Box<ResponseHeader>) -> Result<()> {
+        match self {
+            Self::Own(own) => {
+                own.write_head(&mut head).await?;
+                own.finish_body().await
+            }
+            Self::Pingora(session) => {
+                let tasks = vec![HttpTask::Header(head, true)];
+                session.as_downstream_mut().response_duplex_vec(tasks).await.map(drop)
+            }
         }
     }
 

@@ -23,9 +23,9 @@ use tokio::io::AsyncReadExt;
 
 use self::{answer::Left, upload::Upload};
 use super::{
-    caller::Caller,
     attempt::{self, Attempt},
     cache,
+    caller::Caller,
     conn::Conn,
     ctx::Ctx,
     live, mirror, pool,
@@ -144,7 +144,13 @@ enum Event {
 }
 
 /// One attempt, on this connection, to its end.
-async fn once(session: &mut Caller<'_>, ctx: &mut Ctx, attempt: &Attempt, mut stream: Stream, reused: bool) -> Result<()> {
+async fn once(
+    session: &mut Caller<'_>,
+    ctx: &mut Ctx,
+    attempt: &Attempt,
+    mut stream: Stream,
+    reused: bool,
+) -> Result<()> {
     attempt::connected(session, ctx, reused, stream.id())?;
     mirror::offer(session, ctx);
     let has_body = !session.is_body_empty();
@@ -297,7 +303,12 @@ async fn next(
 }
 
 /// The answer's head, on to the caller.
-async fn pass_head(session: &mut Caller<'_>, ctx: &mut Ctx, mut head: Box<ResponseHeader>, left: Left) -> Result<Answer> {
+async fn pass_head(
+    session: &mut Caller<'_>,
+    ctx: &mut Ctx,
+    mut head: Box<ResponseHeader>,
+    left: Left,
+) -> Result<Answer> {
     if matches!(left, Left::Rest) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
         // HTTP/1.0's way, which takes the connection for the body's end: the caller's goes on.
         head.set_version(Version::HTTP_11);
@@ -309,8 +320,7 @@ async fn pass_head(session: &mut Caller<'_>, ctx: &mut Ctx, mut head: Box<Respon
     }
     Ingress::pass_head(session, &mut head, ctx)?;
     if left.is_over() {
-        session.write_head(head).await.map_err(|e| e.into_down())?;
-        session.finish_body().await.map_err(|e| e.into_down())?;
+        session.write_whole(head).await.map_err(|e| e.into_down())?;
         return Ok(Answer::Over);
     }
     session.write_head(head).await.map_err(|e| e.into_down())?;

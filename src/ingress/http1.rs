@@ -215,7 +215,9 @@ impl Http1 {
             };
             pool::give(&mut inbox);
             match ready!(read) {
-                Ok(0) => return Poll::Ready(Err(down(ErrorType::ConnectionClosed, "before the end of the request's body"))),
+                Ok(0) => {
+                    return Poll::Ready(Err(down(ErrorType::ConnectionClosed, "before the end of the request's body")));
+                }
                 Ok(_) => {}
                 Err(cause) => return Poll::Ready(Err(broken(ErrorType::ReadError, "the request's body", cause))),
             }
@@ -245,9 +247,14 @@ impl Http1 {
                 Err(cause) => return Poll::Ready(Err(broken(ErrorType::ReadError, "behind the request", cause))),
             }
         }
-        match self.aborts {
-            true => Poll::Ready(Err(down(ErrorType::ConnectionClosed, "the caller did not wait for its answer"))),
-            false => Poll::Pending,
+        if self.aborts {
+            return Poll::Ready(Err(down(ErrorType::ConnectionClosed, "the caller did not wait for its answer")));
+        }
+        // Nothing comes any more but the sweeper's word.
+        self.io.conn.register(cx.waker());
+        match self.io.conn.ended() {
+            Some(ended) => Poll::Ready(Err(Error::explain(ErrorType::ReadTimedout, format!("{ended:?}")).into_down())),
+            None => Poll::Pending,
         }
     }
 

@@ -9,10 +9,10 @@ use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 
 use super::{
-    caller::Caller,
     answer,
     body_coding::{self, Coder},
     budget, cache,
+    caller::Caller,
     ctx::Ctx,
     fallback,
     proxy::Ingress,
@@ -194,11 +194,7 @@ impl Ingress {
         // A small body that is on its way is read, so that the connection can be kept.
         // Not one that has come to its end already: it is what the refusal is about.
         let is_over = ctx.bounds().is_some_and(|c| c.ended().is_some());
-        if !is_over
-            && !session.is_body_done()
-            && Self::body_is_small(session)
-            && session.drain_body().await.is_err()
-        {
+        if !is_over && !session.is_body_done() && Self::body_is_small(session) && session.drain_body().await.is_err() {
             session.is_last();
         }
         Self::put(session, answer).await
@@ -207,11 +203,7 @@ impl Ingress {
     async fn put(session: &mut Caller<'_>, answer: Answer) -> Result<()> {
         let is_end = answer.body.is_empty();
         session.write_head(Box::new(answer.header)).await?;
-        if is_end {
-            session.finish_body().await
-        } else {
-            session.write_body(answer.body, true).await
-        }
+        if is_end { session.finish_body().await } else { session.write_body(answer.body, true).await }
     }
 
     pub(super) fn body_is_small(session: &Caller<'_>) -> bool {

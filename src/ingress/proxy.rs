@@ -379,11 +379,7 @@ impl Ingress {
     }
 
     /// What comes before the function: an answer of gatepost's own, or of the cache. `false`: the function is to be asked.
-    pub(super) async fn begin(
-        session: &mut Caller<'_>,
-        ctx: &mut Ctx,
-        way: Result<Way, Refusal>,
-    ) -> Result<bool> {
+    pub(super) async fn begin(session: &mut Caller<'_>, ctx: &mut Ctx, way: Result<Way, Refusal>) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match way {
             Ok(Way::Function) => {

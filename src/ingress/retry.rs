@@ -10,8 +10,8 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
 use super::{
-    caller::Caller,
     budget,
+    caller::Caller,
     conn::Conn,
     ctx::{Ctx, since},
     live, standing,

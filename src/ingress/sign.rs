@@ -87,7 +87,6 @@ pub(super) async fn keep_body(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result
     }
     let stream = ctx.stream.clone();
     let bound = ctx.body_left.map(|(bound, _)| bound);
-    let session = session;
     let (mut kept, mut room, mut replays) = (Vec::new(), Room(0), false);
     loop {
         // As late as possible, so that the last part of the body is all that the buffer gets to hold.

@@ -6,8 +6,8 @@ use http::{HeaderValue, Method, Uri, header};
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::{
-    caller::Caller,
     budget, cache,
+    caller::Caller,
     conn::{Conn, Ended},
     ctx::{Ctx, since},
     head::{self, BadHead},

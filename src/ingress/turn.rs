@@ -89,7 +89,6 @@ async fn wait(session: &mut Caller<'_>, ctx: &mut Ctx, mut turn: Turn) -> Result
     let began = live::now();
     let held = ctx.conn.clone().filter(|_| !ctx.is_h2).map(Held::new);
     let mut late = pin!(tokio::time::sleep(turn.wait()));
-    let session = session;
     // Elsewhere a caller may close its side and wait for the answer (RFC 9112 §9.6). That looks the same as one that is gone, and
     // one that is gone may not stand before others.
     session.aborts_on_close(true);
