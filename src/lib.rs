@@ -10,7 +10,7 @@
 //! - [`upstream`]: a version's URL → an address to connect to, and how.
 //! - [`observe`]: access log and metrics.
 //! - [`release`]: what versions did and what has happened to them → verdicts, and weights in force.
-//! - [`ingress`]: HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`.
+//! - [`ingress`]: HTTP in: the gate, a request's phases ↔ `decide`, the exchange with its function.
 //! - [`egress`]: HTTP out: the forward proxy that functions call others through.
 //! - [`admin`]: health, metrics and calls for the operator.
 //! - [`serve`]: the composition root: sockets, TLS, reload, drain.

@@ -1,7 +1,6 @@
-//! The IO that pingora sees: over a socket or TLS, with the gate in it.
+//! A caller's connection: over a socket or TLS, with the gate in it.
 //!
-//! In HTTP/1 mode it hands out exactly one request at a time. The head never comes this way ([`Io::poll_head`] gives it to
-//! the connection's task, which feeds it to pingora's session). The body comes framed as the head said, checked by
+//! In HTTP/1 mode it hands out exactly one request at a time: its head by [`Io::poll_head`], its body framed as the head said, checked by
 //! [`Chunks`]; behind its end, reads wait, and see only the caller's end of stream. What a caller sends ahead stays here.
 //!
 //! Answers are gathered until a flush: head and body of a small one leave in one write.

@@ -1,4 +1,4 @@
-//! HTTP in: the gate in front of pingora's parser, and pingora's phases ↔ `decide`. No policy of its own.
+//! HTTP in: the gate, a request's phases ↔ `decide`, the exchange with its function. No policy of its own.
 
 mod answer;
 mod attempt;

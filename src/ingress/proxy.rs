@@ -1,4 +1,4 @@
-//! pingora's phases ↔ `decide`: what was decided once is kept in [`Ctx`], and every later phase reads it.
+//! A request's phases ↔ `decide`: what was decided once is kept in [`Ctx`], and every later phase reads it. [`request`](super::request) calls them, and pingora.
 
 use std::{borrow::Cow, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The gate's look at chunked framing (RFC 9112 §7.1), byte by byte, before pingora decodes it. Pure.
+//! The gate's look at chunked framing (RFC 9112 §7.1), byte by byte, as it is decoded. Pure.
 //!
 //! Stricter than pingora 0.9.1, which takes a chunk-size line without digits for the last chunk, and would run what
 //! follows as a new request.

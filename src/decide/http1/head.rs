@@ -613,5 +613,35 @@ mod tests {
             };
             proptest::prop_assert_eq!(whole, pieces);
         }
+
+        /// Another parser, which is not as strict, finds the same in what passes.
+        #[test]
+        fn what_passes_is_read_alike_by_another_parser(
+            method in "(GET|POST|OPTIONS|X-[a-z]{1,3})", target in "(/[a-z%?=&0-9]{0,12}|http://a/b)", minor in 0u8..2,
+            fields in proptest::collection::vec(("[A-Za-z!#-]{1,12}", "[ \t]{0,2}", "[ -~\t]{0,20}"), 0..12),
+            empty in "(\r\n){0,2}") {
+            let mut text = format!("{empty}{method} {target} HTTP/1.{minor}\r\nHost: a\r\n");
+            for (name, blanks, value) in &fields {
+                text += &format!("{name}:{blanks}{value}\r\n");
+            }
+            text += "\r\nbehind";
+            let bytes = text.as_bytes();
+            if let Look::Head(head) = see(bytes) {
+                let mut found = [httparse::EMPTY_HEADER; 32];
+                let mut other = httparse::Request::new(&mut found);
+                let end = other.parse(bytes).unwrap().unwrap();
+                proptest::prop_assert_eq!(head.end, end);
+                proptest::prop_assert_eq!(other.method.unwrap().as_bytes(), &bytes[head.method.clone()]);
+                proptest::prop_assert_eq!(other.path.unwrap().as_bytes(), &bytes[head.target.clone()]);
+                proptest::prop_assert_eq!(head.is_1_0, other.version == Some(0));
+                let part = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
+                let ours: Vec<_> = head.fields.iter().map(|f| (part(&f.name), part(&f.value))).collect();
+                let theirs: Vec<_> = other.headers.iter().map(|h| (h.name.as_bytes(), h.value)).collect();
+                proptest::prop_assert_eq!(ours, theirs);
+            } else {
+                // Each of these may be refused for what it says, but none waits for more.
+                proptest::prop_assert!(matches!(see(bytes), Look::Bad(_)));
+            }
+        }
     }
 }
