@@ -84,13 +84,13 @@ impl Attempt {
     }
 
     /// The same in pingora's words.
-    pub(super) fn peer(&self, session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    pub(super) fn peer(&self, caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let target = self.target();
         let timeouts = &self.function().timeouts;
         let mut peer = if ctx.is_upgrade { target.http1_peer(self.address) } else { target.peer(self.address) };
         // The sweeper bounds the silence (`Conn::bound_silence`): a timer of pingora's per read costs more. But it acts by the
         // caller's IO, which nobody polls while a large body waits for the function to take it.
-        let is_swept = ctx.is_upgrade || session.is_body_done() || Ingress::body_is_small(session);
+        let is_swept = ctx.is_upgrade || caller.is_body_done() || Ingress::body_is_small(caller);
         if is_swept {
             peer.options.read_timeout = None;
         } else if let Some(total) = timeouts.total {
@@ -112,7 +112,7 @@ impl Attempt {
 }
 
 /// The attempt has its connection, and the request goes out on it.
-pub(super) fn connected(session: &mut Caller<'_>, ctx: &mut Ctx, reused: bool, fd: RawFd) -> Result<()> {
+pub(super) fn connected(caller: &mut Caller<'_>, ctx: &mut Ctx, reused: bool, fd: RawFd) -> Result<()> {
     retry::connected(ctx, reused, fd);
     let (Some(live), Some(picked), Some(conn)) = (&ctx.live, ctx.picked, &ctx.conn) else {
         return Error::e_explain(ErrorType::InternalError, "given back");
@@ -125,7 +125,7 @@ pub(super) fn connected(session: &mut Caller<'_>, ctx: &mut Ctx, reused: bool, f
     }
     let timeouts = &live.snapshot.config.functions[picked.function.index()].timeouts;
     let bounds = ctx.stream.as_ref().unwrap_or(conn);
-    let is_read = if ctx.is_h2 { session.is_body_done() } else { session.io().is_none_or(Io::request_is_read) };
+    let is_read = if ctx.is_h2 { caller.is_body_done() } else { caller.io().is_none_or(Io::request_is_read) };
     if is_read {
         bounds.bound_silence(Some(timeouts.first_byte));
     } else {

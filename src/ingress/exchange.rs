@@ -52,14 +52,14 @@ pub(super) fn fits(ctx: &Ctx) -> bool {
 /// # Errors
 ///
 /// As pingora's own way has them.
-pub(super) async fn run(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
+pub(super) async fn run(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
     loop {
         let attempt = attempt::next(ctx).await?;
-        let error = match line(session, ctx, &attempt).await? {
-            Ok((stream, reused)) => match once(session, ctx, &attempt, stream, reused).await {
+        let error = match line(caller, ctx, &attempt).await? {
+            Ok((stream, reused)) => match once(caller, ctx, &attempt, stream, reused).await {
                 Ok(()) => return Ok(()),
                 Err(mut error) => {
-                    retry::broken(session, ctx, &mut error, reused);
+                    retry::broken(caller, ctx, &mut error, reused);
                     error
                 }
             },
@@ -79,7 +79,7 @@ pub(super) async fn run(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
 /// # Errors
 ///
 /// The inner ones are the attempt's; the outer one says that the caller does not wait any longer.
-async fn line(session: &mut Caller<'_>, ctx: &Ctx, attempt: &Attempt) -> Result<Result<(Stream, bool)>> {
+async fn line(caller: &mut Caller<'_>, ctx: &Ctx, attempt: &Attempt) -> Result<Result<(Stream, bool)>> {
     let target = attempt.target();
     if !attempt.is_fresh
         && let Some(stream) = lines::take(target.key(attempt.address, attempt.turn), ctx.attempt_started)
@@ -88,13 +88,13 @@ async fn line(session: &mut Caller<'_>, ctx: &Ctx, attempt: &Attempt) -> Result<
     }
     let mut dial = Box::pin(lines::dial(target.http1_peer(attempt.address)));
     // What the caller sends stays where it is meanwhile.
-    let is_whole = session.is_body_done();
+    let is_whole = caller.is_body_done();
     let bounds = ctx.stream.as_ref().or(ctx.conn.as_ref());
     let dialled = if is_whole {
-        let mut caller = pin!(session.read_body_or_idle(true));
+        let mut idle = pin!(caller.read_body_or_idle(true));
         poll_fn(|cx| match dial.as_mut().poll(cx) {
             Poll::Ready(dialled) => Poll::Ready(Ok(dialled)),
-            Poll::Pending => poll_gone(cx, caller.as_mut()),
+            Poll::Pending => poll_gone(cx, idle.as_mut()),
         })
         .await?
     } else {
@@ -111,8 +111,8 @@ async fn line(session: &mut Caller<'_>, ctx: &Ctx, attempt: &Attempt) -> Result<
 }
 
 /// Ready where the caller is gone or the time is over, and else never.
-fn poll_gone<T>(cx: &mut Context<'_>, caller: impl Future<Output = Result<Option<Bytes>>>) -> Poll<Result<T>> {
-    match pin!(caller).poll(cx) {
+fn poll_gone<T>(cx: &mut Context<'_>, idle: impl Future<Output = Result<Option<Bytes>>>) -> Poll<Result<T>> {
+    match pin!(idle).poll(cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(error.into_down())),
         Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
     }
@@ -145,40 +145,40 @@ enum Event {
 
 /// One attempt, on this connection, to its end.
 async fn once(
-    session: &mut Caller<'_>,
+    caller: &mut Caller<'_>,
     ctx: &mut Ctx,
     attempt: &Attempt,
     mut stream: Stream,
     reused: bool,
 ) -> Result<()> {
-    attempt::connected(session, ctx, reused, stream.id())?;
-    mirror::offer(session, ctx);
-    let has_body = !session.is_body_empty();
+    attempt::connected(caller, ctx, reused, stream.id())?;
+    mirror::offer(caller, ctx);
+    let has_body = !caller.is_body_empty();
     let mut upload = if sign::is_signed(ctx) {
-        let mut head = session.req_header().clone();
-        sign::attempt(&mut head, session, ctx)?;
+        let mut head = caller.req_header().clone();
+        sign::attempt(&mut head, caller, ctx)?;
         Upload::new(&head, has_body)
     } else {
-        Upload::new(session.req_header(), has_body)
+        Upload::new(caller.req_header(), has_body)
     };
     let mut is_read = true;
     if has_body {
-        is_read = session.is_body_done();
-        session.keeps_body();
+        is_read = caller.is_body_done();
+        caller.keeps_body();
     }
     // Of an attempt before this one; or there is none.
-    let before = if has_body { session.kept_body() } else { None };
+    let before = if has_body { caller.kept_body() } else { None };
     if is_read || before.is_some() {
         push(&mut upload, before, is_read, ctx)?;
     }
 
-    let is_head = session.req_header().method == Method::HEAD;
+    let is_head = caller.req_header().method == Method::HEAD;
     let (mut answer, mut searched, mut informational) = (Answer::Head, 0, 0);
     let (mut inbox, mut keeps, mut is_large) = (pool::take(), true, false);
     loop {
-        match next(session, ctx, &mut upload, &mut stream, &mut inbox, is_large).await? {
+        match next(caller, ctx, &mut upload, &mut stream, &mut inbox, is_large).await? {
             Event::Piece(piece) => {
-                let is_end = piece.is_none() || session.is_body_done();
+                let is_end = piece.is_none() || caller.is_body_done();
                 push(&mut upload, piece, is_end, ctx)?;
                 continue;
             }
@@ -212,22 +212,22 @@ async fn once(
                 if informational > INFORMATIONAL {
                     return Err(invalid("informational answers without end"));
                 }
-                Ingress::pass_head(session, &mut head, ctx)?;
-                session.write_head(head).await.map_err(|e| e.into_down())?;
+                Ingress::pass_head(caller, &mut head, ctx)?;
+                caller.write_head(head).await.map_err(|e| e.into_down())?;
                 continue;
             }
             let left = Left::of(&mut head, is_head).map_err(|e| e.into_up())?;
             keeps = left.keeps(&head);
-            answer = pass_head(session, ctx, head, left).await?;
+            answer = pass_head(caller, ctx, head, left).await?;
         }
         if let Answer::Body(left) = &mut answer {
             let piece = left.take(&mut inbox).map_err(|e| e.into_up())?;
             let end = left.is_over();
             if end || !piece.is_empty() {
                 let mut piece = Some(piece).filter(|piece| !piece.is_empty());
-                Ingress::pass_answer(session, &mut piece, end, ctx)?;
+                Ingress::pass_answer(caller, &mut piece, end, ctx)?;
                 let piece = piece.unwrap_or_default();
-                session.write_body(piece, end).await.map_err(|e| e.into_down())?;
+                caller.write_body(piece, end).await.map_err(|e| e.into_down())?;
             }
             if end {
                 answer = Answer::Over;
@@ -257,7 +257,7 @@ fn push(upload: &mut Upload, mut piece: Option<Bytes>, is_end: bool, ctx: &mut C
 
 /// Waits for what happens first, while the request goes out.
 async fn next(
-    session: &mut Caller<'_>,
+    caller: &mut Caller<'_>,
     ctx: &Ctx,
     upload: &mut Upload,
     stream: &mut Stream,
@@ -265,13 +265,13 @@ async fn next(
     is_large: bool,
 ) -> Result<Event> {
     // All that is here of the answer was written: none of it is to wait for what comes next.
-    session.flush_urgent().await.map_err(|e| e.into_down())?;
+    caller.flush_urgent().await.map_err(|e| e.into_down())?;
     let bounds = ctx.stream.as_deref().or(ctx.conn.as_deref());
     // Else its bytes stay where they are: the function takes none, or takes no more.
     let is_whole = upload.is_whole();
-    let is_idle = is_whole && session.is_body_done();
+    let is_idle = is_whole && caller.is_body_done();
     let size = if is_large { PIECE } else { pool::SIZE };
-    let mut caller = pin!(session.read_body_or_idle(is_idle));
+    let mut heard = pin!(caller.read_body_or_idle(is_idle));
     let mut is_heard = false;
     poll_fn(|cx| {
         let sent = upload.poll(cx, stream);
@@ -289,7 +289,7 @@ async fn next(
         if is_heard {
             return Poll::Pending;
         }
-        match caller.as_mut().poll(cx) {
+        match heard.as_mut().poll(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into_down())),
             Poll::Ready(Ok(piece)) if !is_idle => Poll::Ready(Ok(Event::Piece(piece))),
             Poll::Ready(Ok(_)) => {
@@ -304,7 +304,7 @@ async fn next(
 
 /// The answer's head, on to the caller.
 async fn pass_head(
-    session: &mut Caller<'_>,
+    caller: &mut Caller<'_>,
     ctx: &mut Ctx,
     mut head: Box<ResponseHeader>,
     left: Left,
@@ -314,16 +314,12 @@ async fn pass_head(
         head.set_version(Version::HTTP_11);
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
     }
-    if !session.is_body_done() {
-        // RFC 9112 §9.6: it may be over before all of the request was read.
-        session.is_last();
-    }
-    Ingress::pass_head(session, &mut head, ctx)?;
+    Ingress::pass_head(caller, &mut head, ctx)?;
     if left.is_over() {
-        session.write_whole(head).await.map_err(|e| e.into_down())?;
+        caller.write_whole(head).await.map_err(|e| e.into_down())?;
         return Ok(Answer::Over);
     }
-    session.write_head(head).await.map_err(|e| e.into_down())?;
+    caller.write_head(head).await.map_err(|e| e.into_down())?;
     Ok(Answer::Body(left))
 }
 

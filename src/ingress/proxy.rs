@@ -48,30 +48,30 @@ pub type Proxy = HttpProxy<Ingress>;
 
 impl Ingress {
     /// The whole decision. Sync: what it needs is gone before anything waits.
-    pub(super) fn decide(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Way, Refusal> {
-        let (Some((worker, live)), Some(conn)) = (live::current(), session.conn()) else {
+    pub(super) fn decide(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Way, Refusal> {
+        let (Some((worker, live)), Some(conn)) = (live::current(), caller.conn()) else {
             return if ctx.gives_back.is_some() { Ok(Way::Function) } else { Err(Reason::Overloaded.into()) };
         };
         conn.is_asked();
         ctx.worker = worker;
-        ctx.is_h2 = session.req_header().version == Version::HTTP_2;
+        ctx.is_h2 = caller.req_header().version == Version::HTTP_2;
         if ctx.is_h2 {
             conn.stream_begins();
             ctx.stream = conn::present_stream();
         }
-        ctx.is_upgrade = forward::asks_for_websocket(session.req_header());
-        if !ctx.is_upgrade && session.req_header().headers.contains_key(header::UPGRADE) {
+        ctx.is_upgrade = forward::asks_for_websocket(caller.req_header());
+        if !ctx.is_upgrade && caller.req_header().headers.contains_key(header::UPGRADE) {
             // Nothing behind reads the request as one that asks for a tunnel.
-            session.req_header_mut().remove_header(&header::UPGRADE);
+            caller.req_header_mut().remove_header(&header::UPGRADE);
         }
-        if session.io().is_some_and(|io| io.closes) || conn.is_last() {
-            session.is_last();
+        if caller.io().is_some_and(|io| io.closes) || conn.is_last() {
+            caller.is_last();
         }
-        if session.req_header().version == Version::HTTP_10 {
+        if caller.req_header().version == Version::HTTP_10 {
             // RFC 9110 §15.2: an HTTP/1.0 caller knows no 1xx.
-            session.knows_no_interim();
+            caller.knows_no_interim();
         }
-        let request = session.req_header();
+        let request = caller.req_header();
         ctx.asked = Some((request.method.clone(), request.uri.clone()));
         let snapshot = &live.snapshot;
         let peer = conn.info.ip();
@@ -146,7 +146,7 @@ impl Ingress {
             live.handles.auth_failed(worker, *failure);
         }
         let outcome = outcome.and_then(|goes| {
-            Self::edit(session.req_header_mut(), ctx, &live, &conn, from_trusted)?;
+            Self::edit(caller.req_header_mut(), ctx, &live, &conn, from_trusted)?;
             Ok(match goes {
                 Goes::Function(_) => Way::Function,
                 goes => Way::Route(goes),
@@ -202,7 +202,7 @@ impl Ingress {
         let client_ip = ctx.client_ip.unwrap_or_else(|| conn.info.ip());
         let config = &live.snapshot.config;
         let tells = ctx.route.is_some_and(|route| config.routes[route.index()].forward_client_cert);
-        let caller = forward::Caller {
+        let from = forward::Caller {
             ip: if client_ip == conn.info.ip() { conn.ip_value().clone() } else { ip_value(client_ip) },
             is_trusted: from_trusted,
             tls: conn.info.tls,
@@ -220,7 +220,7 @@ impl Ingress {
         let function = &config.functions[picked.function.index()];
         let own_host = if function.preserve_host { None } else { Some(live.host(picked.function, picked.version)) };
         let platform = &function.platform;
-        forward::edit(request, caller, own_host, ctx.target.as_deref(), &platform.strip)?;
+        forward::edit(request, from, own_host, ctx.target.as_deref(), &platform.strip)?;
         let edits = ctx.route.and_then(|id| live.snapshot.config.routes[id.index()].handling.request_headers.as_ref());
         if let Some(edits) = edits {
             answer::edit_request(request, edits).map_err(|_| Refusal::from(Reason::BadRequest))?;
@@ -281,13 +281,13 @@ impl Ingress {
 
     /// A piece of the answer's body on its way to the caller.
     pub(super) fn pass_answer(
-        session: &mut Caller<'_>,
+        caller: &mut Caller<'_>,
         body: &mut Option<bytes::Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.is_whole = end_of_stream;
-        cache::body(session, ctx, body.as_ref(), end_of_stream);
+        cache::body(caller, ctx, body.as_ref(), end_of_stream);
         if let Some(page) = &mut ctx.swap {
             *body = Some(std::mem::take(page)).filter(|page| !page.is_empty());
         }
@@ -304,7 +304,7 @@ impl Ingress {
     }
 
     /// The head of the function's answer, on its way to the caller.
-    pub(super) fn pass_head(session: &mut Caller<'_>, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    pub(super) fn pass_head(caller: &mut Caller<'_>, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status.as_u16();
         if response.status.is_informational() && status != 101 {
             return Self::edit_response(response, ctx);
@@ -317,8 +317,8 @@ impl Ingress {
         attempt::speaks(ctx, response.version);
         ctx.upstream_status = Some(status);
         Self::edit_response(response, ctx)?;
-        retry::answered(session, ctx, response)?;
-        cache::head(session, ctx, response)?;
+        retry::answered(caller, ctx, response)?;
+        cache::head(caller, ctx, response)?;
         if let Some(sent) = ctx.sent_at {
             ctx.upstream = Some(since(sent));
         }
@@ -332,11 +332,10 @@ impl Ingress {
             conn.tunnel.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         ctx.total = timeouts.total;
-        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
-        {
+        if caller.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
             // RFC 9112 §6.1: not to an HTTP/1.0 caller; the body ends with the connection.
             response.remove_header(&header::TRANSFER_ENCODING);
-            session.is_last();
+            caller.is_last();
         }
         let mut id = ctx.request_id.clone();
         // Each is another: not for h2's table of fields (RFC 7541 §7.1.3), where it would displace those that come again.
@@ -347,22 +346,22 @@ impl Ingress {
             id.set_sensitive(ctx.is_h2);
             response.insert_header(X_PLATFORM_REQUEST_ID, id)?;
         }
-        Self::dress(session, ctx, response)?;
+        Self::dress(caller, ctx, response)?;
         if let Some(cookie) = picked.cookie {
             response.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
         }
         if conn.closing.load(std::sync::atomic::Ordering::Relaxed) {
-            session.is_last();
+            caller.is_last();
         }
-        Self::recast(session, ctx, response)
+        Self::recast(caller, ctx, response)
     }
 
     /// Why a request came to nothing: the gate and the sweeper know more than pingora's error.
-    fn reason_of(session: &Caller<'_>, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
+    fn reason_of(caller: &Caller<'_>, ctx: &Ctx, error: &Error) -> Option<(Reason, Cow<'static, str>)> {
         if let Some((reason, detail)) = &ctx.refusal {
             return Some((*reason, detail.clone()));
         }
-        if let Some(what) = session.io().and_then(Io::broken) {
+        if let Some(what) = caller.io().and_then(Io::broken) {
             return Some((Reason::BadRequest, what.into()));
         }
         match ctx.bounds().and_then(Conn::ended) {
@@ -379,47 +378,47 @@ impl Ingress {
     }
 
     /// What comes before the function: an answer of gatepost's own, or of the cache. `false`: the function is to be asked.
-    pub(super) async fn begin(session: &mut Caller<'_>, ctx: &mut Ctx, way: Result<Way, Refusal>) -> Result<bool> {
+    pub(super) async fn begin(caller: &mut Caller<'_>, ctx: &mut Ctx, way: Result<Way, Refusal>) -> Result<bool> {
         // Answers of our own are large, and not for ordinary requests: in a box each.
         match way {
             Ok(Way::Function) => {
-                if cache::is_on(ctx) && Box::pin(cache::answer(session, ctx)).await? {
+                if cache::is_on(ctx) && Box::pin(cache::answer(caller, ctx)).await? {
                     return Ok(true);
                 }
                 // Behind the cache: what that answers is no call, and costs nothing.
                 if let Err(refusal) = budget::take(ctx) {
-                    Box::pin(Self::refuse(session, ctx, refusal)).await?;
+                    Box::pin(Self::refuse(caller, ctx, refusal)).await?;
                     return Ok(true);
                 }
-                if !sign::wants_body(session, ctx) {
+                if !sign::wants_body(caller, ctx) {
                     return Ok(false);
                 }
-                match Box::pin(sign::keep_body(session, ctx)).await? {
+                match Box::pin(sign::keep_body(caller, ctx)).await? {
                     Ok(()) => return Ok(false),
-                    Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+                    Err(refusal) => Box::pin(Self::refuse(caller, ctx, refusal)).await?,
                 }
             }
-            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(session, ctx, goes)).await?,
-            Ok(Way::Options) => Box::pin(Self::answer_options(session, ctx)).await?,
-            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(session, ctx, &answer)).await?,
-            Err(refusal) => Box::pin(Self::refuse(session, ctx, refusal)).await?,
+            Ok(Way::Route(goes)) => Box::pin(Self::answer_itself(caller, ctx, goes)).await?,
+            Ok(Way::Options) => Box::pin(Self::answer_options(caller, ctx)).await?,
+            Ok(Way::Challenge(answer)) => Box::pin(Self::answer_challenge(caller, ctx, &answer)).await?,
+            Err(refusal) => Box::pin(Self::refuse(caller, ctx, refusal)).await?,
         }
         Ok(true)
     }
 
     /// A request came to nothing: its caller is told, where that can be, and by which status. 0: by none.
-    pub(super) async fn fail(session: &mut Caller<'_>, error: &Error, ctx: &mut Ctx) -> u16 {
+    pub(super) async fn fail(caller: &mut Caller<'_>, error: &Error, ctx: &mut Ctx) -> u16 {
         if ctx.asked.is_none() {
             // Nobody made this request, and nobody waits for an answer.
             return 0;
         }
         if let Some(page) = ctx.page.take() {
             // No connection is kept after an error.
-            session.is_last();
-            ctx.is_paged = Box::pin(Self::write(session, ctx, *page)).await.is_ok();
+            caller.is_last();
+            ctx.is_paged = Box::pin(Self::write(caller, ctx, *page)).await.is_ok();
             return 0;
         }
-        let Some((reason, detail)) = Self::reason_of(session, ctx, error) else {
+        let Some((reason, detail)) = Self::reason_of(caller, ctx, error) else {
             return 0;
         };
         if let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) {
@@ -437,14 +436,14 @@ impl Ingress {
         }
         ctx.refusal = Some((reason, detail.clone()));
         cache::broken(ctx, reason);
-        if session.written().is_some_and(|status| !status.is_informational()) {
+        if caller.written().is_some_and(|status| !status.is_informational()) {
             // Too late for an answer: the caller sees the connection (or stream) end early.
             return 0;
         }
-        session.is_last();
+        caller.is_last();
         let refusal = Refusal { detail, ..reason.into() };
         // The caller may be gone: the line in the log tells so.
-        let _ = Box::pin(Self::refuse(session, ctx, refusal)).await;
+        let _ = Box::pin(Self::refuse(caller, ctx, refusal)).await;
         reason.status()
     }
 }

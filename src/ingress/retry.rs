@@ -78,11 +78,11 @@ pub(super) async fn begins(ctx: &mut Ctx) {
 }
 
 /// Whether nothing of an answer went to the caller, and the request's body can be sent from its start.
-fn is_open(session: &Caller<'_>, ctx: &Ctx) -> bool {
+fn is_open(caller: &Caller<'_>, ctx: &Ctx) -> bool {
     ctx.refusal.is_none()
         && ctx.page.is_none()
-        && !session.is_kept_cut()
-        && session.written().is_none()
+        && !caller.is_kept_cut()
+        && caller.written().is_none()
         && ctx.bounds().and_then(Conn::ended).is_none()
 }
 
@@ -137,7 +137,7 @@ fn count(ctx: &Ctx, because: Because) {
 /// # Errors
 ///
 /// With it the request is sent again.
-pub(super) fn answered(session: &Caller<'_>, ctx: &mut Ctx, answer: &ResponseHeader) -> Result<()> {
+pub(super) fn answered(caller: &Caller<'_>, ctx: &mut Ctx, answer: &ResponseHeader) -> Result<()> {
     let (Some(live), Some(picked)) = (&ctx.live, ctx.picked) else { return Ok(()) };
     if live.snapshot.budgets[picked.function.index()].is_none() {
         return Ok(());
@@ -147,11 +147,11 @@ pub(super) fn answered(session: &Caller<'_>, ctx: &mut Ctx, answer: &ResponseHea
     let Some(because) = Because::of(class) else { return Ok(()) };
     let fits = match ctx.again.of.unwrap_or_else(|| retry_of(class)) {
         RetryOf::Any => true,
-        RetryOf::Idempotent => session.req_header().method.is_idempotent(),
+        RetryOf::Idempotent => caller.req_header().method.is_idempotent(),
         RetryOf::Never => false,
     };
     // A WebSocket's request is the caller's to repeat: pingora has begun to treat the connection as a tunnel.
-    if !fits || ctx.is_upgrade || !is_open(session, ctx) {
+    if !fits || ctx.is_upgrade || !is_open(caller, ctx) {
         return Ok(());
     }
     if !may(ctx, because, retry_after(&answer.headers, unix_ms)) {
@@ -179,12 +179,12 @@ pub(super) fn not_connected(ctx: &mut Ctx, error: &mut Error) {
 
 /// An attempt broke off. RFC 9110 §9.2.2, RFC 9112 §9.3.1: only what is idempotent may be sent again by itself. An answer that began is
 /// final.
-pub(super) fn broken(session: &Caller<'_>, ctx: &mut Ctx, error: &mut Error, reused: bool) {
+pub(super) fn broken(caller: &Caller<'_>, ctx: &mut Ctx, error: &mut Error, reused: bool) {
     if std::mem::take(&mut ctx.again.refused) {
         return error.set_retry(true);
     }
     ctx.again.stale = is_stale(error, reused);
-    if !session.req_header().method.is_idempotent() || !is_open(session, ctx) {
+    if !caller.req_header().method.is_idempotent() || !is_open(caller, ctx) {
         return error.set_retry(false);
     }
     error.retry.decide_reuse(reused);

@@ -64,8 +64,8 @@ fn signer(ctx: &Ctx) -> Option<&Arc<Signer>> {
 }
 
 /// Whether the request has a body that the signature needs whole.
-pub(super) fn wants_body(session: &mut Caller<'_>, ctx: &Ctx) -> bool {
-    signer(ctx).is_some_and(|signer| signer.hashes_bodies()) && !session.is_body_empty()
+pub(super) fn wants_body(caller: &mut Caller<'_>, ctx: &Ctx) -> bool {
+    signer(ctx).is_some_and(|signer| signer.hashes_bodies()) && !caller.is_body_empty()
 }
 
 /// Reads the request's body to its end.
@@ -73,17 +73,17 @@ pub(super) fn wants_body(session: &mut Caller<'_>, ctx: &Ctx) -> bool {
 /// # Errors
 ///
 /// The inner one is for the caller: the body is larger than may be kept. The outer one: the caller went away, or broke off.
-pub(super) async fn keep_body(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Result<(), Refusal>> {
+pub(super) async fn keep_body(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Result<(), Refusal>> {
     let Some(max) = signer(ctx).map(|signer| signer.sign_body_max()) else { return Ok(Ok(())) };
-    let headers = &session.req_header().headers;
+    let headers = &caller.req_header().headers;
     let length = content_length(headers).and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length > max) {
         return Ok(Err(too_large(max)));
     }
     if headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         // RFC 9110 §10.1.1: who is to read the body says so; the function then gets it without having been asked.
-        session.write_continue().await?;
-        session.req_header_mut().remove_header(&header::EXPECT);
+        caller.write_continue().await?;
+        caller.req_header_mut().remove_header(&header::EXPECT);
     }
     let stream = ctx.stream.clone();
     let bound = ctx.body_left.map(|(bound, _)| bound);
@@ -91,10 +91,10 @@ pub(super) async fn keep_body(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result
     loop {
         // As late as possible, so that the last part of the body is all that the buffer gets to hold.
         if !replays && length.is_none_or(|length| length.saturating_sub(kept.len()) <= REPLAYED) {
-            session.keeps_body();
+            caller.keeps_body();
             replays = true;
         }
-        let Some(piece) = session.read_body().await.map_err(|e| e.into_down())? else { break };
+        let Some(piece) = caller.read_body().await.map_err(|e| e.into_down())? else { break };
         if let Some(stream) = &stream {
             stream.moved();
         }
@@ -154,7 +154,7 @@ pub(super) fn kept(ctx: &Ctx) -> Option<Bytes> {
 /// # Errors
 ///
 /// When it cannot be signed. It is never sent unsigned.
-pub(super) fn attempt(head: &mut RequestHeader, session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
+pub(super) fn attempt(head: &mut RequestHeader, caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<()> {
     let Some(signer) = signer(ctx).cloned() else { return Ok(()) };
     let payload = match &ctx.body {
         Some(body) => {
@@ -163,7 +163,7 @@ pub(super) fn attempt(head: &mut RequestHeader, session: &mut Caller<'_>, ctx: &
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.bytes.len()))?;
             body.payload
         }
-        None if session.is_body_empty() => Payload::Empty,
+        None if caller.is_body_empty() => Payload::Empty,
         None => Payload::Unread,
     };
     // Of each attempt: platforms allow minutes of skew, and a retry may come late.

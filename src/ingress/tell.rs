@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// Ends the story of a request: one line, one count.
-pub(super) fn tell(session: &Caller<'_>, error: Option<&Error>, ctx: &mut Ctx) {
+pub(super) fn tell(caller: &Caller<'_>, error: Option<&Error>, ctx: &mut Ctx) {
     let Some(live) = ctx.live.clone() else { return };
     ctx.is_logged = true;
-    cache::over(session, ctx, error.is_none());
+    cache::over(caller, ctx, error.is_none());
     let total = since(ctx.started);
-    let status = session.written().map(|status| status.as_u16()).filter(|s| *s >= 200 || *s == 101);
+    let status = caller.written().map(|status| status.as_u16()).filter(|s| *s >= 200 || *s == 101);
     let class = class_of(ctx, status, error);
     mirror::over(ctx, class);
-    let request = session.req_header();
+    let request = caller.req_header();
     let asked = (&request.method, &request.uri, request.headers.get(header::HOST));
-    write(ctx, &live, asked, (status, class, total), session.bytes());
+    write(ctx, &live, asked, (status, class, total), caller.bytes());
 }
 
 /// The same for a request whose task was dropped: it was cut, its code panicked, or its function let it wait too long.

@@ -27,10 +27,10 @@ use crate::{
 };
 
 /// Whether the request may go on to its function: it has its place, or needs none. Else it is answered.
-pub(super) async fn pass(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
+pub(super) async fn pass(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
     let place = match ask(ctx) {
         Ok(None) => return Ok(true),
-        Ok(Some(turn)) => Box::pin(wait(session, ctx, turn)).await?,
+        Ok(Some(turn)) => Box::pin(wait(caller, ctx, turn)).await?,
         Err(why) => Err(why),
     };
     match place {
@@ -41,7 +41,7 @@ pub(super) async fn pass(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool
         }
         Err(why) => {
             let refusal = Refusal { detail: why.detail().into(), ..Reason::Overloaded.into() };
-            Box::pin(Ingress::refuse(session, ctx, refusal)).await?;
+            Box::pin(Ingress::refuse(caller, ctx, refusal)).await?;
             Ok(false)
         }
     }
@@ -84,16 +84,16 @@ impl Drop for Held {
 /// # Errors
 ///
 /// The inner one is for the caller. The outer one: it went away.
-async fn wait(session: &mut Caller<'_>, ctx: &mut Ctx, mut turn: Turn) -> Result<Result<Place, NoPlace>> {
+async fn wait(caller: &mut Caller<'_>, ctx: &mut Ctx, mut turn: Turn) -> Result<Result<Place, NoPlace>> {
     // One that waits in vain has waited as well.
     let began = live::now();
     let held = ctx.conn.clone().filter(|_| !ctx.is_h2).map(Held::new);
     let mut late = pin!(tokio::time::sleep(turn.wait()));
     // Elsewhere a caller may close its side and wait for the answer (RFC 9112 §9.6). That looks the same as one that is gone, and
     // one that is gone may not stand before others.
-    session.aborts_on_close(true);
+    caller.aborts_on_close(true);
     let ended = {
-        let mut gone = pin!(session.read_body_or_idle(true));
+        let mut gone = pin!(caller.read_body_or_idle(true));
         let mut is_heard = false;
         poll_fn(|cx| {
             if let Poll::Ready(done) = turn.poll(cx, live::now) {
@@ -112,7 +112,7 @@ async fn wait(session: &mut Caller<'_>, ctx: &mut Ctx, mut turn: Turn) -> Result
         })
         .await
     };
-    session.aborts_on_close(false);
+    caller.aborts_on_close(false);
     drop(held);
     ctx.queued = since(began);
     match ended {

@@ -174,11 +174,11 @@ fn question<'q>(live: &'q Live, ctx: &'q Ctx, request: &'q RequestHeader) -> Opt
 }
 
 /// Answers the request, where there is something to answer it with; `false`: it goes to the function.
-pub(super) async fn answer(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
+pub(super) async fn answer(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bool> {
     let live = ctx.live()?.clone();
     let Some(own) = of(ctx) else { return Ok(false) };
     let Some(picked) = ctx.picked else { return Ok(false) };
-    let Some((asked, cache)) = question(&live, ctx, session.req_header()) else { return Ok(false) };
+    let Some((asked, cache)) = question(&live, ctx, caller.req_header()) else { return Ok(false) };
     let Ok(usage) = question::judge(cache, &asked) else {
         ctx.cache_result = Some(CacheResult::Bypass);
         return Ok(false);
@@ -190,19 +190,19 @@ pub(super) async fn answer(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bo
         key.truncate(base);
         own.store.find(&mut key, &request.headers, cache, usage, live::now())
     };
-    let first = look(session.req_header());
+    let first = look(caller.req_header());
     if let Found::Fresh(entry) = first {
         KEY.set(key);
         ctx.cache_result = Some(CacheResult::Hit);
-        let answer = dressed(session, ctx, &entry)?;
-        Ingress::write(session, ctx, answer).await?;
+        let answer = dressed(caller, ctx, &entry)?;
+        Ingress::write(caller, ctx, answer).await?;
         return Ok(true);
     }
     let mut found = first;
     let (mut leader, mut stale) = (None, None);
     for _ in 0..LOOKS {
         let (flight, standing_in) = match found {
-            Found::Fresh(entry) => return coalesced(session, ctx, &entry).await,
+            Found::Fresh(entry) => return coalesced(caller, ctx, &entry).await,
             Found::Lead(lead, standing_in) => {
                 (leader, stale) = (Some(lead), standing_in);
                 break;
@@ -216,28 +216,28 @@ pub(super) async fn answer(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bo
         stale = standing_in;
         let left = cache.wait.saturating_sub(since(ctx.started));
         match tokio::time::timeout(left, flight.outcome()).await {
-            Ok(Outcome::Kept(entry)) if entry.fits(&session.req_header().headers) => {
-                return coalesced(session, ctx, &entry).await;
+            Ok(Outcome::Kept(entry)) if entry.fits(&caller.req_header().headers) => {
+                return coalesced(caller, ctx, &entry).await;
             }
             // Another leads, or what was kept varies by what this one asks otherwise.
             Ok(Outcome::Abandoned | Outcome::Kept(_)) => {
                 let mut longer = key.clone();
                 longer.truncate(base);
-                found = own.store.find(&mut longer, &session.req_header().headers, cache, usage, live::now());
+                found = own.store.find(&mut longer, &caller.req_header().headers, cache, usage, live::now());
             }
             Ok(Outcome::Passed) => break,
             Ok(Outcome::Failed) | Err(_) => {
                 let Some(entry) = &stale else { break };
                 ctx.cache_result = Some(CacheResult::Stale);
-                let answer = dressed(session, ctx, entry)?;
-                Ingress::write(session, ctx, answer).await?;
+                let answer = dressed(caller, ctx, entry)?;
+                Ingress::write(caller, ctx, answer).await?;
                 return Ok(true);
             }
         }
     }
     key.truncate(base);
     ctx.cache_result = Some(CacheResult::Miss);
-    let conditions = if leader.is_some() { take_conditions(session.req_header_mut()) } else { Vec::new() };
+    let conditions = if leader.is_some() { take_conditions(caller.req_header_mut()) } else { Vec::new() };
     ctx.asking = Some(Box::new(Asking {
         cache: own,
         key: key.as_slice().into(),
@@ -253,10 +253,10 @@ pub(super) async fn answer(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<bo
     Ok(false)
 }
 
-async fn coalesced(session: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<bool> {
+async fn coalesced(caller: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<bool> {
     ctx.cache_result = Some(CacheResult::Coalesced);
-    let answer = dressed(session, ctx, entry)?;
-    Ingress::write(session, ctx, answer).await?;
+    let answer = dressed(caller, ctx, entry)?;
+    Ingress::write(caller, ctx, answer).await?;
     Ok(true)
 }
 
@@ -273,25 +273,25 @@ fn take_conditions(request: &mut RequestHeader) -> Vec<(HeaderName, HeaderValue)
 }
 
 /// What was kept, as this caller gets it: with all that its route does to answers.
-fn dressed(session: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<Answer> {
-    let mut answer = entry.answer(session.req_header(), live::now())?;
+fn dressed(caller: &mut Caller<'_>, ctx: &mut Ctx, entry: &Entry) -> Result<Answer> {
+    let mut answer = entry.answer(caller.req_header(), live::now())?;
     let head = &mut answer.header;
     let mut id = ctx.request_id.clone();
     id.set_sensitive(ctx.is_h2);
     head.insert_header(X_REQUEST_ID_NAME, id)?;
-    Ingress::dress(session, ctx, head)?;
+    Ingress::dress(caller, ctx, head)?;
     if let (Some(cookie), Some(conn)) = (ctx.picked.and_then(|picked| picked.cookie), &ctx.conn) {
         head.append_header(header::SET_COOKIE, cookie.set_cookie(conn.info.tls))?;
     }
     if ctx.conn.as_ref().is_some_and(|conn| conn.closing.load(std::sync::atomic::Ordering::Relaxed)) {
-        session.is_last();
+        caller.is_last();
     }
     let live = ctx.live()?.clone();
     let handling = ctx.route.map(|id| &live.snapshot.config.routes[id.index()].handling);
     if let (Some(wish), Some(compression)) = (ctx.wish, handling.and_then(|handling| handling.compression.as_ref())) {
-        entry.compress(&mut answer, session.req_header(), compression, wish)?;
+        entry.compress(&mut answer, caller.req_header(), compression, wish)?;
     }
-    if session.req_header().method == Method::HEAD {
+    if caller.req_header().method == Method::HEAD {
         answer.body = Bytes::new();
     }
     Ok(answer)
@@ -309,11 +309,11 @@ pub(super) fn framing(ctx: &mut Ctx, response: &ResponseHeader) {
 }
 
 /// The head of the function's answer, before anything is done to it for this caller.
-pub(super) fn head(session: &Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<()> {
+pub(super) fn head(caller: &Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<()> {
     let status = response.status.as_u16();
     let class = ctx.outcome.unwrap_or_else(|| by_status(status));
-    if ctx.cache_result == Some(CacheResult::Bypass) && !session.req_header().method.is_safe() && status < 400 {
-        forget(session, ctx);
+    if ctx.cache_result == Some(CacheResult::Bypass) && !caller.req_header().method.is_safe() && status < 400 {
+        forget(caller, ctx);
         return Ok(());
     }
     let now = live::now();
@@ -345,13 +345,13 @@ pub(super) fn head(session: &Caller<'_>, ctx: &mut Ctx, response: &ResponseHeade
     let body = Vec::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
     asking.arriving = Some(Arriving { head: response.clone(), at: now, keep, body, room });
     if status == 204 || length == Some(0) {
-        asking.arrived(session.req_header(), cache);
+        asking.arrived(caller.req_header(), cache);
     }
     Ok(())
 }
 
 /// The next piece of the function's answer.
-pub(super) fn body(session: &Caller<'_>, ctx: &mut Ctx, body: Option<&Bytes>, is_end: bool) {
+pub(super) fn body(caller: &Caller<'_>, ctx: &mut Ctx, body: Option<&Bytes>, is_end: bool) {
     let Some(asking) = &mut ctx.asking else { return };
     let Some((live, route)) = ctx.live.as_ref().zip(ctx.route) else { return };
     let Some(cache) = live.snapshot.config.routes[route.index()].handling.cache.as_ref() else { return };
@@ -363,7 +363,7 @@ pub(super) fn body(session: &Caller<'_>, ctx: &mut Ctx, body: Option<&Bytes>, is
         } else {
             arriving.body.extend_from_slice(piece);
             if is_end {
-                asking.arrived(session.req_header(), cache);
+                asking.arrived(caller.req_header(), cache);
             }
         }
     }
@@ -377,24 +377,24 @@ pub(super) fn trailers(ctx: &mut Ctx) {
 }
 
 /// The request is over: what has come is whole, unless something went wrong.
-pub(super) fn over(session: &Caller<'_>, ctx: &mut Ctx, is_good: bool) {
+pub(super) fn over(caller: &Caller<'_>, ctx: &mut Ctx, is_good: bool) {
     let Some(mut asking) = ctx.asking.take() else { return };
     let Some((live, route)) = ctx.live.as_ref().zip(ctx.route) else { return };
     if let Some(cache) = live.snapshot.config.routes[route.index()].handling.cache.as_ref().filter(|_| is_good) {
-        asking.arrived(session.req_header(), cache);
+        asking.arrived(caller.req_header(), cache);
     }
 }
 
 /// The call came to nothing: those who wait are told, and what may stand in for the answer is given.
-pub(super) fn failed(session: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Option<Answer>> {
+pub(super) fn failed(caller: &mut Caller<'_>, ctx: &mut Ctx) -> Result<Option<Answer>> {
     let Some(asking) = &mut ctx.asking else { return Ok(None) };
     asking.end(Outcome::Failed);
     for (name, value) in mem::take(&mut asking.conditions) {
-        session.req_header_mut().append_header(name, value)?;
+        caller.req_header_mut().append_header(name, value)?;
     }
     let Some(entry) = asking.stale.take() else { return Ok(None) };
     ctx.cache_result = Some(CacheResult::Stale);
-    dressed(session, ctx, &entry).map(Some)
+    dressed(caller, ctx, &entry).map(Some)
 }
 
 /// The call came to nothing, be it that its answer has begun: nobody waits for it.
@@ -405,12 +405,12 @@ pub(super) fn broken(ctx: &mut Ctx, reason: Reason) {
 }
 
 /// The same for an answer that says that the call failed.
-pub(super) fn stands_in(session: &mut Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<Option<Answer>> {
+pub(super) fn stands_in(caller: &mut Caller<'_>, ctx: &mut Ctx, response: &ResponseHeader) -> Result<Option<Answer>> {
     if ctx.asking.is_none() {
         return Ok(None);
     }
     let class = ctx.outcome.unwrap_or_else(|| by_status(response.status.as_u16()));
-    let answer = if Fallback::is_for(class) { failed(session, ctx)? } else { None };
+    let answer = if Fallback::is_for(class) { failed(caller, ctx)? } else { None };
     if answer.is_some() {
         ctx.refusal = Some((Reason::FunctionFailed, "".into()));
     }
@@ -418,10 +418,10 @@ pub(super) fn stands_in(session: &mut Caller<'_>, ctx: &mut Ctx, response: &Resp
 }
 
 /// RFC 9111 §4.4: who changes something does not get, behind that, what was kept before.
-fn forget(session: &Caller<'_>, ctx: &Ctx) {
+fn forget(caller: &Caller<'_>, ctx: &Ctx) {
     let Some(own) = of(ctx) else { return };
     let Some(live) = &ctx.live else { return };
-    let Some((asked, cache)) = question(live, ctx, session.req_header()) else { return };
+    let Some((asked, cache)) = question(live, ctx, caller.req_header()) else { return };
     let now = live::now();
     let mut key = KEY.take();
     for meaning in &own.meanings {

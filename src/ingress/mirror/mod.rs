@@ -136,7 +136,7 @@ impl Drop for Charge {
 }
 
 /// An attempt of a request begins: takes a copy, where its function's mirror is to have one.
-pub(super) fn offer(session: &mut Caller<'_>, ctx: &mut Ctx) {
+pub(super) fn offer(caller: &mut Caller<'_>, ctx: &mut Ctx) {
     if ctx.live.as_ref().is_none_or(|live| live.mirrors.is_empty()) {
         return;
     }
@@ -151,35 +151,35 @@ pub(super) fn offer(session: &mut Caller<'_>, ctx: &mut Ctx) {
     let function = picked.function.index();
     let policy = live.snapshot.config.functions[function].mirror.as_deref();
     let (Some(policy), Some(Some(mirror))) = (policy, live.mirrors.get(function)) else { return };
-    let request = session.req_header();
+    let request = caller.req_header();
     let is_eligible = picked.version != policy.version
         && !ctx.is_upgrade
         && policy.methods.contains(&request.method)
         && !request.headers.contains_key(X_GATEPOST_MIRROR);
     if is_eligible
         && mirror.deal.next(ctx.worker)
-        && let Err(why) = take(session, ctx, &live, mirror, (picked, policy))
+        && let Err(why) = take(caller, ctx, &live, mirror, (picked, policy))
     {
         mirror.counts.count(why);
     }
 }
 
 fn take(
-    session: &mut Caller<'_>,
+    caller: &mut Caller<'_>,
     ctx: &mut Ctx,
     live: &Arc<Live>,
     mirror: &Mirror,
     (picked, policy): (Picked, &model::Mirror),
 ) -> Result<(), MirrorResult> {
-    let is_empty = session.is_body_empty();
+    let is_empty = caller.is_body_empty();
     let kept = if is_empty { Some(Bytes::new()) } else { sign::kept(ctx) };
-    let length = kept.as_ref().map(|kept| kept.len() as u64).or_else(|| content_length(&session.req_header().headers));
+    let length = kept.as_ref().map(|kept| kept.len() as u64).or_else(|| content_length(&caller.req_header().headers));
     if length.is_some_and(|length| length > policy.max_body as u64) {
         return Err(MirrorResult::TooLarge);
     }
     let slot = Slot::take(&mirror.counts, policy.concurrency.get()).ok_or(MirrorResult::Dropped)?;
     let charge = charge(live, picked.function).ok_or(MirrorResult::OverBudget)?;
-    let head = head(session, ctx, live, picked, policy).ok_or(MirrorResult::Failed)?;
+    let head = head(caller, ctx, live, picked, policy).ok_or(MirrorResult::Failed)?;
     let call = Call {
         live: live.clone(),
         mirror: mirror.clone(),
@@ -211,7 +211,7 @@ fn charge(live: &Live, function: FunctionId) -> Option<Charge> {
 
 /// The head as the caller's version gets it, but for what is the mirror's own: target and Host. `None`: it can't be.
 fn head(
-    session: &Caller<'_>,
+    caller: &Caller<'_>,
     ctx: &Ctx,
     live: &Live,
     picked: Picked,
@@ -228,7 +228,7 @@ fn head(
         Some(target) => target.parse().ok()?,
         None => asked.path_and_query()?.as_str().parse().ok()?,
     };
-    let mut head = Box::new(session.req_header().clone());
+    let mut head = Box::new(caller.req_header().clone());
     head.set_version(Version::HTTP_11);
     head.set_uri(target);
     if !function.preserve_host {
