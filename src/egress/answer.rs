@@ -20,12 +20,24 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `Proxy-Authenticate`.
     pub challenges: Vec<HeaderValue>,
+    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+    pub limit: Option<[HeaderValue; 2]>,
 }
 
 impl Refusal {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, challenges: Vec::new() }
+        Self { reason, detail: detail.into(), retry_after: None, challenges: Vec::new(), limit: None }
     }
+}
+
+/// What a proxy takes; others of which it knows nothing pass as well (RFC 9110 §9.1).
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT";
+
+/// The answer to an OPTIONS that may go no further (RFC 9110 §7.6.2).
+pub fn options(request_id: &str, closes: bool) -> Vec<u8> {
+    let connection = if closes { "Connection: close\r\n" } else { "" };
+    format!("HTTP/1.1 204 No Content\r\nX-Request-Id: {request_id}\r\nAllow: {METHODS}\r\n{connection}\r\n")
+        .into_bytes()
 }
 
 /// The bytes of the answer. `closes`: no further request is read.
@@ -43,6 +55,9 @@ pub fn bytes(refusal: &Refusal, message: Option<&str>, request_id: &str, closes:
         reason.as_str(),
         body.len()
     );
+    if status == 405 {
+        let _ = write!(head, "Allow: {METHODS}\r\n");
+    }
     if let Some(seconds) = refusal.retry_after.or_else(|| (status == 503 || status == 429).then_some(1)) {
         let _ = write!(head, "Retry-After: {seconds}\r\n");
     }
@@ -50,9 +65,12 @@ pub fn bytes(refusal: &Refusal, message: Option<&str>, request_id: &str, closes:
         head.push_str("Connection: close\r\n");
     }
     let mut out = head.into_bytes();
-    for challenge in &refusal.challenges {
-        out.extend_from_slice(b"Proxy-Authenticate: ");
-        out.extend_from_slice(challenge.as_bytes());
+    let challenges = refusal.challenges.iter().map(|challenge| ("Proxy-Authenticate", challenge));
+    let limit = ["RateLimit-Policy", "RateLimit"].into_iter().zip(refusal.limit.iter().flatten());
+    for (name, value) in challenges.chain(limit) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");

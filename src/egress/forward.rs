@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, header};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
     answer::Refusal,
@@ -37,11 +37,16 @@ use crate::{
     observe::clock::now,
 };
 
+/// Answers before one that are passed on.
+const INTERIM: u32 = 100;
+
 /// What becomes of the client's connection.
 pub enum After {
     /// A further request may come.
     Keep,
     Close,
+    /// The client has some of an answer that only its end would tell from a whole one.
+    Cut,
     /// Nothing was answered yet.
     Refuse(Refusal),
 }
@@ -102,6 +107,8 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
             reusable: true,
             status: None,
             is_answered: false,
+            is_open_ended: false,
+            interim: 0,
             first_byte,
             waits: false,
         };
@@ -141,7 +148,8 @@ async fn dial(conn: &Conn, record: &mut Record, asked: &Asked<'_>, by_parent: bo
                 record.through = Some(Arc::new(Through { url, asked, address }));
                 return Box::pin(parent::reach(record)).await;
             }
-            let via = parent::of(record).map(|_| via::with_ours(asked.headers, &parent::OWN_NAME)).unwrap_or_default();
+            let ours = |_| via::with_ours(asked.headers, asked.head.is_1_0, &parent::OWN_NAME);
+            let via = parent::of(record).map(ours).unwrap_or_default();
             match way::connect(record, &course, &via).await? {
                 (stream, behind) if behind.is_empty() => Ok(stream),
                 _ => Err(Refusal::new(Reason::UpstreamReset, "it speaks before it is asked")),
@@ -167,6 +175,27 @@ async fn dial(conn: &Conn, record: &mut Record, asked: &Asked<'_>, by_parent: bo
     }
 }
 
+/// How many more may pass an OPTIONS on (RFC 9110 §7.6.2); of other methods nobody counts.
+fn hops_left(method: &[u8], max_forwards: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(max_forwards).ok().filter(|_| method == b"OPTIONS")?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().unwrap_or(u32::MAX))
+}
+
+/// Answers an OPTIONS that may go no further; `None`: it may.
+pub async fn answered_here(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>) -> Option<After> {
+    let left = hops_left(asked.method, asked.headers.get(header::MAX_FORWARDS)?.as_bytes());
+    if left != Some(0) {
+        return None;
+    }
+    let closes = asked.head.closes || asked.head.is_1_0 || asked.head.framing != Framing::None;
+    let bytes = super::answer::options(record.id.as_str(), closes);
+    record.status = Some(204);
+    caller.conn.step(now(), caller.timeouts.header);
+    let written = caller.conn.within(caller.stream.write_all(&bytes)).await;
+    caller.conn.no_step();
+    Some(if closes || !matches!(written, Ok(Ok(()))) { After::Close } else { After::Keep })
+}
+
 /// RFC 9110 §9.2.2, and nothing of it that could be half sent.
 fn is_repeatable(asked: &Asked<'_>) -> bool {
     asked.head.framing == Framing::None && matches!(asked.method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
@@ -185,7 +214,8 @@ fn faulty(record: &mut Record, exchange: &Exchange, fault: &Fault) -> After {
         At::Parent => After::Refuse(parent::unknown_there(record)),
         At::Request | At::Origin => {
             record.reason = Some(if *at == At::Origin { Reason::UpstreamReset } else { Reason::BadRequest });
-            After::Close
+            record.detail.clone_from(why);
+            exchange.breaks_off()
         }
     }
 }
@@ -200,7 +230,7 @@ fn ended(record: &mut Record, exchange: &Exchange, end: End) -> After {
         });
     }
     record.ended = Some(end.as_str());
-    After::Close
+    exchange.breaks_off()
 }
 
 enum Answering {
@@ -224,6 +254,10 @@ struct Exchange {
     status: Option<u16>,
     /// Something of the final answer's head may be with the client.
     is_answered: bool,
+    /// And that answer ends with the connection.
+    is_open_ended: bool,
+    /// Answers before the final one.
+    interim: u32,
     first_byte: std::time::Duration,
     /// The request is there, its answer is not.
     waits: bool,
@@ -233,6 +267,11 @@ impl Exchange {
     /// Nothing of an answer has come.
     fn is_untouched(&self) -> bool {
         matches!(&self.answer, Answering::Head(bytes, _) if bytes.is_empty())
+    }
+
+    /// It ends here, and not by its own end.
+    fn breaks_off(&self) -> After {
+        if self.is_answered && self.is_open_ended { After::Cut } else { After::Close }
     }
 
     fn poll(
@@ -294,10 +333,13 @@ impl Exchange {
                         LookAnswer::Answer(found) if found.status == 407 && self.by_parent => {
                             return Poll::Ready(Err(Fault(At::Parent, "".into())));
                         }
+                        LookAnswer::Answer(found) if found.status < 200 && self.interim == INTERIM => {
+                            return origin_fault("interim answers without end");
+                        }
                         LookAnswer::Answer(found) => {
                             let mut bytes = std::mem::take(bytes);
                             let head = bytes.split_to(found.end).freeze();
-                            self.head(&head, &found, bytes, conn);
+                            self.head(&head, &found, bytes, conn, record.id.as_str());
                         }
                     }
                 }
@@ -328,11 +370,12 @@ impl Exchange {
     }
 
     /// A head is there: what is passed back of it, and what is to follow.
-    fn head(&mut self, bytes: &Bytes, found: &Answer, rest: BytesMut, conn: &Conn) {
+    fn head(&mut self, bytes: &Bytes, found: &Answer, rest: BytesMut, conn: &Conn, request_id: &str) {
         self.status = Some(found.status);
         if found.status < 200 {
+            self.interim += 1;
             // RFC 9110 §15.2: a client of HTTP/1.0 knows no interim answers.
-            let head = if self.is_1_0 { Vec::new() } else { answer_head(bytes, found, false) };
+            let head = if self.is_1_0 { Vec::new() } else { answer_head(bytes, found, &Told::default()) };
             self.answer = Answering::Body(Box::new(Pass::over_read(Framing::None, head, rest)));
             return;
         }
@@ -340,8 +383,13 @@ impl Exchange {
         self.is_answered = true;
         self.keeps &= found.ends != Ends::WithConnection && self.request.is_done() && !conn.is_draining();
         self.reusable &= !found.closes;
-        let head = answer_head(bytes, found, !self.keeps);
+        // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks.
+        let unchunks = self.is_1_0 && found.ends == Ends::By(Framing::Chunked);
+        self.is_open_ended = unchunks || found.ends == Ends::WithConnection;
+        let told = Told { closes: !self.keeps, unchunks, request_id: Some(request_id) };
+        let head = answer_head(bytes, found, &told);
         let pass = match found.ends {
+            Ends::By(_) if unchunks => Pass::unchunked(head, rest),
             Ends::By(framing) => Pass::over_read(framing, head, rest),
             Ends::WithConnection => Pass::to_end(head, rest),
         };
@@ -387,8 +435,6 @@ fn request_head(record: &Record, asked: &Asked<'_>, by_parent: bool) -> Vec<u8> 
     let path = asked.absolute.origin_form(asked.method == b"OPTIONS");
     let host = asked.absolute.host();
     let mut out = Vec::with_capacity(512);
-    // An origin answers HTTP/1.0 in what a client of it can read.
-    let version = if asked.head.is_1_0 { "1.0" } else { "1.1" };
     out.extend_from_slice(asked.method);
     out.push(b' ');
     if by_parent {
@@ -396,21 +442,26 @@ fn request_head(record: &Record, asked: &Asked<'_>, by_parent: bool) -> Vec<u8> 
     }
     // RFC 9112 §3.2.4: the last proxy makes `*` of it.
     let path = if by_parent && path == "*" { "" } else { &path };
-    out.extend_from_slice(format!("{path} HTTP/{version}\r\nHost: {host}\r\n").as_bytes());
+    // RFC 9112 §2.3: the version is the sender's own.
+    out.extend_from_slice(format!("{path} HTTP/1.1\r\nHost: {host}\r\n").as_bytes());
     if by_parent {
         parent::credentials(record, &mut out);
     }
     let connection = || asked.headers.get_all(header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
     for (name, value) in asked.headers {
         let is_ours = *name == header::HOST || *name == header::VIA;
-        if !is_ours && !stays(name.as_str()) && !is_named(connection(), name.as_str()) {
-            field(&mut out, name, value.as_bytes());
+        if is_ours || stays(name.as_str()) || is_named(connection(), name.as_str()) {
+            continue;
+        }
+        match hops_left(asked.method, value.as_bytes()).filter(|_| *name == header::MAX_FORWARDS) {
+            Some(left) => field(&mut out, name, left.saturating_sub(1).to_string().as_bytes()),
+            None => field(&mut out, name, value.as_bytes()),
         }
     }
     if asked.head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    out.extend_from_slice(&via::with_ours(asked.headers, &parent::OWN_NAME));
+    out.extend_from_slice(&via::with_ours(asked.headers, asked.head.is_1_0, &parent::OWN_NAME));
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -422,8 +473,16 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// What a client is told beside an origin's answer.
+#[derive(Default)]
+struct Told<'r> {
+    closes: bool,
+    unchunks: bool,
+    request_id: Option<&'r str>,
+}
+
 /// What the client is sent before the body. The head was looked at before: its lines are whole.
-fn answer_head(bytes: &[u8], found: &Answer, closes: bool) -> Vec<u8> {
+fn answer_head(bytes: &[u8], found: &Answer, told: &Told<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 64);
     out.extend_from_slice(b"HTTP/1.1");
     out.extend_from_slice(&bytes[8..found.fields]);
@@ -435,17 +494,28 @@ fn answer_head(bytes: &[u8], found: &Answer, closes: bool) -> Vec<u8> {
         })
     };
     let connection: Vec<&[u8]> = lines().filter(|(_, name, _)| name == "connection").map(|(.., value)| value).collect();
+    // RFC 9110 §8.6: there is none, and whoever believes it waits for a body.
+    let has_no_length = found.status < 200 || found.status == 204;
+    let mut request_id = told.request_id;
     for (line, name, _) in lines() {
-        if !stays(&name) && !is_named(connection.iter().copied(), &name) {
+        // An origin's own is what its support asks for.
+        request_id = request_id.filter(|_| name != "x-request-id");
+        let goes = !(has_no_length && name == "content-length");
+        if goes && !stays(&name) && !is_named(connection.iter().copied(), &name) {
             out.extend_from_slice(line);
             out.extend_from_slice(b"\r\n");
         }
     }
-    if found.ends == Ends::By(Framing::Chunked) {
+    if found.ends == Ends::By(Framing::Chunked) && !told.unchunks {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    out.extend_from_slice(b"Via: 1.1 gatepost\r\n");
-    if closes && found.status >= 200 {
+    if let Some(id) = request_id {
+        out.extend_from_slice(format!("X-Request-Id: {id}\r\n").as_bytes());
+    }
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(&bytes[5..8]);
+    out.extend_from_slice(b" gatepost\r\n");
+    if told.closes {
         out.extend_from_slice(b"Connection: close\r\n");
     }
     out.extend_from_slice(b"\r\n");

@@ -19,6 +19,7 @@ mod record;
 mod relay;
 mod serve;
 mod splice;
+mod standing;
 mod tunnel;
 mod way;
 

@@ -63,6 +63,8 @@ thread_local! {
 enum Left {
     Bytes(u64),
     Chunks(Chunks),
+    /// The same, of which the data alone is passed on.
+    Unchunked(Chunks),
     /// To the end of the connection.
     Rest,
     Nothing,
@@ -94,6 +96,11 @@ impl Pass {
             Framing::Chunked => Left::Chunks(Chunks::new()),
         };
         Self { left, held: head, at: 0, over, pause: None }
+    }
+
+    /// One that comes in chunks, and goes on without them, to the end of its connection.
+    pub fn unchunked(head: Vec<u8>, over: BytesMut) -> Self {
+        Self { left: Left::Unchunked(Chunks::new()), held: head, at: 0, over, pause: None }
     }
 
     /// One that ends with its connection.
@@ -202,6 +209,24 @@ impl Pass {
                     self.left = Left::Nothing;
                 }
                 n
+            }
+            Left::Unchunked(chunks) => {
+                let mut at = 0;
+                loop {
+                    let found = chunks.next(&bytes[at..]);
+                    let (framing, data) = found.map_err(|bad| Fault(Side::Request, bad.0.into()))?;
+                    let from = at + framing;
+                    at = from + data;
+                    self.held.extend_from_slice(&bytes[from..at]);
+                    if data == 0 {
+                        break;
+                    }
+                }
+                if chunks.is_done() {
+                    self.left = Left::Nothing;
+                }
+                self.over.extend_from_slice(&bytes[at..]);
+                return Ok(at);
             }
             Left::Rest => bytes.len(),
             Left::Nothing | Left::Lost => 0,

@@ -1,12 +1,14 @@
 //! What is known of a tunnel, or of a forwarded request: told when it is dropped, so that there is exactly one line of each, however it ends.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use super::{
+    answer::Refusal,
     live::{self, Live},
     parent::Through,
     relay::Moved,
@@ -82,6 +84,8 @@ pub struct Record {
     pub through: Option<Arc<Through>>,
     pub would_refuse: Option<Reason>,
     pub reason: Option<Reason>,
+    /// What exactly.
+    pub detail: Cow<'static, str>,
     /// What the client was told.
     pub status: Option<u16>,
     pub ended: Option<&'static str>,
@@ -117,6 +121,7 @@ impl Record {
             through: None,
             would_refuse: None,
             reason: None,
+            detail: Cow::Borrowed(""),
             status: None,
             ended: None,
             dns: None,
@@ -130,9 +135,10 @@ impl Record {
     }
 
     /// Refused: by what, and what the client is told.
-    pub fn refused(&mut self, reason: Reason) {
-        self.reason = Some(reason);
-        self.status = Some(status(reason));
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.reason = Some(refusal.reason);
+        self.detail.clone_from(&refusal.detail);
+        self.status = Some(status(refusal.reason));
     }
 
     /// It is under way, under its rule.
@@ -153,7 +159,9 @@ impl Drop for Record {
         let config = &self.live.snapshot.config;
         let client = self.client.map(|id| &config.clients[id.index()]);
         let rule = self.rule.map(|id| &config.egress.rules[id.index()]);
-        let source = self.source.map(|(id, _)| &config.egress.sources[id.index()]);
+        // Also where it has no address that fits.
+        let named = || rule?.source.filter(|_| self.reason == Some(Reason::SourceUnavailable));
+        let source = self.source.map(|(id, _)| id).or_else(named).map(|id| &config.egress.sources[id.index()]);
         let (bytes_in, bytes_out) = (self.moved.sent.load(Relaxed), self.moved.received.load(Relaxed));
         if let Some(counts) = self.live.counts.of(self.client, self.rule) {
             counts.count(self.worker, self.reason, self.would_refuse.is_some(), bytes_in, bytes_out);
@@ -177,6 +185,7 @@ impl Drop for Record {
             rule: rule.map(|r| &*r.name),
             would_refuse: self.would_refuse,
             reason: self.reason,
+            detail: Some(&*self.detail).filter(|detail| !detail.is_empty()),
             status: self.status,
             ended: self.ended,
             bytes_in,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -65,6 +65,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Once it is dropped, the peer is not told that this was the end: a plain one is reset (RFC 9293 §3.10.4), TLS says no `close_notify`.
+    pub fn resets(&self) {
+        if let Self::Tcp(stream) = self {
+            // Else it is an end like any other.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     pub fn as_side(&mut self) -> &mut dyn Side {
         match self {
             Self::Tcp(stream) => stream,
@@ -192,14 +200,14 @@ async fn refuse_head(caller: Caller, inbox: &[u8], bad: BadHead) {
     let Some(mut record) = Record::begin(caller.listener.clone(), caller.ip) else { return };
     let (method, _, target) = head::describe(inbox);
     record.kind = if method == "CONNECT" { "connect" } else { "forward" };
-    record.target = Some(target.into_bytes().into());
+    record.target = Some(policy::without_secrets(target.as_bytes()).into());
     let refusal = Refusal::new(bad.reason, bad.detail);
-    say(caller.stream, &mut record, &refusal, false).await;
+    say(caller.stream, &mut record, &refusal, method == "HEAD").await;
 }
 
 /// Says a refusal, and closes.
 async fn say(mut stream: Stream, record: &mut Record, refusal: &Refusal, is_head: bool) {
-    record.refused(refusal.reason);
+    record.refused(refusal);
     let message = record.live.snapshot.config.egress.deny_message.as_deref();
     let bytes = answer::bytes(refusal, message, record.id.as_str(), true, is_head);
     let told = async {
@@ -248,7 +256,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     };
     let bytes = inbox.split_to(head.end).freeze();
     let (method, target) = (&bytes[head.method.clone()], &bytes[head.target.clone()]);
-    record.target = Some(target.into());
+    record.target = Some(policy::without_secrets(target).into());
     let is_connect = method == b"CONNECT";
     record.kind = if is_connect { "connect" } else { "forward" };
     let Some(headers) = fields(&bytes, &head) else {
@@ -256,6 +264,12 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
         say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
         return (Next::End, None);
     };
+    // RFC 9112 §3.2: also where the target is what counts.
+    if !headers.get(header::HOST).is_none_or(|host| policy::is_host(host.as_bytes())) {
+        let refusal = Refusal::new(Reason::BadRequest, "Host is no host");
+        say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
+        return (Next::End, None);
+    }
     if !is_connect {
         record.method = Some(method.into());
         return Box::pin(forwarded(caller, record, &bytes, head, &headers, inbox)).await;
@@ -271,9 +285,10 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
             return (Next::End, None);
         }
     };
-    let via = parent::of(&record).map(|_| via::with_ours(&headers, &parent::OWN_NAME)).unwrap_or_default();
+    let via = parent::of(&record).map(|_| via::with_ours(&headers, head.is_1_0, &parent::OWN_NAME)).unwrap_or_default();
+    let grounds = way::grounds(&record, &headers, &caller);
     drop(headers);
-    match tunnel::open(caller.stream, record, to, &via, std::mem::take(inbox), caller.conn.clone()).await {
+    match tunnel::open(caller.stream, record, to, &via, std::mem::take(inbox), grounds, caller.conn.clone()).await {
         Ok(Some(tunnel)) => (Next::Tunnel(Box::new(tunnel)), None),
         Ok(None) => (Next::End, None),
         Err((refusal, stream, mut record)) => {
@@ -307,7 +322,10 @@ async fn forwarded(
     let after = match (admitted, &absolute) {
         (Ok(to), Some(absolute)) => {
             let asked = Asked { method, headers, to, absolute, head };
-            forward::forward(&mut caller, &mut record, &asked, inbox).await
+            match forward::answered_here(&mut caller, &mut record, &asked).await {
+                Some(after) => after,
+                None => forward::forward(&mut caller, &mut record, &asked, inbox).await,
+            }
         }
         (Ok(_), None) => After::Close,
         (Err(refusal), _) => After::Refuse(refusal),
@@ -317,6 +335,10 @@ async fn forwarded(
         After::Close => {
             drop(record);
             goodbye(&mut caller.stream).await;
+            (Next::End, None)
+        }
+        After::Cut => {
+            caller.stream.resets();
             (Next::End, None)
         }
         After::Refuse(refusal) => {

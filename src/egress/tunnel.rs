@@ -10,20 +10,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     answer::Refusal,
-    conn::{Allowed, Conn, End},
-    here,
+    conn::{Conn, End},
     record::Record,
     relay::{Ended, relay},
     serve::Stream,
+    standing::Standing,
     way::{self, terms},
 };
 use crate::{
-    config::model::{EgressMode, Name, OnRevoke},
+    config::model::EgressMode,
     decide::{
-        Reason, Snapshot,
-        egress::{Authority, Choice, Hello, HelloReader, Judge, hello_agrees, wanted_name},
+        Reason,
+        auth::Grounds,
+        egress::{Authority, Hello, HelloReader, hello_agrees, wanted_name},
     },
-    egress::live,
     observe::clock::now,
 };
 
@@ -35,7 +35,8 @@ pub struct Tunnel {
     conn: Arc<Conn>,
 }
 
-/// Opens a tunnel: dials, answers 200, and compares the TLS client's name. `via`: for a parent; `ahead`: what the client has sent behind its request.
+/// Opens a tunnel: dials, answers 200, and compares the TLS client's name. `via`: for a parent; `ahead`: what the client has sent behind its
+/// request; `grounds`: what it was let in by.
 ///
 /// # Errors
 ///
@@ -46,6 +47,7 @@ pub async fn open(
     to: Authority<'static>,
     via: &[u8],
     mut ahead: BytesMut,
+    grounds: Option<Grounds>,
     conn: Arc<Conn>,
 ) -> Result<Option<Tunnel>, (Refusal, Stream, Box<Record>)> {
     let dialled = conn
@@ -66,9 +68,14 @@ pub async fn open(
     let wanted = wanted_name(rule, &to).map(str::to_owned);
     let is_reported = rule.map_or(egress.mode, |rule| rule.mode) == EgressMode::Report;
     let (hello_most, idle, total) = (timeouts.tls_name, timeouts.idle, timeouts.total);
-    if egress.on_revoke == OnRevoke::Close {
-        conn.set_allowed(Box::new(Standing::of(&record, &to)));
+    let standing = Standing::of(&record, &to, grounds);
+    if standing.is_overtaken() {
+        // No rule of the config that holds now would have had it dialled.
+        let refusal = Refusal::new(Reason::DestinationNotAllowed, "a reload took it away while it was dialled");
+        return Err((refusal, client, record));
     }
+    // Under `keep` as well: a later config may say `close`.
+    conn.set_allowed(Box::new(standing));
 
     let answer = format!("HTTP/1.1 200 Connection established\r\nX-Request-Id: {}\r\n\r\n", record.id.as_str());
     record.status = Some(200);
@@ -96,7 +103,10 @@ pub async fn open(
                 return Ok(None);
             }
         };
-        if !agrees && is_reported && hello.is_ok() {
+        if !agrees {
+            record.detail = hello.unwrap_or(Hello::NeedMore).words();
+        }
+        if !agrees && is_reported {
             record.would_refuse = Some(Reason::ServerNameMismatch);
         } else if !agrees {
             // It was told 200: the log has the reason.
@@ -170,47 +180,5 @@ impl Tunnel {
             Ended::Broken => Some("reset"),
             Ended::By(end) => Some(end.as_str()),
         };
-    }
-}
-
-/// What a tunnel stands on, to be asked again after a reload, by the words of the config.
-struct Standing {
-    client: Option<Name>,
-    to: Authority<'static>,
-    /// What was judged, where that was done here.
-    address: Option<std::net::SocketAddr>,
-}
-
-impl Standing {
-    fn of(record: &Record, to: &Authority<'static>) -> Self {
-        let config = &record.live.snapshot.config;
-        Self {
-            client: record.client.map(|id| config.clients[id.index()].name.clone()),
-            to: to.clone(),
-            address: record.through.as_ref().map_or(record.address, |through| through.address),
-        }
-    }
-
-    fn holds(&self, snapshot: &Snapshot, own: &crate::decide::egress::Own) -> bool {
-        let config = &snapshot.config;
-        let known = config.clients.iter().position(|client| Some(&client.name) == self.client.as_ref());
-        let Some(client) = known.and_then(|at| u32::try_from(at).ok()).map(crate::config::model::ClientId) else {
-            return false;
-        };
-        let rule = match snapshot.egress.choose(client, &self.to) {
-            Choice::Rule(id) => Some(&config.egress.rules[id.index()]),
-            Choice::Unlisted => None,
-            Choice::Refused => return false,
-        };
-        let judge = Judge::of(rule, own, &here::has);
-        self.address.is_none_or(|at| judge.one(at.ip(), at.port()).is_ok())
-    }
-}
-
-impl Allowed for Standing {
-    fn is_allowed(&self) -> bool {
-        live::current().is_none_or(|(_, live)| {
-            live.snapshot.config.egress.on_revoke == OnRevoke::Keep || self.holds(&live.snapshot, &live.own)
-        })
     }
 }

@@ -18,11 +18,11 @@ use super::{
     serve::{Caller, Stream},
 };
 use crate::{
-    config::model::{ClientId, Egress, EgressMode, EgressRule, EgressSourceId, EgressTimeouts},
+    config::model::{ClientId, Egress, EgressMode, EgressRule, EgressRuleId, EgressSourceId, EgressTimeouts},
     decide::{
         Reason,
-        auth::Asking,
-        egress::{Authority, Choice, Host, Judge, MOST_DIALLED, OverShare, source, source_address},
+        auth::{Asking, Grounds},
+        egress::{Authority, Choice, Host, Judge, MOST_DIALLED, Over, OverShare, source, source_address},
     },
     observe::{clock::now, unix_ms},
     upstream::resolve::lookup,
@@ -43,17 +43,9 @@ pub fn admit(
     let Some(gate) = snapshot.callers.egress() else {
         return Err(Refusal::new(Reason::ForbiddenClient, ""));
     };
-    // Who comes by a unix socket is on this machine.
-    let ip = caller.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let tokens = live::tokens();
-    let asking = Asking {
-        ip,
-        headers,
-        certificate: caller.certificate.as_deref(),
-        now: now(),
-        unix: &|| i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX),
-        tokens: tokens.as_deref(),
-    };
+    let asking = Asking { tokens: tokens.as_deref(), ..asking(headers, caller) };
+    let ip = asking.ip;
     let client = snapshot.callers.pass(gate, &asking).map_err(|denied| {
         record.client = denied.client;
         let mut refusal = Refusal::new(denied.reason, "");
@@ -84,13 +76,49 @@ pub fn admit(
     share(record, client, caller)?;
     let mode = snapshot.config.egress.rules[rule.index()].mode;
     let entered = snapshot.egress.enter(rule, mode, client, ip, now());
-    let (ticket, over) =
-        entered.map_err(|over| Refusal { retry_after: Some(over.retry_after), ..Refusal::new(over.reason, "") })?;
+    let (ticket, over) = entered.map_err(|over| short(record, rule, over))?;
     record.enter(ticket);
     if mode == EgressMode::Report {
         record.would_refuse = Some(over.map_or(Reason::DestinationNotAllowed, |over| over.reason));
     }
     Ok(to)
+}
+
+/// What a client is told whose rule has no room for it now.
+fn short(record: &Record, rule: EgressRuleId, over: Over) -> Refusal {
+    let snapshot = &record.live.snapshot;
+    let of = &snapshot.config.egress.rules[rule.index()];
+    let (name, limits) = (&of.name, &of.limits);
+    let detail = match (over.reason, limits.tunnels) {
+        (Reason::TunnelsExhausted, Some(most)) => {
+            format!("all {most} tunnels that rule {name} allows a client are open")
+        }
+        _ => format!("above the rate that rule {name} allows a client"),
+    };
+    let limiter = snapshot.egress.limiter(rule);
+    Refusal {
+        retry_after: Some(over.retry_after),
+        limit: over.by.zip(limiter).map(|(by, limiter)| [limiter.policy().clone(), limiter.state(&by)]),
+        ..Refusal::new(over.reason, detail)
+    }
+}
+
+fn asking<'r>(headers: &'r HeaderMap, caller: &'r Caller) -> Asking<'r> {
+    Asking {
+        // Who comes by a unix socket is on this machine.
+        ip: caller.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        headers,
+        certificate: caller.certificate.as_deref(),
+        now: now(),
+        unix: &|| i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX),
+        tokens: None,
+    }
+}
+
+/// By what [`admit`] let the caller in.
+pub fn grounds(record: &Record, headers: &HeaderMap, caller: &Caller) -> Option<Grounds> {
+    let callers = &record.live.snapshot.callers;
+    Some(callers.grounds(callers.egress()?, &asking(headers, caller)))
 }
 
 /// The rule that took a record, and the timeouts in force.
@@ -173,7 +201,13 @@ pub async fn course(record: &mut Record, to: &Authority<'static>) -> Result<Cour
                 };
                 Refusal::new(Reason::NameNotResolved, format!("{name}: {why}{hint}"))
             })?;
-            judge().all(&answers, to.port).map_err(|r| refused(r.address, &r.why))?
+            judge().all(&answers, to.port).map_err(|r| {
+                let mut refusal = refused(r.address, &r.why);
+                if answers.iter().any(|ip| judge().one(*ip, to.port).is_ok()) {
+                    refusal.detail.to_mut().push_str("; the name has allowed addresses as well (`mixed_answers`)");
+                }
+                refusal
+            })?
         }
     };
     if addresses.is_empty() {
@@ -210,8 +244,8 @@ pub async fn dial_first(record: &mut Record, addresses: &[IpAddr], port: u16) ->
     let most = timeouts.connect;
     let client = record.client.map_or("", |id| &config.clients[id.index()].name);
     let began = Instant::now();
-    let mut refusal =
-        Refusal::new(Reason::UpstreamUnreachable, "the source has no address of the destination's family");
+    // What is short is the source's: nothing was tried of the destination.
+    let mut refusal = Refusal::new(Reason::SourceUnavailable, "the source has no address of the destination's family");
     let source = source(config, record.rule.map(|id| &config.egress.rules[id.index()]));
     for ip in addresses.iter().take(MOST_DIALLED) {
         let from = match source {

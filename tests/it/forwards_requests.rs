@@ -201,3 +201,148 @@ async fn a_removed_listener_closes_and_a_new_one_opens() {
     let mut client = Client(tokio::net::TcpStream::connect(gate.address("egress.second")).await.unwrap());
     assert_eq!(client.ask(&format!("CONNECT {to} HTTP/1.1\r\nHost: x\r\n\r\n")).await.status, 200);
 }
+
+#[tokio::test]
+async fn an_options_goes_no_further_than_it_may_and_a_refused_method_says_which_are_not() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let url = format!("http://127.0.0.1:{}", far.port());
+    let mut client = gate.client("127.0.0.1").await;
+    // RFC 9110 §7.6.2.
+    let options = |hops: &str| format!("OPTIONS {url}/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: {hops}\r\n\r\n");
+    let said = client.ask(&options("0")).await;
+    assert_eq!((said.status, far.requests()), (204, 0), "{said:?}");
+    assert!(said.head.contains("\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT\r\n"), "{said:?}");
+    assert_eq!(client.ask(&options("5")).await.status, 200);
+    assert_eq!(far.last().header("max-forwards"), Some("4"));
+    client.ask(&format!("GET {url}/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n")).await;
+    assert_eq!(far.last().header("max-forwards"), Some("0"), "nobody counts for others");
+    let said = client.ask(&format!("TRACE {url}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    said.is(405, "method_not_allowed");
+    assert!(said.head.contains("\r\nAllow: GET, "), "{said:?}");
+    let told = gate.log(4).await;
+    assert!(told.iter().any(|line| line["status"] == 204 && line["rule"] == "r"), "{told:#?}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_none_is_refused_and_another_than_the_targets_is_not() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let to = format!("127.0.0.1:{}", far.port());
+    for host in ["a b", "a,b", "http://x/", "[::1", "x:99999", "foo/bar", "a\tb"] {
+        ask(&gate, &format!("GET http://{to}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.is(400, "bad_request");
+        ask(&gate, &format!("CONNECT {to} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.is(400, "bad_request");
+    }
+    assert_eq!(far.connections(), 0);
+    for host in ["", "elsewhere.test", "elsewhere.test:81", "elsewhere.test:", "[2001:db8::1]:81"] {
+        let said = ask(&gate, &format!("GET http://{to}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(said.status, 200, "{host:?}: {said:?}");
+        assert_eq!(far.last().header("host"), Some(&*to), "{host:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_what_it_can_read() {
+    let far = origin().answers(|_| Reply::chunks(&["hello, ", "world"])).start().await;
+    let gate = out(&far, "").await;
+    let request = |fields: &str| format!("GET http://127.0.0.1:{}/ HTTP/1.0\r\n{fields}\r\n", far.port());
+    let mut client = gate.client("127.0.0.1").await;
+    client.say(request("")).await;
+    let all = client.rest().await;
+    assert!(all.ends_with("\r\n\r\nhello, world"), "RFC 9112 §6.1: no chunks: {all}");
+    assert!(!all.contains("Transfer-Encoding") && all.contains("Connection: close\r\n"), "{all}");
+    // RFC 9112 §2.3, RFC 9110 §7.6.3.
+    let seen = far.last();
+    assert_eq!(seen.version, "HTTP/1.1");
+    assert!(seen.header("via").unwrap().starts_with("1.0 gatepost-"), "{seen:?}");
+
+    // Cut off, it must not look like a whole one: that is a reset, and no end.
+    far.now_answers(|_| Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").then_close());
+    let mut client = gate.client("127.0.0.1").await;
+    client.say(request("")).await;
+    assert!(is_reset(&mut client).await);
+}
+
+async fn is_reset(client: &mut Client) -> bool {
+    let mut all = Vec::new();
+    let end = tokio::io::AsyncReadExt::read_to_end(&mut client.0, &mut all).await;
+    end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_has_no_length_and_an_id_where_the_destination_gave_none() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let request = format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port());
+    let mut client = gate.client("127.0.0.1").await;
+    // RFC 9110 §8.6. The origin's connection goes on: a body behind it would be the next answer's beginning.
+    let bytes =
+        "HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n";
+    far.now_answers(move |_| Reply::raw(bytes));
+    let hints = client.ask(&request).await;
+    assert_eq!(hints.status, 103, "{hints:?}");
+    let said = client.ask("").await;
+    assert_eq!(said.status, 204, "{said:?}");
+    assert!(!hints.head.contains("Content-Length") && !said.head.contains("Content-Length"), "{hints:?} {said:?}");
+    let id = said.head.lines().find_map(|line| line.strip_prefix("X-Request-Id: ")).expect("an id").to_owned();
+    assert_eq!(gate.log(1).await[0]["request_id"], id);
+    far.now_answers(|_| Reply::text("ok").header("x-request-id", "the-origins"));
+    let said = client.ask(&request).await;
+    assert_eq!(said.head.to_ascii_lowercase().matches("x-request-id").count(), 1, "{said:?}");
+    assert!(said.head.contains("the-origins"), "{said:?}");
+
+    // RFC 9110 §9.3.2, of a head that is refused as well.
+    let mut client = gate.client("127.0.0.1").await;
+    client.say(format!("HEAD http://127.0.0.1:{}/ HTTP/1.1\r\n\r\n", far.port())).await;
+    let all = client.rest().await;
+    assert!(all.starts_with("HTTP/1.1 400 ") && all.ends_with("\r\n\r\n"), "{all}");
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_given_up() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let request = format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port());
+    far.now_answers(|_| Reply::raw("HTTP/1.1 102 Processing\r\n\r\n".repeat(200)));
+    let mut client = gate.client("127.0.0.1").await;
+    client.say(&request).await;
+    let all = client.rest().await;
+    assert_eq!(all.matches("HTTP/1.1 102 ").count(), 100);
+    assert!(all.contains("HTTP/1.1 502 ") && all.contains("interim answers without end"), "{all}");
+}
+
+#[tokio::test]
+async fn the_log_says_why_and_never_holds_what_a_url_may_hide() {
+    let far = origin().start().await;
+    let gate = gateway(
+        config(far.port(), "[client.basic]\nbasic = { user = \"u\", sha256 = \"file:@DIR@/hash\" }")
+            .replace("clients = [\"fn\"]", "clients = [\"fn\", \"basic\"]"),
+    )
+    .file("hash", "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b")
+    .start()
+    .await;
+    let port = far.port();
+    for request in [
+        format!(
+            "GET http://127.0.0.1:{port}/SECRET?token=SECRET HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic eDp5\r\n\r\n"
+        ),
+        format!("GET http://user:SECRET@127.0.0.1:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("CONNECT user:SECRET@127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("CONNECT user:SEC/RET@127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET https://127.0.0.1:{port}/?SECRET HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET http://user:SECRET@127.0.0.1:{port}/?SECRET HTTP/1.1\r\n\r\n"),
+        "GET /?SECRET HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+    ] {
+        let said = ask(&gate, &request).await;
+        assert!(said.status >= 400, "{said:?}");
+    }
+    ask(&gate, "CONNECT 10.1.1.1:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.is(403, "destination_not_allowed");
+    let told = gate.log(8).await;
+    for line in &told {
+        assert!(!line.to_string().contains("SEC"), "{line}");
+        assert!(line["target"].is_string(), "{line}");
+    }
+    assert_eq!(told.iter().filter(|line| line["target"] == format!("127.0.0.1:{port}")).count(), 5, "{told:#?}");
+    let last = told.iter().find(|line| line["target"] == "10.1.1.1:443").expect("a line");
+    assert_eq!(last["detail"], "no rule takes client fn to 10.1.1.1:443", "{last}");
+}

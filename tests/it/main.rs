@@ -143,6 +143,8 @@ mod survives_faults;
 #[cfg(test)]
 mod survives_hostile_h2;
 #[cfg(test)]
+mod takes_tunnels_back;
+#[cfg(test)]
 mod tells_the_service_manager;
 #[cfg(test)]
 mod tells_what_is_known_of_platforms;

@@ -133,6 +133,16 @@ async fn names_that_lead_elsewhere_are_refused_and_told() {
         said.is(status, reason);
     }
     assert_eq!(far.accepted(), 0);
+    let told = lines(&gate, 6).await;
+    let why = |name: &str| {
+        let line = told.iter().find(|line| line["target"] == format!("{name}.test:{port}")).expect("a line");
+        line["detail"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(why("private"), "10.0.0.5 is private (RFC 1918)");
+    assert_eq!(
+        why("mixed"),
+        "10.0.0.5 is private (RFC 1918); the name has allowed addresses as well (`mixed_answers`)"
+    );
 }
 
 #[tokio::test]
@@ -258,17 +268,24 @@ async fn who_is_unknown_gets_407_and_nothing_that_it_sent_along_goes_on() {
 async fn tunnels_and_rate_are_bounded_per_client_and_rule() {
     let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
     let to = format!("127.0.0.9:{}", far.port());
-    let limits = "limits = { tunnels = 2, rate = \"6/h\", burst = 4 }";
+    let limits = "limits = { tunnels = 2, rate = \"6/h\", burst = 3 }";
     let gate = gateway(one_rule(&dns, &format!("{to:?}"), limits)).start().await;
-    let (one, _two) = (gate.opened(&to).await, gate.opened(&to).await);
-    let (_, said) = gate.tunnel(&to).await;
-    said.is(429, "tunnels_exhausted");
-    assert!(said.head.contains("Retry-After: 1\r\n"), "{said:?}");
-    drop(one);
-    gate.counts("gatepost_egress_open", &[("rule", "r")], 1.0).await;
+    let (one, two) = (gate.opened(&to).await, gate.opened(&to).await);
+    for _ in 0..3 {
+        let (_, said) = gate.tunnel(&to).await;
+        said.is(429, "tunnels_exhausted");
+        assert!(said.body.contains("all 2 tunnels that rule r allows a client are open"), "{said:?}");
+        assert!(said.head.contains("Retry-After: 1\r\n"), "{said:?}");
+    }
+    drop((one, two));
+    gate.counts("gatepost_egress_open", &[("rule", "r")], 0.0).await;
+    // Who was refused has taken nothing of the rate.
     let _three = gate.opened(&to).await;
     let (_, said) = gate.tunnel(&to).await;
     said.is(429, "rate_limited");
+    assert!(said.head.contains("RateLimit-Policy: \"egress-r\";q=3;w=1800\r\n"), "{said:?}");
+    assert!(said.head.contains("RateLimit: \"egress-r\";r=0;t="), "{said:?}");
+    assert!(said.body.contains("above the rate that rule r allows a client"), "{said:?}");
     gate.counts("gatepost_egress_connections_total", &[("result", "rate_limited")], 1.0).await;
 }
 
@@ -353,6 +370,11 @@ async fn no_byte_goes_out_until_the_tls_client_asks_for_the_name_it_was_let_thro
     assert_eq!((far.accepted(), far.bytes()), (5, 0), "dialled, and sent nothing");
     let told = lines(&gate, 5).await;
     assert!(told.iter().all(|l| l["reason"] == "server_name_mismatch" && l["status"] == 200), "{told:#?}");
+    let detail = |wanted: &str| told.iter().filter(|l| l["detail"] == wanted).count();
+    assert_eq!(detail("the TLS hello asks for evil.test"), 1, "{told:#?}");
+    assert_eq!(detail("the TLS hello asks for no name"), 1, "{told:#?}");
+    assert_eq!(detail("what the client sends is not TLS"), 1, "{told:#?}");
+    assert_eq!(detail("no whole TLS hello came in time"), 2, "{told:#?}");
 
     for good in [whole, hello(Some("FAR.test"), 3)] {
         let mut client = gate.opened("far.test:443").await;
@@ -368,6 +390,40 @@ async fn no_byte_goes_out_until_the_tls_client_asks_for_the_name_it_was_let_thro
     // An address has no name to ask for (RFC 6066 §3).
     let mut client = gate.opened("127.0.0.31:443").await;
     assert_eq!(client.echoes("anything").await, "anything");
+}
+
+#[tokio::test]
+async fn in_report_mode_who_says_nothing_or_no_tls_is_told_of_and_goes_through() {
+    let Some(far) = echo_on_443("127.0.0.32").await else { return };
+    let dns = Dns::start().await;
+    dns.answer("far.test", &["127.0.0.32"], 60);
+    let more = "mode = \"report\"\n[egress]\ntimeouts = { tls_name = \"300ms\" }";
+    let gate = gateway(one_rule(&dns, "\"far.test\"", more)).start().await;
+    let mut silent = gate.opened("far.test:443").await;
+    assert!(eventually("the end of the wait for a hello", async || when(silent.is_silent().await)).await == ());
+    tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        while far.bytes() == 0 {
+            let _ = silent.0.try_write(b"x");
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("what it says in the end arrives");
+    drop(silent);
+    let line = &lines(&gate, 1).await[0];
+    assert_eq!((&line["would_refuse"], &line["reason"]), (&"server_name_mismatch".into(), &serde_json::Value::Null));
+}
+
+#[tokio::test]
+async fn a_source_without_an_address_of_the_family_is_what_is_short() {
+    let (dns, far) = (Dns::start().await, echo("127.0.0.9:0").await);
+    let to = format!("127.0.0.9:{}", far.port());
+    let more = "source = \"six\"\n[egress.source.six]\nbind = \"::1\"";
+    let gate = gateway(one_rule(&dns, &format!("{to:?}"), more)).start().await;
+    let (_, said) = gate.tunnel(&to).await;
+    said.is(503, "source_unavailable");
+    assert!(said.head.contains("Retry-After: "), "{said:?}");
+    assert_eq!(lines(&gate, 1).await[0]["source"], "six");
 }
 
 #[tokio::test]

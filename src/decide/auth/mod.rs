@@ -21,6 +21,7 @@
 mod cache;
 mod failures;
 mod gate;
+mod grounds;
 mod header;
 mod key_ring;
 mod strict;
@@ -37,6 +38,7 @@ use http::{
 
 pub use cache::TokenCache;
 pub use gate::Gate;
+pub use grounds::Grounds;
 pub use key_ring::KeyRing;
 
 use super::{ClientCertificate, Now, Reason, San, client::Clients, egress, limit::Refused};

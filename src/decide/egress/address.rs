@@ -112,6 +112,7 @@ impl<'p> Judge<'p> {
         // A translator's prefix may be exempted; where it leads is judged all the same.
         match behind_nat64(ip) {
             None => Ok(()),
+            Some(v4) if self.own.has(v4.into(), port, self.is_local) => Err(NotAllowed::Own),
             Some(v4) => match special(v4.into()) {
                 None => Ok(()),
                 Some(_) if exempt(v4.into()) => Ok(()),

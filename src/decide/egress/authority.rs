@@ -208,6 +208,31 @@ pub fn absolute(target: &[u8]) -> Result<Absolute<'_>, AuthorityProblem> {
     Ok(Absolute { authority, port_written, path })
 }
 
+/// Whether a value of Host is one (RFC 9112 §3.2): a host, with or without a port, or nothing.
+pub fn is_host(value: &[u8]) -> bool {
+    // RFC 3986 §3.2.3: a port may be empty.
+    let value = value.strip_suffix(b":").unwrap_or(value);
+    // What could be somebody's is not asked here.
+    value.is_empty() || authority(value, Some(80)).err().is_none_or(|problem| problem.reason() != Reason::BadRequest)
+}
+
+/// A target as far as it may be logged before it is known to be one: no user or password, no path, no query. Of origin form the path.
+pub fn without_secrets(target: &[u8]) -> &[u8] {
+    let find = |text: &[u8], bytes: &[u8]| text.iter().position(|b| bytes.contains(b)).unwrap_or(text.len());
+    if target.first() == Some(&b'/') {
+        return &target[..find(target, b"?#")];
+    }
+    let begin = memchr::memmem::find(target, b"://").map_or(0, |at| at + 3);
+    let rest = &target[begin..];
+    let rest = &rest[..find(rest, b"/?#")];
+    let host = memchr::memrchr(b'@', rest).map_or(rest, |at| &rest[at + 1..]);
+    match memchr::memrchr(b':', host) {
+        // A password that has a slash in it, and was cut there.
+        Some(at) if host[0] != b'[' && !host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
+        _ => host,
+    }
+}
+
 fn authority(text: &[u8], default_port: Option<u16>) -> Result<Authority<'_>, AuthorityProblem> {
     use AuthorityProblem as P;
     if text.is_empty() {

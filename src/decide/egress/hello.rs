@@ -3,6 +3,8 @@
 //! Only what is needed is read, strictly: what is no ClientHello of TLS 1.0 to 1.3 is not let through as one. What is encrypted in it (ECH) stays
 //! unseen: then the name is the outer one.
 
+use std::borrow::Cow;
+
 use super::authority;
 
 /// A hello is at most so long; with post-quantum keys and a session ticket it is some 2 KiB.
@@ -30,6 +32,19 @@ pub enum Hello {
     NotTls,
     /// TLS, and wrong.
     Bad(&'static str),
+}
+
+impl Hello {
+    /// For the log, where it was not what was wanted.
+    pub fn words(&self) -> Cow<'static, str> {
+        match self {
+            Self::NeedMore => "no whole TLS hello came in time".into(),
+            Self::Name(name) => format!("the TLS hello asks for {name}").into(),
+            Self::NoName => "the TLS hello asks for no name".into(),
+            Self::NotTls => "what the client sends is not TLS".into(),
+            Self::Bad(why) => format!("the TLS hello is malformed: {why}").into(),
+        }
+    }
 }
 
 /// Reads a hello as it comes. What it was fed is the caller's to keep.

@@ -23,7 +23,7 @@ mod tests;
 pub mod via;
 
 pub use address::{Judge, MOST_DIALLED, NotAllowed, Own, Refused};
-pub use authority::{Absolute, Authority, AuthorityProblem, Host, absolute, connect};
+pub use authority::{Absolute, Authority, AuthorityProblem, Host, absolute, connect, is_host, without_secrets};
 pub use hello::{Hello, HelloReader};
 pub use policy::{Choice, Direction, Over, Policy, Ticket, clients, source, source_address, wanted_name};
 pub use rules::{Lost, Rules, takes, why_lost};

@@ -25,7 +25,7 @@ use crate::{
     },
     decide::{
         Now, Reason,
-        limit::{Ask, KeyFacts, Limiter, take_all},
+        limit::{Ask, KeyFacts, Limiter, Refused, take_all},
     },
 };
 
@@ -79,6 +79,8 @@ pub struct Over {
     pub reason: Reason,
     /// For `Retry-After`, in seconds.
     pub retry_after: u64,
+    /// By the rate.
+    pub by: Option<Refused>,
 }
 
 /// A tunnel's, or a forwarded request's, place among those of its client and rule; given back when it is dropped.
@@ -174,6 +176,11 @@ impl Policy {
         self.counts.iter().filter_map(|rule| Some((&rule.name, rule.rate.as_ref()?)))
     }
 
+    /// A rule's rate.
+    pub fn limiter(&self, rule: EgressRuleId) -> Option<&Arc<Limiter>> {
+        self.counts[rule.index()].rate.as_ref()
+    }
+
     /// Which rule takes `client` there. Knows no addresses but those that are written out, and asks nobody.
     pub fn choose(&self, client: ClientId, to: &Authority<'_>) -> Choice {
         match (self.rules.find(client, to), self.mode) {
@@ -192,7 +199,8 @@ impl Policy {
         self.held.get(client.index()).map(|(_, held)| held.enter(rooms, self.fair_share)).transpose()
     }
 
-    /// Takes a place under a rule: rate first, then the number of tunnels. `ip`: for a client that has no bucket of its own left.
+    /// Takes a place under a rule: among its tunnels first, then of its rate, so that who is refused has taken nothing. `ip`: for a client that has no
+    /// bucket of its own left.
     ///
     /// A rule in report mode always gives the place; then [`Over`] is what would have refused it.
     ///
@@ -210,25 +218,23 @@ impl Policy {
         let counts = &self.counts[rule.index()];
         let found = counts.clients.iter().find(|(id, ..)| *id == client);
         let (name, count) = found.map_or_else(|| ("", Arc::default()), |(_, name, count)| (&**name, Arc::clone(count)));
-        let mut over = None;
+        let before = count.tunnels.fetch_add(1, Relaxed);
+        let ticket = Ticket { count, bandwidth: counts.bandwidth };
+        let is_full = counts.tunnels.is_some_and(|most| before >= most);
+        let mut over = is_full.then_some(Over { reason: Reason::TunnelsExhausted, retry_after: 1, by: None });
+        if let (Some(over), EgressMode::Enforce) = (over, mode) {
+            return Err(over);
+        }
         if let Some(limiter) = &counts.rate {
             let facts = KeyFacts { client_ip: ip, client: Some(name), headers: &HeaderMap::new(), query: None };
             let ask = Ask { limiter, key: limiter.key(&facts) };
             if let Err(refused) = take_all(&[ask], now) {
-                over = Some(Over { reason: Reason::RateLimited, retry_after: refused.retry_after() });
+                let late = Over { reason: Reason::RateLimited, retry_after: refused.retry_after(), by: Some(refused) };
+                if mode == EgressMode::Enforce {
+                    return Err(late);
+                }
+                over.get_or_insert(late);
             }
-        }
-        if let (Some(over), EgressMode::Enforce) = (over, mode) {
-            return Err(over);
-        }
-        let before = count.tunnels.fetch_add(1, Relaxed);
-        let ticket = Ticket { count, bandwidth: counts.bandwidth };
-        if counts.tunnels.is_some_and(|most| before >= most) {
-            let full = Over { reason: Reason::TunnelsExhausted, retry_after: 1 };
-            if mode == EgressMode::Enforce {
-                return Err(full);
-            }
-            over.get_or_insert(full);
         }
         Ok((ticket, over))
     }

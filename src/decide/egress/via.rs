@@ -15,15 +15,15 @@ fn members(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
 }
 
-/// The fields that a next proxy is sent: those that came, and `own` as the last.
-pub fn with_ours(headers: &HeaderMap, own: &str) -> Vec<u8> {
+/// The fields that a next one is sent: those that came, and `own` as the last, with the version that it was spoken to in.
+pub fn with_ours(headers: &HeaderMap, is_1_0: bool, own: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     for value in headers.get_all(header::VIA) {
         out.extend_from_slice(b"Via: ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"Via: 1.1 ");
+    out.extend_from_slice(if is_1_0 { b"Via: 1.0 " } else { b"Via: 1.1 " });
     out.extend_from_slice(own.as_bytes());
     out.extend_from_slice(b"\r\n");
     out
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_next_one_hears_of_all() {
-        let sent = with_ours(&headers(&["1.0 fred", "1.1 p.example"]), "gatepost-07");
+        let sent = with_ours(&headers(&["1.0 fred", "1.1 p.example"]), false, "gatepost-07");
         assert_eq!(sent, b"Via: 1.0 fred\r\nVia: 1.1 p.example\r\nVia: 1.1 gatepost-07\r\n");
+        assert_eq!(with_ours(&headers(&[]), true, "gatepost-07"), b"Via: 1.0 gatepost-07\r\n");
     }
 }

@@ -72,6 +72,10 @@ fn parse(head: &[u8], to_head: bool) -> Result<Answer, &'static str> {
         }
         _ => return Err("its status line is malformed"),
     };
+    // A CR of its own (RFC 9112 §2.2) or another control character is read in two ways, or by a terminal.
+    if rest.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+        return Err("its status line has a control character");
+    }
     let (mut length, mut chunked, mut closes, mut keeps, mut count) = (None, false, false, false, 0);
     loop {
         let line = next_line(head, &mut at)?;
@@ -169,6 +173,8 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
             b"HTTP/1.1 2000 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\rX-Evil: 1\r\n\r\n",
+            b"HTTP/1.1 200 O\0K\x1b[31m\r\n\r\n",
             b"HTTP/2 200 OK\r\n\r\n",
             b"ICY 200 OK\r\n\r\n",
             b"hello\r\n\r\n",

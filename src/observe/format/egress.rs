@@ -5,7 +5,7 @@
 //! unix socket, `method` of a forwarded request, `target` where none could be read, `address` where nothing was dialled, `parent` and `asked` where no
 //! parent proxy was, `source` and
 //! `source_address` where the rule names none, `rule` where none took it, `mode` and `would_refuse` under `report`, `reason` where gatepost
-//! refused, `status` where the caller got one, `ended` where neither side ended the tunnel, `dns_ms` and `connect_ms` where that did not happen.
+//! refused, `detail` where there is more to say of that, `status` where the caller got one, `ended` where neither side ended the tunnel, `dns_ms` and `connect_ms` where that did not happen.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -42,6 +42,8 @@ pub struct EgressEntry<'r> {
     /// It was let through only because nothing is enforced, and would have been refused for this.
     pub would_refuse: Option<Reason>,
     pub reason: Option<Reason>,
+    /// What exactly, in words.
+    pub detail: Option<&'r str>,
     pub status: Option<u16>,
     pub ended: Option<&'static str>,
     /// From the client.
@@ -84,6 +86,7 @@ pub fn line(out: &mut Vec<u8>, format: LogFormat, stamp: &mut Stamp, e: &EgressE
         ("mode", e.would_refuse.map(|_| word("report"))),
         ("would_refuse", e.would_refuse.map(|r| word(r.as_str()))),
         ("reason", e.reason.map(|r| word(r.as_str()))),
+        ("detail", e.detail.map(|d| Field::Word(d.as_bytes()))),
         ("status", e.status.map(|s| Field::Number(s.into()))),
         ("ended", e.ended.map(word)),
         ("bytes_in", Some(Field::Number(e.bytes_in))),
@@ -181,6 +184,7 @@ mod tests {
             rule: Some("payments"),
             would_refuse: None,
             reason: None,
+            detail: None,
             status: Some(200),
             ended: None,
             bytes_in: 517,
@@ -222,12 +226,14 @@ mod tests {
             client: None,
             address: Some(v6),
             method: Some(b"GET"),
+            detail: Some("it asks for \u{1b}[31m"),
             ..entry()
         };
         let json = written(LogFormat::Json, &hostile);
         let read: serde_json::Value = serde_json::from_str(json.trim_end()).unwrap();
         assert_eq!(read["target"], "a\"\n\u{fffd} b=c");
         assert_eq!(read["address"], "[2001:db8::1]:443");
+        assert!(!json.contains('\u{1b}') && read["detail"] == "it asks for \u{1b}[31m", "{json}");
         assert!(read.get("client").is_none());
         assert_eq!(written(LogFormat::Text, &hostile).lines().count(), 1);
     }

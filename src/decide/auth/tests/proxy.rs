@@ -115,3 +115,47 @@ fn networks_alone_let_in_whom_a_rule_names() {
     assert_eq!(by_network.says("198.51.100.7", "x-none", "1"), "forbidden_client");
     assert!(Door { ..door("[\"partner\"]") }.callers.egress().is_none());
 }
+
+#[test]
+fn who_stands_is_asked_again_by_what_it_showed_and_no_secret_is_kept() {
+    let old = proxy(EGRESS);
+    let grounds = |ip: &str, value: &str| {
+        let caller = caller().from(ip).header("proxy-authorization", value);
+        let headers = if value.is_empty() { HeaderMap::new() } else { caller.headers.clone() };
+        let asking = Asking {
+            ip: caller.ip,
+            headers: &headers,
+            certificate: None,
+            now: Now(NOW as u64 * 1_000_000_000),
+            unix: &|| NOW,
+            tokens: None,
+        };
+        old.door.callers.grounds(old.door.callers.egress().unwrap(), &asking)
+    };
+    let basic = |user: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+    let by_password = grounds("203.0.113.9", &basic("fn", PASSWORD));
+    let by_token = grounds("203.0.113.9", &basic("x", "a.token.s"));
+    let by_network = grounds("192.0.2.7", "");
+    assert!(!format!("{by_password:?}").contains(PASSWORD), "{by_password:?}");
+
+    let stands = |text: &str, grounds: &Grounds, name: &str| {
+        let new = proxy(text).door;
+        let id = (0..).map(ClientId).zip(&new.config.clients).find(|(_, client)| *client.name == *name).unwrap().0;
+        new.callers.stands(new.callers.egress().unwrap(), grounds, id, true)
+    };
+    assert!(stands(EGRESS, &by_password, "fn"));
+    assert!(!stands(&EGRESS.replace("env:password-0123456789abcdef", "env:another"), &by_password, "fn"));
+    assert!(!stands(&EGRESS.replace("user = \"fn\"", "user = \"f2\""), &by_password, "fn"));
+    assert!(!stands(EGRESS, &by_password, "office"), "another client's");
+    let elsewhere = EGRESS.replace("[client.fn]", "[client.fn]\nnetworks = [\"198.51.100.0/25\"]");
+    assert!(!stands(&elsewhere, &by_password, "fn"));
+    let unnamed = EGRESS.replace("clients = [\"fn\", ", "clients = [");
+    assert!(!stands(&unnamed, &by_password, "fn"), "no rule names it");
+
+    assert!(stands(EGRESS, &by_token, "platform"));
+    let new = proxy(EGRESS).door;
+    assert!(!new.callers.stands(new.callers.egress().unwrap(), &by_token, ClientId(1), false));
+
+    assert!(stands(EGRESS, &by_network, "office"));
+    assert!(!stands(&EGRESS.replace("192.0.2.0/24", "192.0.2.0/30"), &by_network, "office"));
+}
