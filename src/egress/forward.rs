@@ -111,6 +111,7 @@ pub async fn forward(caller: &mut Caller, record: &mut Record, asked: &Asked<'_>
             interim: 0,
             first_byte,
             waits: false,
+            has_ended: false,
         };
         let Kept { mut stream, through, address, source, left } = one;
         let done =
@@ -261,12 +262,32 @@ struct Exchange {
     first_byte: std::time::Duration,
     /// The request is there, its answer is not.
     waits: bool,
+    /// The client has said its last.
+    has_ended: bool,
 }
 
 impl Exchange {
     /// Nothing of an answer has come.
     fn is_untouched(&self) -> bool {
         matches!(&self.answer, Answering::Head(bytes, _) if bytes.is_empty())
+    }
+
+    /// Hears whether the client is gone, while an answer is waited for; what it sends meanwhile is its next request. One that has only ended its
+    /// side waits still.
+    fn listen(&mut self, cx: &mut Context<'_>, client: &mut Stream, inbox: &mut BytesMut) -> Result<(), Fault> {
+        while inbox.is_empty() {
+            let mut room = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut room);
+            match Pin::new(&mut *client).poll_read(cx, &mut buffer).map_err(client_gone)? {
+                Poll::Ready(()) if buffer.filled().is_empty() => {
+                    self.has_ended = true;
+                    break;
+                }
+                Poll::Ready(()) => inbox.extend_from_slice(buffer.filled()),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
     }
 
     /// It ends here, and not by its own end.
@@ -299,6 +320,9 @@ impl Exchange {
         if self.request.is_done() && !self.waits && matches!(self.answer, Answering::Head(..)) {
             self.waits = true;
             conn.step(now(), self.first_byte);
+        }
+        if self.waits && !self.is_answered && !self.has_ended {
+            self.listen(cx, client, inbox)?;
         }
         loop {
             match &mut self.answer {

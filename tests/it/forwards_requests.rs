@@ -299,6 +299,28 @@ async fn an_answer_without_a_body_has_no_length_and_an_id_where_the_destination_
 }
 
 #[tokio::test]
+async fn a_client_that_is_gone_is_not_waited_for_and_one_that_has_ended_its_side_is_answered() {
+    let held = crate::harness::gate();
+    let hold = held.clone();
+    let far = origin().answers(move |_| Reply::text("ok").after(&hold)).start().await;
+    let gate = out(&far, "").await;
+    let request = format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port());
+    let (mut gone, mut ended) = (gate.client("127.0.0.1").await, gate.client("127.0.0.1").await);
+    gone.say(&request).await;
+    // A second one behind it, as a client may send that does not wait.
+    ended.say(request.repeat(2)).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut ended.0).await.unwrap();
+    eventually("both with the destination", async || when(far.open() == 2)).await;
+    gone.0.set_zero_linger().unwrap();
+    drop(gone);
+    let line = &gate.log(1).await[0];
+    assert_eq!(line["ended"], "client_gone", "{line}");
+    gate.counts("gatepost_egress_open", &[("rule", "r")], 1.0).await;
+    held.open();
+    assert_eq!(ended.rest().await.matches("HTTP/1.1 200 ").count(), 2);
+}
+
+#[tokio::test]
 async fn interim_answers_without_end_are_given_up() {
     let far = origin().start().await;
     let gate = out(&far, "").await;
