@@ -10,6 +10,7 @@ mod answer;
 pub mod conn;
 pub mod dial;
 mod forward;
+mod heads;
 pub mod here;
 pub mod live;
 pub mod parent;
