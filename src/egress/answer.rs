@@ -21,7 +21,7 @@ pub struct Refusal {
     /// `Proxy-Authenticate`.
     pub challenges: Vec<HeaderValue>,
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
-    pub limit: Option<[HeaderValue; 2]>,
+    pub limit: Option<Box<[HeaderValue; 2]>>,
 }
 
 impl Refusal {
@@ -66,7 +66,7 @@ pub fn bytes(refusal: &Refusal, message: Option<&str>, request_id: &str, closes:
     }
     let mut out = head.into_bytes();
     let challenges = refusal.challenges.iter().map(|challenge| ("Proxy-Authenticate", challenge));
-    let limit = ["RateLimit-Policy", "RateLimit"].into_iter().zip(refusal.limit.iter().flatten());
+    let limit = ["RateLimit-Policy", "RateLimit"].into_iter().zip(refusal.limit.iter().flat_map(|limit| limit.iter()));
     for (name, value) in challenges.chain(limit) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");

@@ -98,7 +98,7 @@ fn short(record: &Record, rule: EgressRuleId, over: Over) -> Refusal {
     let limiter = snapshot.egress.limiter(rule);
     Refusal {
         retry_after: Some(over.retry_after),
-        limit: over.by.zip(limiter).map(|(by, limiter)| [limiter.policy().clone(), limiter.state(&by)]),
+        limit: over.by.zip(limiter).map(|(by, limiter)| Box::new([limiter.policy().clone(), limiter.state(&by)])),
         ..Refusal::new(over.reason, detail)
     }
 }

@@ -222,7 +222,7 @@ pub fn without_secrets(target: &[u8]) -> &[u8] {
     if target.first() == Some(&b'/') {
         return &target[..find(target, b"?#")];
     }
-    let begin = memchr::memmem::find(target, b"://").map_or(0, |at| at + 3);
+    let begin = target.windows(3).position(|w| w == b"://").map_or(0, |at| at + 3);
     let rest = &target[begin..];
     let rest = &rest[..find(rest, b"/?#")];
     let host = memchr::memrchr(b'@', rest).map_or(rest, |at| &rest[at + 1..]);
