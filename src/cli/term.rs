@@ -1,6 +1,7 @@
 //! Where a command's words go: stdout and stderr, in colour only where a person looks.
 
 use std::{
+    borrow::Cow,
     env,
     fmt::{self, Display},
     io::{self, IsTerminal, Write},
@@ -86,6 +87,23 @@ impl Terminal {
     pub(super) fn complain_plainly(&mut self, text: &str) {
         let _ = writeln!(self.err, "{}", text.trim_end());
     }
+}
+
+/// A text in one line, with no character that a terminal would obey: what logs, peers and callers said is not to move a cursor.
+///
+/// Control characters (C0, DEL, C1) become `\u001b`, an escape that JSON and TOML read as well.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c.is_control() {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// <https://no-color.org>: set and not empty means no. A dumb terminal shows the codes.

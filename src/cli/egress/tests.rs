@@ -256,6 +256,103 @@ to = [
     assert_eq!(json["rules"]["orders-fn"]["api.new.example:443"]["times"], 2);
 }
 
+/// Rules in report mode for what the log below tells of.
+const WATCHED: &str = r#"
+[egress.rule.trial]
+clients = ["nobody"]
+to = ["*", "*:8080", "named.example", "10.0.0.0/8"]
+source = "bank"
+private = ["10.20.0.0/24"]
+tls_name = "any"
+limits = { tunnels = 5 }
+mode = "report"
+"#;
+
+const REPORTED: &str = r#"
+{"ts":"t1","kind":"connect","client":"nobody","target":"good.example:443","source":"bank","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","status":200}
+{"ts":"t2","kind":"connect","client":"nobody","target":"good.example:443","source":"bank","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","reason":"upstream_timeout","status":504}
+{"ts":"t3","kind":"connect","client":"nobody","target":"inner.example:443","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","reason":"address_not_allowed","status":403}
+{"ts":"t4","kind":"connect","client":"nobody","target":"gone.example:443","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","reason":"name_not_resolved","status":502}
+{"ts":"t5","kind":"connect","client":"nobody","target":"front.example:443","source":"bank","rule":"trial","mode":"report","would_refuse":"server_name_mismatch","status":200}
+{"ts":"t6","kind":"connect","client":"nobody","target":"busy.example:8080","source":"bank","rule":"trial","mode":"report","would_refuse":"rate_limited","status":200}
+{"ts":"t7","kind":"connect","client":"nobody","target":"10.20.0.7:443","source":"bank","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","status":200}
+{"ts":"t8","kind":"connect","client":"nobody","target":"named.example:443","source":"bank","rule":"trial","mode":"report","would_refuse":"destination_not_allowed","status":200}
+{"ts":"t9","kind":"connect","client":"nobody","target":"early.example:443","reason":"destination_not_allowed","status":403}
+"#;
+
+#[test]
+fn what_is_learned_leaves_as_the_rule_that_let_it_through_says() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("egress.log"), REPORTED).unwrap();
+    let (learned, err) = folder.says("learn LOG");
+    assert_eq!(err, "");
+    let expected = r#"[egress.rule.learned-nobody]
+clients = ["nobody"]
+to = [
+  "early.example", # once, t9
+]
+
+# Let through by rule `trial`, in report mode. A log does not have its other keys: copy those that it has of `parent`, `private`, `limits`, `mixed_answers`, `tls_name` and `timeouts`.
+[egress.rule.learned-nobody-trial]
+clients = ["nobody"]
+to = [
+  "busy.example:8080", # once, t6
+  "front.example",     # once, t5; its TLS client asks for another name, which needs `tls_name = "any"`
+  "good.example",      # 2 times, last t2; not always: upstream_timeout
+  "named.example",     # once, t8
+  # "10.20.0.7",  # private (RFC 1918): needs `private` as well; once, t7
+  # "gone.example",  # let through, and failed: name_not_resolved; once, t4
+  # "inner.example",  # let through, and failed: address_not_allowed; once, t3
+]
+source = "bank"
+"#;
+    assert_eq!(learned, expected);
+    parse(&Sources::new([("t.toml", format!("{CONFIG}{learned}"))])).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn what_is_learned_beside_its_config_has_the_keys_of_the_rule_that_watched() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("egress.log"), REPORTED).unwrap();
+    let before = format!("{CONFIG}{WATCHED}");
+    std::fs::write(folder.path("gatepost.toml"), &before).unwrap();
+    let (learned, err) = folder.says("learn LOG CONFIG");
+    assert_eq!(err, "");
+    // What was refused before the rule came is let through by it now.
+    let expected = r#"# Let through by rule `trial`, in report mode; its other keys are copied.
+[egress.rule.learned-nobody-trial]
+clients = ["nobody"]
+to = [
+  "10.20.0.7",         # once, t7
+  "busy.example:8080", # once, t6
+  "early.example",     # once, t9
+  "front.example",     # once, t5; its TLS client asks for another name, which needs `tls_name = "any"`
+  "good.example",      # 2 times, last t2; not always: upstream_timeout
+  # "gone.example",  # let through, and failed: name_not_resolved; once, t4
+  # "inner.example",  # let through, and failed: address_not_allowed; once, t3
+  # "named.example",  # rule `trial` names it already: take `mode = "report"` from that one; once, t8
+]
+limits = { tunnels = 5 }
+private = ["10.20.0.0/24"]
+source = "bank"
+tls_name = "any"
+"#;
+    assert_eq!(learned, expected);
+    std::fs::write(folder.path("gatepost.toml"), format!("{before}{learned}")).unwrap();
+    let (again, err) = folder.says("learn LOG CONFIG");
+    assert_eq!(err, "");
+    assert!(again.lines().all(|line| line.trim_start().starts_with('#')), "{again}");
+}
+
+#[test]
+fn learn_says_that_a_log_has_no_such_client() {
+    let folder = Folder::new();
+    let (out, _) = folder.says("learn LOG --client order-fn");
+    assert_eq!(out, "# the log has no line of client `order-fn`; it has: orders-fn, other.fn\n");
+    let (_, err) = folder.says("learn LOG --client order-fn --json");
+    assert!(err.contains("warning: the log has no line of client `order-fn`"), "{err}");
+}
+
 #[test]
 fn partners_tells_who_calls_whom_from_where() {
     let folder = Folder::new();
