@@ -1,6 +1,10 @@
 //! JSON objects as the rows of a table.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
+
+use super::term::clean;
 
 /// The header line and a line for each of `rows`; a key that a row lacks is `-` there.
 pub(super) fn of(rows: &[Value]) -> Vec<String> {
@@ -18,13 +22,14 @@ pub(super) fn of(rows: &[Value]) -> Vec<String> {
     aligned(&lines)
 }
 
-/// Cells in columns, two blanks between them, none at a line's end.
+/// Cells in columns, two blanks between them, none at a line's end. What a cell holds stays in its line.
 pub(super) fn aligned(lines: &[Vec<String>]) -> Vec<String> {
+    let lines: Vec<Vec<_>> = lines.iter().map(|line| line.iter().map(|cell| clean(cell)).collect()).collect();
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
-    let padded = |line: &Vec<String>| {
+    let padded = |line: &Vec<Cow<'_, str>>| {
         let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
@@ -59,5 +64,7 @@ name  share       tags
 a     v1=95 v2=5  -
 long  -           x, y";
         assert_eq!(of(&rows).join("\n"), expected);
+        let rows = [json!({ "name": "a\nb\u{1b}[2J" })];
+        assert_eq!(of(&rows).join("|"), "name|a\\u000ab\\u001b[2J");
     }
 }

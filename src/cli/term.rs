@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     env,
-    fmt::{self, Display},
+    fmt::{self, Display, Write as _},
     io::{self, IsTerminal, Write},
 };
 
@@ -27,6 +27,8 @@ pub(super) enum Ink {
 }
 
 impl Ink {
+    const ALL: [Self; 6] = [Self::Bold, Self::Dim, Self::Red, Self::Green, Self::Yellow, Self::Cyan];
+
     fn code(self) -> &'static str {
         match self {
             Self::Bold => "1",
@@ -55,9 +57,10 @@ impl Terminal {
         self.colour_err
     }
 
-    /// One line on stdout.
+    /// One line on stdout. Of control characters only line ends, tabs and the colours of [`Ink`] come through.
     pub(super) fn line(&mut self, text: impl Display) -> io::Result<()> {
-        writeln!(self.out, "{text}")?;
+        let text = text.to_string();
+        writeln!(self.out, "{}", printable(&text, self.colour_out))?;
         self.out.flush()
     }
 
@@ -74,13 +77,13 @@ impl Terminal {
     /// `warning: …` on stderr.
     pub(super) fn warn(&mut self, text: impl Display) {
         let word = Inked { ink: self.colour_err.then_some(Ink::Yellow), text: "warning" };
-        let _ = writeln!(self.err, "{word}: {text}");
+        let _ = writeln!(self.err, "{word}: {}", printable(&text.to_string(), false));
     }
 
     /// `error: …` on stderr.
     pub(super) fn complain(&mut self, text: &str) {
         let word = Inked { ink: self.colour_err.then_some(Ink::Red), text: "error" };
-        let _ = writeln!(self.err, "{word}: {}", text.trim_end());
+        let _ = writeln!(self.err, "{word}: {}", printable(text.trim_end(), false));
     }
 
     /// A report that brings its own words and colours, on stderr.
@@ -91,19 +94,49 @@ impl Terminal {
 
 /// A text in one line, with no character that a terminal would obey: what logs, peers and callers said is not to move a cursor.
 ///
-/// Control characters (C0, DEL, C1) become `\u001b`, an escape that JSON and TOML read as well.
+/// Control characters (C0, DEL, C1) become such as `\u001b`, an escape that JSON and TOML read as well.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c.is_control() {
-            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            false => out.push(c),
+    text.chars().for_each(|c| push_clean(&mut out, c));
+    Cow::Owned(out)
+}
+
+fn push_clean(out: &mut String, c: char) {
+    if c.is_control() {
+        let _ = write!(out, "\\u{:04x}", u32::from(c));
+    } else {
+        out.push(c);
+    }
+}
+
+/// [`clean`], but for line ends, tabs and, where a terminal takes them, our own colours.
+fn printable(text: &str, colours: bool) -> Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let ours = if colours && c == '\x1b' { colour(rest) } else { None };
+        let (piece, after) = rest.split_at(ours.unwrap_or_else(|| c.len_utf8()));
+        match ours.is_some() || matches!(c, '\n' | '\t') {
+            true => out.push_str(piece),
+            false => push_clean(&mut out, c),
         }
+        rest = after;
     }
     Cow::Owned(out)
+}
+
+/// The length of the colour that a text begins with.
+fn colour(text: &str) -> Option<usize> {
+    let digits = text.strip_prefix("\x1b[")?;
+    let end = digits.find('m')?;
+    let code = &digits[..end];
+    (code == "0" || Ink::ALL.iter().any(|ink| ink.code() == code)).then_some("\x1b[".len() + end + 1)
 }
 
 /// <https://no-color.org>: set and not empty means no. A dumb terminal shows the codes.
@@ -174,6 +207,18 @@ pub(super) mod testing {
         assert!(wants_colour(set(""), None));
         assert!(!wants_colour(set("1"), set("xterm")));
         assert!(!wants_colour(None, set("dumb")));
+    }
+
+    #[test]
+    fn no_text_moves_the_cursor() {
+        assert_eq!(clean("a\x1b[31m\n\t\u{7f}\u{9b}2J é"), "a\\u001b[31m\\u000a\\u0009\\u007f\\u009b2J é");
+        let (mut term, out, err) = Terminal::on_pads();
+        term.line("a\x1b[31mX\n\tb\r\u{9b}2J").unwrap();
+        term.warn("a\x1b[0m");
+        term.complain("b\x1b[0m");
+        assert_eq!(out.text(), "a\\u001b[31mX\n\tb\\u000d\\u009b2J\n");
+        assert_eq!(err.text(), "warning: a\\u001b[0m\nerror: b\\u001b[0m\n");
+        assert_eq!(printable("\x1b[1;31mred\x1b[0m\x1b[2J\x1b[4", true), "\x1b[1;31mred\x1b[0m\\u001b[2J\\u001b[4");
     }
 
     #[test]

@@ -65,11 +65,15 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         None => None,
     };
     let mut calls: BTreeMap<Key, Calls> = BTreeMap::new();
-    let mut left_out = 0u64;
+    let (mut left_out, mut strangers) = (0u64, 0u64);
     lines::each(&options.logs, term, |line| {
         let wanted = |target: &String| options.to.as_ref().is_none_or(|text| target.contains(text.as_str()));
         let Some(target) = line.target.clone().filter(wanted) else { return };
-        let client = line.client.clone().unwrap_or_else(|| "-".to_owned());
+        // Whoever never said who he was called nobody: his target is whatever he wrote.
+        let Some(client) = line.client.clone() else {
+            strangers += 1;
+            return;
+        };
         let key = (target, client, line.source_address.clone());
         if calls.len() >= MOST && !calls.contains_key(&key) {
             left_out += 1;
@@ -85,6 +89,10 @@ pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
         term.json(&serde_json::to_value(calls.values().collect::<Vec<_>>())?)?;
     } else {
         print(calls.values(), term)?;
+    }
+    if strangers > 0 {
+        let lines = if strangers == 1 { "1 line is".to_owned() } else { format!("{strangers} lines are") };
+        term.warn(format_args!("{lines} left out: no client"));
     }
     if left_out > 0 {
         term.warn(format_args!("only the first {MOST} are told; {left_out} lines are of others"));

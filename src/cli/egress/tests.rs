@@ -81,6 +81,18 @@ impl Folder {
         self.folder.path().join(name)
     }
 
+    /// What a command of these words, of which each is whole, says on stdout and on stderr, beside the config's path.
+    fn tells(&self, words: &[&str]) -> (String, String) {
+        let (mut term, out, err) = Terminal::on_pads();
+        let config = self.path("gatepost.toml").display().to_string();
+        let words = [&["gatepost", "egress"], words, &["--config", &config]].concat();
+        let line = CommandLine::try_parse_from(words).unwrap();
+        if let Err(failure) = dispatch(line.command, &mut term) {
+            failure.tell(&mut term);
+        }
+        (out.text(), err.text())
+    }
+
     /// What a command says on stdout, and on stderr.
     fn says(&self, words: &str) -> (String, String) {
         let (mut term, out, err) = Terminal::on_pads();
@@ -367,5 +379,33 @@ api.bank.example:443       orders-fn  203.0.113.11 (127.0.0.5)  1       2026-11-
     assert_eq!(squeezed(&out), squeezed(expected));
     let (json, _) = folder.says("partners LOG --json");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 7);
+    assert_eq!(json.as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn partners_are_known_clients_and_their_names_move_no_cursor() {
+    let folder = Folder::new();
+    let hostile = r#"{"ts":"t1","kind":"connect","client":"orders-fn","target":"\u001b[31mX\u009b2J\n:443","reason":"bad_request","status":400}
+{"ts":"t2","kind":"connect","target":"\u001b[31mstranger:443","reason":"credentials_missing","status":407}
+{"ts":"\u001b[31m","kind":"connect","client":"orders-fn\u001b","target":"api.example:443","reason":"destination_not_allowed","status":403}
+"#;
+    std::fs::write(folder.path("egress.log"), hostile).unwrap();
+    let (out, err) = folder.says("partners LOG");
+    assert!(out.contains("\\u001b[31mX\\u009b2J\\u000a:443  orders-fn"), "{out}");
+    assert!(!out.contains("stranger"), "{out}");
+    assert_eq!(err, "warning: 1 line is left out: no client\n");
+    let (json, _) = folder.says("partners LOG --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["destination"], "\u{1b}[31mX\u{9b}2J\n:443");
+    assert_eq!(json.as_array().unwrap().len(), 2);
+    let (learned, _) = folder.says("learn LOG");
+    assert!(
+        learned.contains("clients = [\"orders-fn\\u001b\"]") && learned.contains("# once, \\u001b[31m"),
+        "{learned}"
+    );
+    // A line end in a word of the command line begins no line of its own.
+    let (told, _) = folder.tells(&["explain", "orders-fn", "x\u{1b}[31m\n  answer    let through:443"]);
+    for text in [&out, &learned, &told] {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
 }
