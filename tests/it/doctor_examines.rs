@@ -243,14 +243,15 @@ async fn a_secret_that_only_the_service_can_read_is_said_so_and_the_rest_is_exam
     assert_eq!(patient.findings(&["--strict"]).await.0, 1);
 }
 
-/// A partner's whitelist is about these: which address calls leave by, and whether this machine has it.
+/// A partner's whitelist is about these: which address calls leave by, and whether this machine has it. All of 127.0.0.0/8 is here, though an
+/// interface lists one of it.
 #[tokio::test]
 async fn where_calls_leave_from_is_told_and_an_address_that_is_not_here_is_a_problem() {
     let function = origin().start().await;
     let config = format!(
         "[function.f]\nversions = {{ v1 = \"{}\" }}\n[client.c]\nnetworks = [\"10.0.0.0/8\"]\n\
-         [egress.listener.out]\naddress = \"127.0.0.1:0\"\n\
-         [egress.source.here]\nbind = \"127.0.0.1\"\npublic = \"203.0.113.11\"\n\
+         [egress.listener.out]\naddress = \"127.0.0.3:0\"\n\
+         [egress.source.here]\nbind = \"127.0.0.2\"\npublic = \"203.0.113.11\"\n\
          [egress.source.gone]\nbind = \"192.0.2.77\"\n\
          [egress.rule.a]\nclients = [\"c\"]\nto = [\"a.example\"]\nsource = \"here\"\n\
          [egress.rule.b]\nclients = [\"c\"]\nto = [\"b.example\"]\nsource = \"gone\"\n\
@@ -260,8 +261,8 @@ async fn where_calls_leave_from_is_told_and_an_address_that_is_not_here_is_a_pro
     let said = Patient::new(&config).examined(&[]).await;
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
     for words in [
-        "egress listener out 127.0.0.1:0\n  reached by 127.0.0.1\n",
-        "egress source here\n  leaves by 127.0.0.1, seen as 203.0.113.11\n  used by rule a\n",
+        "egress listener out 127.0.0.3:0\n  reached by 127.0.0.3\n",
+        "egress source here\n  leaves by 127.0.0.2, seen as 203.0.113.11\n  used by rule a\n",
         "egress without a source\n  rule c: leaves as the system chooses\n",
         "egress source gone\n  leaves by 192.0.2.77\n  used by rule b\n    problem   address: this machine has no address 192.0.2.77\n",
         "1 problem",

@@ -17,6 +17,7 @@ use crate::{
         Loaded,
         model::{ListenAddress, TlsCertificate},
     },
+    egress::here,
     serve::echo::Question,
     upstream::probe::dial::Shown,
 };
@@ -82,13 +83,12 @@ impl Told {
             Ok(interfaces) => (interfaces, None),
             Err(why) => (Vec::new(), Some(why)),
         };
-        let known = unknown.is_none();
-        let mut listeners = listeners(loaded, &interfaces, known);
+        let mut listeners = listeners(loaded, &interfaces);
         if let (Some(why), Some(first)) = (unknown, listeners.first_mut()) {
             let text = format!("this machine's addresses cannot be listed: {why}");
             first.findings.push(Finding::new("address", Level::Warning, text));
         }
-        let sources = sources(loaded, &interfaces, known, echoes);
+        let sources = sources(loaded, echoes);
         let all = || {
             let machine = listeners.iter().flat_map(|l| &l.findings).chain(sources.iter().flat_map(|s| &s.findings));
             machine.chain(versions.iter().flat_map(|v| &v.findings))
@@ -194,7 +194,8 @@ fn print_findings(findings: &[Finding], term: &mut Terminal) -> Outcome {
     Ok(())
 }
 
-fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<ListenerTold> {
+fn listeners(loaded: &Loaded, interfaces: &[Interface]) -> Vec<ListenerTold> {
+    // What is reached by every address; whether a single one is here is `here`'s to say, as for the service.
     let own: BTreeSet<IpAddr> = interfaces.iter().flat_map(|one| one.addresses.iter().copied()).collect();
     let now = jiff::Timestamp::now().as_second();
     let way_in = loaded.config.listeners.iter().map(|listener| (listener, false));
@@ -207,9 +208,9 @@ fn listeners(loaded: &Loaded, interfaces: &[Interface], known: bool) -> Vec<List
             at = match ip.is_unspecified() {
                 // An IPv6 socket takes IPv4 as well only where the system says so: it is not promised here.
                 true => own.iter().copied().filter(|own| own.is_ipv4() == ip.is_ipv4() && !own.is_loopback()).collect(),
-                false => own.contains(&ip).then_some(ip).into_iter().collect(),
+                false => here::has(ip).then_some(ip).into_iter().collect(),
             };
-            if known && !ip.is_unspecified() && !own.contains(&ip) {
+            if !ip.is_unspecified() && !here::has(ip) {
                 let (level, help) = match listener.freebind {
                     true => {
                         (Level::Warning, "a floating address that the other machine holds now, or a slip in the config")
@@ -266,10 +267,9 @@ fn heard((question, seen): &Echo) -> Finding {
     }
 }
 
-fn sources(loaded: &Loaded, interfaces: &[Interface], known: bool, echoes: &[Echo]) -> Vec<SourceTold> {
-    let own = |ip: &IpAddr| interfaces.iter().any(|one| one.addresses.contains(ip));
+fn sources(loaded: &Loaded, echoes: &[Echo]) -> Vec<SourceTold> {
     let all = loaded.config.egress.sources.iter().enumerate().map(|(id, source)| {
-        let absent = source.bind.iter().filter(|ip| known && !own(ip));
+        let absent = source.bind.iter().filter(|ip| !here::has(**ip));
         let findings = absent.map(|ip| {
             Finding::new("address", Level::Problem, format!("this machine has no address {ip}")).help(
                 "calls that should leave by it get 503: a floating address that the other machine holds now, or a slip in the config",
