@@ -96,7 +96,7 @@ impl Word for Rate {
             count.parse().map_err(|_| Complaint::new(format!("`{text}` is too much: at most {}", u32::MAX)))?;
         let count = NonZeroU32::new(count).ok_or_else(|| {
             Complaint::new(format!("`{text}` lets nothing through"))
-                .help("to close a route use `deny = [\"0.0.0.0/0\", \"::/0\"]`")
+                .help("the least is `1/d`; a route is closed by `deny = [\"0.0.0.0/0\", \"::/0\"]`, an egress rule by taking it out")
         })?;
         Ok(Self { count, period: Duration::from_secs(seconds) })
     }
