@@ -127,7 +127,7 @@ table! {
         /// The `[client]`s that it is for.
         clients: Names [required],
         /// Where they may go: names (exact, `*.suffix` or `*`), addresses and networks, each with a port (443 unless written).
-        to: Vec<At<ToWord>> [required],
+        to: To [required],
         /// The `[egress.source]` to leave from. Default: as the system chooses.
         source: Text,
         /// The proxy that connects in gatepost's place: its URL, or a table with `url`. Default: none.
@@ -160,6 +160,30 @@ table! {
         /// Who looks up the names of destinations: `here` (the default) judges their addresses, and asks the parent for one that is allowed;
         /// `parent` asks it for the name.
         resolve: ResolvedBy,
+    }
+}
+
+/// A rule's `to`. Beside a wrong entry the others are kept, so that what they name is judged in the same run.
+#[derive(Debug, Clone)]
+pub(super) struct To {
+    pub(super) words: Vec<At<ToWord>>,
+    /// No entry is missing.
+    pub(super) is_whole: bool,
+}
+
+impl Read for To {
+    fn read(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(array) = value.get_ref().as_array() else {
+            reader.expected("an array", value);
+            return None;
+        };
+        let words: Vec<_> = array.iter().filter_map(|entry| read_at(entry, reader)).collect();
+        let is_whole = words.len() == array.len();
+        Some(Self { words, is_whole })
+    }
+
+    fn schema() -> Json {
+        <Vec<At<ToWord>> as Read>::schema()
     }
 }
 

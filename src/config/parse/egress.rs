@@ -281,8 +281,8 @@ impl<'s> Scope<'s> {
         whole.then_some(clients)
     }
 
-    fn destinations(&mut self, list: &At<Vec<At<ToWord>>>) -> Option<Vec<(Destination, Span)>> {
-        if list.value.is_empty() {
+    fn destinations(&mut self, list: &At<raw_egress::To>) -> Option<Vec<(Destination, Span)>> {
+        if list.value.words.is_empty() && list.value.is_whole {
             self.report.push(
                 Problem::at("`to` is empty: this rule leads nowhere", list.span)
                     .label("expected at least one destination"),
@@ -291,8 +291,8 @@ impl<'s> Scope<'s> {
         }
         let mut to = Vec::new();
         let mut seen = HashSet::new();
-        let mut whole = true;
-        for at in &list.value {
+        let mut whole = list.value.is_whole;
+        for at in &list.value.words {
             let Some(meant) = self.meant(at) else {
                 whole = false;
                 continue;

@@ -59,6 +59,7 @@ impl Word for ToWord {
             };
             return Ok(Self::One(Destination { host: DestinationHost::Net(net), port }));
         } else if let Some(net) = network(text)? {
+            unambiguous(text)?;
             // An IPv6 address without brackets, or an IPv4 one without a port.
             return Ok(Self::One(Destination { host: DestinationHost::Net(net), port: HTTPS }));
         } else {
@@ -75,13 +76,27 @@ impl Word for ToWord {
     }
 }
 
+/// An IPv6 address without brackets may end in what was meant as a port: `2001:db8::1:443` is read by nobody in one way.
+fn unambiguous(text: &str) -> Result<(), Complaint> {
+    let Some((address, digits)) = text.rsplit_once(':') else { return Ok(()) };
+    if !digits.bytes().all(|b| b.is_ascii_digit()) || !address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+        return Ok(());
+    }
+    let complaint = Complaint::new(format!("`{text}` is an IPv6 address, or one with a port behind it"));
+    let whole = format!("if the whole is the address, `[{text}]:{HTTPS}`");
+    Err(match port_number(digits) {
+        Ok(port) => complaint.help(format!("write `[{address}]:{port}`; {whole}")),
+        Err(_) => complaint.help(whole),
+    })
+}
+
 /// `None`: it is meant for something else.
 fn network(text: &str) -> Result<Option<IpNet>, Complaint> {
     let net = match text.contains('/') {
         true => text.parse::<IpNet>().ok(),
         false => text.parse::<IpAddr>().ok().map(IpNet::from),
     };
-    let Some(net) = net else { return Ok(None) };
+    let Some(net) = net else { return overlong(text).map_or(Ok(None), Err) };
     let trunc = net.trunc();
     if net != trunc {
         return Err(
@@ -97,6 +112,16 @@ fn network(text: &str) -> Result<Option<IpNet>, Complaint> {
             .help(format!("write `{v4}/{}`", v6.prefix_len() - 96)));
     }
     Ok(Some(net))
+}
+
+/// What is wrong with an address's prefix. `None`: it is no address that stands before the slash, or a port is still behind it.
+fn overlong(text: &str) -> Option<Complaint> {
+    let (address, length) = text.split_once('/')?;
+    let most = if address.parse::<IpAddr>().ok()?.is_ipv4() { 32 } else { 128 };
+    (!length.contains(':')).then(|| {
+        Complaint::new(format!("`{}` is not a network", text.escape_debug()))
+            .help(format!("the prefix is a number from 0 to {most}"))
+    })
 }
 
 /// What stands before the port, and the port.
@@ -131,13 +156,8 @@ fn host(text: &str) -> Result<DestinationHost, Complaint> {
         None => (false, text),
     };
     if rest.contains('*') {
-        let complaint = Complaint::new(format!("`{}`: a `*` is the whole first label", text.escape_debug()));
-        return Err(match rest.rsplit_once('*') {
-            Some((_, suffix)) if !suffix.is_empty() => {
-                complaint.help(format!("write `*.{}`", suffix.trim_start_matches('.').escape_debug()))
-            }
-            _ => complaint.help("write `*.example.com`, or `*` for any name"),
-        });
+        return Err(Complaint::new(format!("`{}`: a `*` is the whole first label", text.escape_debug()))
+            .help("a `*` may stand only as the whole first label, as in `*.example.com`, or alone for any name"));
     }
     let name = ascii_name(rest)?;
     Ok(if wild { DestinationHost::Suffix(format!(".{name}")) } else { DestinationHost::Name(name) })
@@ -357,6 +377,12 @@ mod tests {
             ("2001:db8::1", "[2001:db8::1]:443"),
             ("[2001:db8::1]", "[2001:db8::1]:443"),
             ("[2001:db8::1]:22", "[2001:db8::1]:22"),
+            ("2606:4700:4700::1111", "[2606:4700:4700::1111]:443"),
+            ("[2606:4700:4700::1111:443]:443", "[2606:4700:4700::1111:443]:443"),
+            ("[2606:4700:4700::1111:443]", "[2606:4700:4700::1111:443]:443"),
+            ("2001:db8:0:0:0:0:0:443", "[2001:db8::443]:443"),
+            ("2001:db8::1:4a3", "[2001:db8::1:4a3]:443"),
+            ("2001:db8::1:443/128", "[2001:db8::1:443]:443"),
             ("2001:db8::/32", "[2001:db8::/32]:443"),
             ("[2001:db8::/32]:22", "[2001:db8::/32]:22"),
             ("[2001:db8::]/32:22", "[2001:db8::/32]:22"),
@@ -372,6 +398,19 @@ mod tests {
                 assert_eq!(read(meant).as_deref(), Ok(meant), "{meant}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_told_both() {
+        let help = |text| ToWord::parse(text).err().and_then(|complaint| complaint.help).unwrap_or_default();
+        assert_eq!(
+            help("2606:4700:4700::1111:443"),
+            "write `[2606:4700:4700::1111]:443`; if the whole is the address, `[2606:4700:4700::1111:443]:443`"
+        );
+        assert_eq!(help("2001:db8::1:0"), "if the whole is the address, `[2001:db8::1:0]:443`");
+        assert_eq!(help("10.0.0.0/33:22"), "the prefix is a number from 0 to 32");
+        assert_eq!(help("[2001:db8::]/129:443"), "the prefix is a number from 0 to 128");
+        assert!(!help("api.*.test").contains("*.test"));
     }
 
     #[test]
@@ -413,6 +452,14 @@ mod tests {
             "::ffff:127.0.0.1",
             "10.0.0.1/8",
             "2001:db8::1:443:x",
+            "2606:4700:4700::1111:443",
+            "2001:db8::1:0443",
+            "2001:db8::1:0",
+            "::1:1",
+            "10.0.0.0/33",
+            "10.0.0.0/33:443",
+            "2001:db8::/129",
+            "[2001:db8::]/129:443",
             "a b",
             "a%00.example",
         ] {
