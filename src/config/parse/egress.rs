@@ -142,6 +142,17 @@ impl<'s> Scope<'s> {
         let bind = self.source_addresses(raw.bind.as_ref()?, "bind");
         let public = raw.public.as_ref().map_or(Some(Vec::new()), |at| self.source_addresses(at, "public"));
         let (bind, public) = (bind?, public?);
+        // On one machine alone, loopback is all that there is.
+        let is_trial = bind.iter().all(IpAddr::is_loopback);
+        let inner = raw.public.iter().flat_map(|at| &at.value.0).find(|at| at.value.0.is_loopback() && !is_trial);
+        if let Some(at) = inner {
+            self.report.push(
+                Problem::at(format!("no partner sees {}", at.value.0), at.span)
+                    .label("it is loopback")
+                    .help("`public` is what the world sees in place of `bind`; without a NAT leave it out"),
+            );
+            return None;
+        }
         if let Some(at) = raw.public.as_ref().filter(|_| public.len() > 1 && public.len() != bind.len()) {
             self.report.push(
                 Problem::at(format!("{} public addresses for {} of `bind`", public.len(), bind.len()), at.span)
@@ -219,6 +230,7 @@ impl<'s> Scope<'s> {
         let (clients, to, private) = (clients?, to?, private?);
         let hosts: Vec<DestinationHost> = to.iter().map(|(one, _)| one.host.clone()).collect();
         self.nothing_is_judged(raw, &hosts);
+        self.nothing_is_compared(raw, &to);
         if !raw.broken {
             self.literals_are_reachable(name, &to, &private);
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Scope, patience};
 use crate::config::{
-    model::{DestinationHost, Parent, ResolvedBy, SourceCheck},
+    model::{
+        Destination, DestinationHost, Endpoint, EndpointHost, ListenAddress, Parent, ResolvedBy, SourceCheck, TlsName,
+    },
     raw_egress::{EgressRule, ParentTable, SourceCheck as RawCheck},
     report::Problem,
     source::{At, Span},
@@ -16,7 +18,9 @@ const LEAST: Duration = Duration::from_secs(1);
 impl Scope<'_> {
     pub(super) fn parent(&mut self, raw: &ParentTable) -> Option<Parent> {
         let before = self.report.len();
-        let url = &raw.url.as_ref()?.value.0;
+        let written = raw.url.as_ref()?;
+        let url = &written.value.0;
+        self.is_another(url, written.span);
         if !raw.broken {
             match (&raw.user, &raw.password) {
                 (Some(user), None) => self.half(user.span, "user", "password"),
@@ -45,6 +49,39 @@ impl Scope<'_> {
             ca,
             resolve: raw.resolve.as_ref().map(|at| at.value).unwrap_or_default(),
         })
+    }
+
+    /// A parent that is an egress listener of this very config would get each request again.
+    fn is_another(&mut self, url: &Endpoint, at: Span) {
+        let EndpointHost::Address(ip) = url.host else { return };
+        let own = self.file.egress.listener.iter().flat_map(|all| &all.value.0).find_map(|(name, raw)| {
+            let address = raw.as_ref()?.value.address.as_ref()?;
+            let ListenAddress::Tcp(tcp) = &address.value else { return None };
+            let everywhere = tcp.ip().is_unspecified() && ip.is_loopback() && tcp.is_ipv4() == ip.is_ipv4();
+            (tcp.port() == url.port && (tcp.ip() == ip || everywhere)).then_some((&name.value, address.span))
+        });
+        if let Some((name, first)) = own {
+            self.report.push(
+                Problem::at("the parent is this gatepost itself", at)
+                    .label("each request would come back")
+                    .also(first, format!("egress listener `{name}` is here"))
+                    .help("a parent is another proxy; without one leave `parent` out"),
+            );
+        }
+    }
+
+    /// Names are compared on port 443 alone: `match` that is written elsewhere promises what nobody does.
+    pub(super) fn nothing_is_compared(&mut self, raw: &EgressRule, to: &[(Destination, Span)]) {
+        let Some(at) = raw.tls_name.as_ref().filter(|at| at.value == TlsName::Match) else { return };
+        let is_compared = |one: &Destination| one.port == 443 && !matches!(one.host, DestinationHost::Net(_));
+        if !to.iter().any(|(one, _)| is_compared(one)) {
+            self.report.push(
+                Problem::at("`tls_name = \"match\"` says nothing here", at.span)
+                    .label("the rule leads to no name on port 443")
+                    .help("on other ports, and to addresses, no TLS name is compared: leave it out")
+                    .warning(),
+            );
+        }
     }
 
     pub(super) fn source_check(&mut self, raw: &RawCheck) -> Option<SourceCheck> {

@@ -54,7 +54,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Two sockets cannot have one address. Port 0 is a new port each time.
+    /// Two sockets cannot have one address.
     fn addresses_apart(&mut self) {
         let admin = (self.file.admin.address.as_ref()).map(|at| ("the admin".to_owned(), at));
         let listeners = self
@@ -65,21 +65,23 @@ impl Scope<'_> {
         let egress = self.file.egress.listener.iter().flat_map(|at| &at.value.0).filter_map(|(name, raw)| {
             Some((format!("egress listener `{}`", name.value), raw.as_ref()?.value.address.as_ref()?))
         });
-        let mut owners: HashMap<&ListenAddress, (String, Span)> = HashMap::new();
+        let mut owners: Vec<(&ListenAddress, String, Span)> = Vec::new();
         for (name, at) in admin.into_iter().chain(listeners).chain(egress) {
-            if matches!(&at.value, ListenAddress::Tcp(address) if address.port() == 0) {
+            let Some((other, owner, first)) = owners.iter().find(|(other, ..)| meet(other, &at.value)) else {
+                owners.push((&at.value, name, at.span));
                 continue;
-            }
-            match owners.get(&at.value) {
-                None => {
-                    owners.insert(&at.value, (name, at.span));
-                }
-                Some((owner, first)) => self.report.push(
-                    Problem::at(format!("{owner} and {name} both listen on {}", at.value), at.span)
-                        .label("this address is taken")
-                        .also(*first, format!("{owner} has it here")),
-                ),
-            }
+            };
+            let problem = match **other == at.value {
+                true => Problem::at(format!("{owner} and {name} both listen on {}", at.value), at.span)
+                    .label("this address is taken"),
+                false => Problem::at(
+                    format!("{owner} and {name} cannot both listen: {other} and {} meet", at.value),
+                    at.span,
+                )
+                .label("one of them takes the port on every address")
+                .help("give one of them another port, or each an address of its own"),
+            };
+            self.report.push(problem.also(*first, format!("{owner} has it here")));
         }
     }
 
@@ -265,6 +267,19 @@ impl Scope<'_> {
             domains,
             ca,
         })
+    }
+}
+
+/// Whether the kernel refuses the second of two. Port 0 is a new port each time. An IPv6 socket on every address takes IPv4 as well only where the
+/// system says so: that is not judged here.
+fn meet(one: &ListenAddress, other: &ListenAddress) -> bool {
+    match (one, other) {
+        (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
+            let (ip, ip_too) = (one.ip(), other.ip());
+            let covers = ip.is_ipv4() == ip_too.is_ipv4() && (ip.is_unspecified() || ip_too.is_unspecified());
+            one.port() == other.port() && one.port() != 0 && (ip == ip_too || covers)
+        }
+        _ => one == other,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where the way out leads: destinations, source addresses, bandwidth.
 
-use std::{net::IpAddr, num::NonZeroU64};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU64,
+};
 
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
@@ -219,8 +222,9 @@ impl Word for SourceAddress {
                 false => complaint,
             }
         })?;
-        if ip.is_unspecified() || ip.is_multicast() {
-            return Err(Complaint::new(format!("nobody can leave from {ip}")));
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return Err(Complaint::new(format!("nobody can leave from {ip}"))
+                .help("write an address that one machine has, such as `10.0.0.5`"));
         }
         match ip.to_canonical() == ip {
             true => Ok(Self(ip)),
