@@ -67,8 +67,17 @@ fn absent(config: &Config) -> Vec<(String, IpAddr, bool)> {
 
 /// Loads a config for another command, telling its warnings.
 pub(super) fn loaded(file: &ConfigFile, term: &mut Terminal) -> Outcome<Loaded> {
+    loaded_as(Mode::Check, file, term)
+}
+
+/// Loads a config for a command that asks what it says, and uses no key of it: whoever is on call may not be allowed to read these.
+pub(super) fn asked(file: &ConfigFile, term: &mut Terminal) -> Outcome<Loaded> {
+    loaded_as(Mode::Ask, file, term)
+}
+
+fn loaded_as(mode: Mode, file: &ConfigFile, term: &mut Terminal) -> Outcome<Loaded> {
     let loaded =
-        config::load(&file.config, Mode::Check).map_err(|report| Failure::Report(report.render(term.colour_err())))?;
+        config::load(&file.config, mode).map_err(|report| Failure::Report(report.render(term.colour_err())))?;
     warnings(&loaded, term);
     Ok(loaded)
 }

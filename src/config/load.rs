@@ -20,15 +20,17 @@ pub struct Loaded {
     pub config: Config,
     pub sources: Sources,
     pub material: Material,
-    /// What does not hinder but should be known: expired certificates, and in [`Mode::Check`] unreadable secrets.
+    /// What does not hinder but should be known: expired certificates, and but for [`Mode::Run`] unreadable secrets.
     pub warnings: Report,
 }
 
-/// What an unreadable secret is.
+/// What an unreadable secret, or file, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A note: outside of the service nobody may read it.
+    /// A secret is a note: outside of the service nobody may read it.
     Check,
+    /// A note, as is a certificate, key or other file that this user may not read: for questions about what the config says.
+    Ask,
     /// An error.
     Run,
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -81,7 +81,7 @@ impl Material {
     }
 
     pub(super) fn read(pointers: &Pointers, mode: Mode, report: &mut Report) -> Self {
-        let mut files = Files::default();
+        let mut files = Files { mode, bytes: BTreeMap::new() };
         let mut material = Self::default();
         for (cert, key) in &pointers.certificates {
             let pair = (cert.value.clone(), key.value.clone());
@@ -179,7 +179,7 @@ impl Material {
         let problem = Problem::at(format!("cannot read the secret `{}`", at.value), at.span).label(error.to_string());
         report.push(match mode {
             Mode::Run => problem,
-            Mode::Check => problem
+            Mode::Check | Mode::Ask => problem
                 .warning()
                 .help("inside of the service it must be there: `run` and reload refuse the config without it"),
         });
@@ -196,8 +196,8 @@ fn files_hash(hasher: &mut Sha256, path: &Path, bytes: &[u8]) {
 }
 
 /// Each file once, however often it is named. `None`: it could not be read.
-#[derive(Default)]
 struct Files {
+    mode: Mode,
     bytes: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
@@ -209,8 +209,15 @@ impl Files {
             .or_insert_with(|| match fs::read(path) {
                 Ok(bytes) => Some(bytes),
                 Err(error) => {
-                    report
-                        .push(Problem::at(format!("cannot read {}", path.display()), at.span).label(error.to_string()));
+                    let problem =
+                        Problem::at(format!("cannot read {}", path.display()), at.span).label(error.to_string());
+                    let is_hidden = self.mode == Mode::Ask && error.kind() == io::ErrorKind::PermissionDenied;
+                    report.push(match is_hidden {
+                        true => problem
+                            .warning()
+                            .help("the service's user must be able to read it; what is asked here goes without"),
+                        false => problem,
+                    });
                     None
                 }
             })

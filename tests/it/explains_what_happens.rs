@@ -1,10 +1,12 @@
 //! `gatepost explain` says of a request what then happens to it.
 
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use serde_json::Value;
 
-use crate::harness::{Connection, Gateway, Origin, Request, gateway, gateway::log_lines, get, origin, request};
+use crate::harness::{
+    Connection, Gateway, Origin, Request, authority, gateway, gateway::log_lines, get, origin, request,
+};
 
 const RULES: &str = r#"
 [server]
@@ -262,4 +264,51 @@ async fn callers_share_a_limit_where_explain_says_the_same_key() {
         let first = seen.insert(key.clone());
         assert_eq!(status, if first { 200 } else { 429 }, "{key:?} of {what}, others: {seen:?}");
     }
+}
+
+/// Whoever is on call is not the service's user, and a question about rules and addresses needs no key.
+#[test]
+fn the_way_out_is_explained_to_who_may_not_read_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let leaf = authority.leaf(&["proxy.test"]);
+    let config = folder.path().join("gatepost.toml");
+    let text = format!(
+        r#"
+        [client.fn]
+        networks = ["127.0.0.1"]
+        [egress.listener.out]
+        address = "127.0.0.1:0"
+        tls = [{}]
+        [egress.source.s]
+        bind = "127.0.0.1"
+        [egress.rule.r]
+        clients = ["fn"]
+        to = ["a.example"]
+        source = "s"
+        "#,
+        leaf.toml()
+    );
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&leaf.key, fs::Permissions::from_mode(0o000)).unwrap();
+    let says = |words: &[&str]| {
+        // Root reads everything, unless it may not.
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", "-dac_override,-dac_read_search", env!("CARGO_BIN_EXE_gatepost")])
+            .args(words)
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, err) = says(&["egress", "explain", "fn", "a.example:443", "--address", "93.184.216.34"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("answer    let through"), "{out}");
+    assert!(err.contains("warning: cannot read") && err.contains("proxy.test.key"), "{err}");
+    let (code, out, err) = says(&["egress", "addresses"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("a.example:443"), "{out}");
+    assert_eq!(says(&["check"]).0, Some(2), "what the service would refuse is no good config");
 }

@@ -69,7 +69,7 @@ struct Through {
 }
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
-    let loaded = check::loaded(&options.file, term)?;
+    let loaded = check::asked(&options.file, term)?;
     let mut told = told(&loaded.config);
     if options.check {
         told.ask(&loaded)?;

@@ -107,7 +107,7 @@ pub(super) struct Refusal {
 struct Stop;
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
-    let config = check::loaded(&options.file, term)?.config;
+    let config = check::asked(&options.file, term)?.config;
     if config.egress.listeners.is_empty() {
         return Err(Failure::Usage("the config has no `[egress.listener.NAME]`: there is no way out".to_owned()));
     }

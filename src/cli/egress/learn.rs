@@ -94,7 +94,7 @@ struct Known {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let known = match &options.config {
-        Some(config) => Some(Known::new(check::loaded(&ConfigFile { config: config.clone() }, term)?)),
+        Some(config) => Some(Known::new(check::asked(&ConfigFile { config: config.clone() }, term)?)),
         None => None,
     };
     let mut told = Told::default();

@@ -61,7 +61,7 @@ struct Calls {
 
 pub(super) fn run(options: &Options, term: &mut Terminal) -> Outcome {
     let config = match &options.config {
-        Some(config) => Some(check::loaded(&ConfigFile { config: config.clone() }, term)?.config),
+        Some(config) => Some(check::asked(&ConfigFile { config: config.clone() }, term)?.config),
         None => None,
     };
     let mut calls: BTreeMap<Key, Calls> = BTreeMap::new();
