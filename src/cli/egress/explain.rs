@@ -59,6 +59,8 @@ pub(super) struct Told {
     pub(super) known_by: Vec<&'static str>,
     /// As it is understood.
     pub(super) target: Option<String>,
+    /// As it was asked for, where its name is of another script: clients must send it in ASCII.
+    pub(super) written: Option<String>,
     pub(super) rule: Option<String>,
     pub(super) others: Vec<Other>,
     pub(super) limits: Vec<String>,
@@ -157,15 +159,18 @@ fn walk(
     (id, client): (ClientId, &Client),
     told: &mut Told,
 ) -> Outcome<Result<(), Stop>> {
-    let to = match target(&options.target) {
-        Ok(to) => to,
-        Err(problem) => return Ok(told.stop(problem.reason(), problem.to_string())),
-    };
-    told.target = Some(to.to_string());
+    let ascii = ascii(&options.target);
+    told.written = ascii.is_some().then(|| options.target.clone());
+    let to = target(ascii.as_deref().unwrap_or(&options.target));
+    told.target = to.as_ref().ok().map(ToString::to_string);
     if !egress::clients(config).contains(&id) {
         let why = format!("no rule names the client {}", client.name);
         return Ok(told.stop(Reason::ForbiddenClient, why));
     }
+    let to = match to {
+        Ok(to) => to,
+        Err(problem) => return Ok(told.stop(problem.reason(), problem.to_string())),
+    };
     let policy = Policy::new(config, None, Now::default());
     let choice = policy.choose(id, &to);
     let found = match choice {
@@ -226,6 +231,17 @@ fn by_parent(
         return Ok(told.stop(Reason::LoopDetected, format!("the parent proxy {parent}: it is this gatepost itself")));
     }
     Ok(told.leaves(config, client, rule, &addresses, &parent.to_string()))
+}
+
+/// The target with its name as clients send it (RFC 5891); `None`: it is ASCII already, or no such name.
+fn ascii(text: &str) -> Option<String> {
+    if text.is_ascii() {
+        return None;
+    }
+    let start = text.find("://").map_or(0, |at| at + "://".len());
+    let end = text[start..].find([':', '/', '?']).map_or(text.len(), |at| start + at);
+    let name = idna::domain_to_ascii(&text[start..end]).ok()?;
+    Some(format!("{}{name}{}", &text[..start], &text[end..]))
 }
 
 /// As CONNECT has it, or a forwarded request.
@@ -391,6 +407,9 @@ impl Told {
         term.line(format_args!("{} to {}", term.ink(Ink::Bold, &self.client), term.ink(Ink::Bold, target)))?;
         let owner = self.owner.as_ref().map_or_else(String::new, |owner| format!(" ({owner})"));
         row(term, "client", format_args!("{}{owner}, known by {}", self.client, self.known_by.join(", ")))?;
+        if let Some(written) = &self.written {
+            row(term, "name", format_args!("of {written}, in ASCII: as it is written it would be a bad_request"))?;
+        }
         match &self.rule {
             Some(rule) => row(term, "rule", term.ink(Ink::Green, rule))?,
             None if self.target.is_none() => {}

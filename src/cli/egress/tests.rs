@@ -185,6 +185,8 @@ fn explain_says_why_not_and_whom_to_ask() {
         ("other 127.0.0.1:443", "403 destination_not_allowed: no rule takes other to 127.0.0.1:443"),
         ("other x.example:443 --address 127.0.0.1", "403 address_not_allowed: 127.0.0.1 is loopback"),
         ("nobody x.example:443", "403 forbidden_client: no rule names the client nobody"),
+        // Who asks is judged before what is asked for, as in the service.
+        ("nobody x.example", "403 forbidden_client: no rule names the client nobody"),
         ("other localhost:443", "403 address_not_allowed: 127.0.0.1 is loopback"),
     ] {
         let told = folder.explains(words);
@@ -198,6 +200,27 @@ fn explain_says_why_not_and_whom_to_ask() {
     );
     let (_, err) = folder.says("explain who x.example:443 CONFIG");
     assert_eq!(err, "error: no client is called `who`; there are: nobody, orders-fn, other\n");
+}
+
+#[test]
+fn explain_takes_a_name_of_another_script_for_what_clients_send() {
+    let folder = Folder::new();
+    for (words, target) in [
+        ("other BÜCHER.test:443 --no-dns", "xn--bcher-kva.test:443"),
+        ("other http://bücher.test:443/ä --no-dns", ""),
+        ("other http://bücher.test:443/a?b --no-dns", "xn--bcher-kva.test:443"),
+    ] {
+        let told = folder.explains(words);
+        let written = words.split(' ').nth(1).unwrap();
+        match target {
+            "" => assert!(told.contains("400 bad_request"), "{told}"),
+            target => {
+                assert!(told.starts_with(&format!("other to {target}\n")), "{told}");
+                let line = format!("  name      of {written}, in ASCII: as it is written it would be a bad_request\n");
+                assert!(told.contains(&line) && told.contains("answer    let through"), "{told}");
+            }
+        }
+    }
 }
 
 #[test]
