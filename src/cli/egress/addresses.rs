@@ -210,6 +210,6 @@ fn list(items: &[String]) -> String {
     match items {
         [] => "no rule uses it".to_owned(),
         few if few.len() <= SHOWN => few.join(", "),
-        many => format!("{} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
+        many => format!("{} and {} more (--json has all)", many[..SHOWN].join(", "), many.len() - SHOWN),
     }
 }

@@ -224,6 +224,16 @@ fn explain_takes_a_name_of_another_script_for_what_clients_send() {
 }
 
 #[test]
+fn addresses_say_where_all_of_a_long_list_is() {
+    let folder = Folder::new();
+    let to = ["a", "b", "c", "d", "e"].map(|name| format!("\"{name}.example\"")).join(", ");
+    let text = CONFIG.replace("\"api.bank.example\", \"*.bank.example:8443\"", &to);
+    std::fs::write(folder.path("gatepost.toml"), text).unwrap();
+    let (out, _) = folder.says("addresses CONFIG");
+    assert!(out.contains("d.example:443 and 1 more (--json has all)\n"), "{out}");
+}
+
+#[test]
 fn explain_tells_what_is_only_watched_and_what_it_did_not_ask() {
     let folder = Folder::new();
     let told = folder.explains("other x.example:443 --address 93.184.216.34");
