@@ -412,15 +412,19 @@ timeouts = { idle = "1h" }
 fn a_promise_that_nobody_keeps_is_warned_of() {
     let folder = tempfile::tempdir().expect("a folder");
     let main = folder.path().join("gatepost.toml");
-    let warnings = |to: &str| {
+    let warnings = |to: &str, more: &str| {
         let text = format!(
             "[client.f]\nnetworks = [\"10.1.0.0/16\"]\n[egress.listener.inside]\naddress = \"10.0.0.4:3128\"\n\
-             [egress.rule.r]\nclients = [\"f\"]\nto = [{to}]\ntls_name = \"match\"\n"
+             [egress.rule.r]\nclients = [\"f\"]\nto = [{to}]\n{more}\n"
         );
         std::fs::write(&main, text).expect("written");
         let loaded = load(&main, Mode::Run).unwrap_or_else(|report| panic!("{report}"));
         loaded.warnings.problems().iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(warnings("\"a.example:8443\", \"8.8.8.8\""), ["`tls_name = \"match\"` says nothing here"]);
-    assert!(warnings("\"a.example:8443\", \"*.b.example\"").is_empty());
+    let compares = "tls_name = \"match\"";
+    assert_eq!(warnings("\"a.example:8443\", \"8.8.8.8\"", compares), ["`tls_name = \"match\"` says nothing here"]);
+    assert!(warnings("\"a.example:8443\", \"*.b.example\"", compares).is_empty());
+    let by = |port: u16| format!("parent = \"http://10.0.0.4:{port}\"");
+    assert_eq!(warnings("\"a.example\"", &by(3128)), ["the parent is this gatepost itself"]);
+    assert!(warnings("\"a.example\"", &by(3129)).is_empty());
 }

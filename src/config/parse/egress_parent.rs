@@ -65,7 +65,8 @@ impl Scope<'_> {
                 Problem::at("the parent is this gatepost itself", at)
                     .label("each request would come back")
                     .also(first, format!("egress listener `{name}` is here"))
-                    .help("a parent is another proxy; without one leave `parent` out"),
+                    .help("a parent is another proxy: calls by this one get 508 `loop_detected`")
+                    .warning(),
             );
         }
     }
