@@ -57,6 +57,9 @@ impl End {
 pub trait Allowed: Send + Sync {
     /// Asked after each reload.
     fn is_allowed(&self) -> bool;
+
+    /// Whether what is not allowed ends at all, by the config that holds now.
+    fn closes(&self) -> bool;
 }
 
 /// One connection; shared by its task and the sweeper of its worker.
@@ -69,9 +72,13 @@ pub struct Conn {
     idle: AtomicU64,
     last: AtomicU64,
     total_at: AtomicU64,
+    /// Nanoseconds of [`Now`] up to which gatepost itself holds bytes back.
+    paced: AtomicU64,
     ended: AtomicU8,
     /// The next request that comes is the last.
     is_retiring: AtomicBool,
+    /// By what its listener takes now, it might not have come in.
+    is_doubted: AtomicBool,
     waker: AtomicWaker,
     allowed: std::sync::OnceLock<Box<dyn Allowed>>,
 }
@@ -105,6 +112,12 @@ impl Conn {
         self.late_at.store(0, Relaxed);
     }
 
+    /// The step was late, and what comes next is let go on all the same.
+    pub fn forgives_late(&self) {
+        self.no_step();
+        let _ = self.ended.compare_exchange(End::Late as u8, 0, Relaxed, Relaxed);
+    }
+
     /// Bounds of what is a tunnel from now on.
     pub fn tunnel(&self, now: Now, idle: Duration, total: Option<Duration>) {
         self.no_step();
@@ -122,6 +135,15 @@ impl Conn {
     /// Something moved.
     pub fn moved(&self) {
         self.last.store(COARSE.get(), Relaxed);
+    }
+
+    /// Nothing is to move for so long: it waits for its rate, and nobody is idle.
+    pub fn pauses(&self, now: Now, wait: Duration) {
+        self.paced.fetch_max(now.0.saturating_add(nanos(wait)), Relaxed);
+    }
+
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted.load(Relaxed)
     }
 
     /// Who says, after a reload, whether it may go on.
@@ -183,11 +205,16 @@ impl Conn {
             self.end(End::Total);
         } else if after(&self.late_at) {
             self.end(End::Late);
-        } else if idle != 0 && now.saturating_sub(self.last.load(Relaxed)) >= idle {
+        } else if idle != 0 && now.saturating_sub(self.last.load(Relaxed).max(self.paced.load(Relaxed))) >= idle {
             self.end(End::Idle);
-        } else if reloaded && self.allowed.get().is_some_and(|allowed| !allowed.is_allowed()) {
+        } else if reloaded && self.allowed.get().is_some_and(|allowed| !allowed.is_allowed() || self.is_out(&**allowed))
+        {
             self.end(End::Revoked);
         }
+    }
+
+    fn is_out(&self, allowed: &dyn Allowed) -> bool {
+        self.is_doubted() && allowed.closes()
     }
 }
 
@@ -213,6 +240,19 @@ pub fn drain(listener: Option<u32>) {
     each(|conn| {
         if listener.is_none_or(|listener| listener == conn.listener) {
             conn.end(End::Drain);
+        }
+    });
+}
+
+/// Those of a listener that takes callers by other ways from now on, or believes others of them: tunnels end where the config closes what it would not
+/// open.
+pub fn doubt(listener: u32) {
+    each(|conn| {
+        if listener == conn.listener {
+            conn.is_doubted.store(true, Relaxed);
+            if conn.allowed.get().is_some_and(|allowed| conn.is_out(&**allowed)) {
+                conn.end(End::Revoked);
+            }
         }
     });
 }
@@ -264,6 +304,13 @@ mod tests {
         sweep(Now(5 * S), false);
         assert!([&late, &in_time, &idle, &old].iter().all(|c| c.ended().is_none()));
         sweep(Now(6 * S), false);
+        let forgiven = conn(&|c| c.step(begin, Duration::from_secs(5)));
+        sweep(Now(6 * S), false);
+        assert_eq!(forgiven.ended(), Some(End::Late));
+        forgiven.forgives_late();
+        idle.forgives_late();
+        sweep(Now(7 * S), false);
+        assert_eq!((forgiven.ended(), idle.ended()), (None, Some(End::Idle)), "and nothing else");
         let ends = [&late, &in_time, &idle, &old].map(|c| c.ended());
         assert_eq!(ends, [Some(End::Late), None, Some(End::Idle), Some(End::Total)]);
         drain(Some(1));
@@ -273,8 +320,8 @@ mod tests {
         // What is under way may still be cut.
         in_time.end(End::Cut);
         assert_eq!((in_time.ended(), late.ended()), (Some(End::Cut), Some(End::Late)));
-        drop((late, in_time, idle, old));
-        sweep(Now(7 * S), false);
+        drop((late, in_time, idle, old, forgiven));
+        sweep(Now(8 * S), false);
         assert!(!cut());
     }
 
@@ -284,6 +331,21 @@ mod tests {
         fn is_allowed(&self) -> bool {
             false
         }
+
+        fn closes(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn who_waits_for_its_rate_is_not_idle() {
+        let conn = Conn::new(0, Now(S));
+        conn.tunnel(Now(S), Duration::from_secs(5), None);
+        conn.pauses(Now(S), Duration::from_secs(20));
+        sweep(Now(25 * S), false);
+        assert_eq!(conn.ended(), None);
+        sweep(Now(26 * S), false);
+        assert_eq!(conn.ended(), Some(End::Idle));
     }
 
     #[test]

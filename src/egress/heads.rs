@@ -134,5 +134,5 @@ pub fn answer_head(bytes: &[u8], found: &Answer, told: &Told<'_>) -> Vec<u8> {
 /// How many more may pass an OPTIONS on (RFC 9110 §7.6.2); of other methods nobody counts.
 pub fn hops_left(method: &[u8], max_forwards: &[u8]) -> Option<u32> {
     let digits = std::str::from_utf8(max_forwards).ok().filter(|_| method == b"OPTIONS")?;
-    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().unwrap_or(u32::MAX))
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().unwrap_or(u32::MAX))
 }

@@ -187,6 +187,7 @@ impl Pass {
             count.fetch_add(n as u64, Relaxed);
             if let Some(ticket) = ticket {
                 let wait = ticket.pay(n as u64, direction, now());
+                conn.pauses(now(), wait);
                 self.pause = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
             }
         }

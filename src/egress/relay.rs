@@ -229,6 +229,7 @@ impl Way {
                     count.fetch_add(n as u64, Relaxed);
                     if let Some(ticket) = bounds.ticket {
                         let wait = ticket.pay(n as u64, direction, now());
+                        bounds.conn.pauses(now(), wait);
                         self.pause = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
                     }
                 }

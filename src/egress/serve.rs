@@ -197,21 +197,28 @@ async fn read_head(caller: &mut Caller, inbox: &mut BytesMut) -> Got {
 
 /// Answers a head that is no request.
 async fn refuse_head(caller: Caller, inbox: &[u8], bad: BadHead) {
-    let Some(mut record) = Record::begin(caller.listener.clone(), caller.ip) else { return };
+    let Some(mut record) = Record::begin(caller.listener.clone(), caller.ip).map(Box::new) else { return };
     let (method, _, target) = head::describe(inbox);
     record.kind = if method == "CONNECT" { "connect" } else { "forward" };
-    record.target = Some(policy::without_secrets(target.as_bytes()).into());
+    record.target = shown(target.as_bytes());
     let refusal = Refusal::new(bad.reason, bad.detail);
-    say(caller.stream, &mut record, &refusal, method == "HEAD").await;
+    say(caller.stream, record, &refusal, method == "HEAD").await;
 }
 
-/// Says a refusal, and closes.
-async fn say(mut stream: Stream, record: &mut Record, refusal: &Refusal, is_head: bool) {
+/// Of a target that nobody has understood yet.
+fn shown(target: &[u8]) -> Option<Box<[u8]>> {
+    Some(policy::without_secrets(target)).filter(|text| !text.is_empty()).map(Into::into)
+}
+
+/// Says a refusal, and closes. What the request held is free once it is said.
+async fn say(mut stream: Stream, mut record: Box<Record>, refusal: &Refusal, is_head: bool) {
     record.refused(refusal);
     let message = record.live.snapshot.config.egress.deny_message.as_deref();
     let bytes = answer::bytes(refusal, message, record.id.as_str(), true, is_head);
     let told = async {
-        if stream.write_all(&bytes).await.is_ok() {
+        let is_said = stream.write_all(&bytes).await.is_ok();
+        drop(record);
+        if is_said {
             goodbye(&mut stream).await;
         }
     };
@@ -256,18 +263,18 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     };
     let bytes = inbox.split_to(head.end).freeze();
     let (method, target) = (&bytes[head.method.clone()], &bytes[head.target.clone()]);
-    record.target = Some(policy::without_secrets(target).into());
+    record.target = shown(target);
     let is_connect = method == b"CONNECT";
     record.kind = if is_connect { "connect" } else { "forward" };
     let Some(headers) = fields(&bytes, &head) else {
         let refusal = Refusal::new(Reason::BadRequest, "the header cannot be read");
-        say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
+        say(caller.stream, record, &refusal, method == b"HEAD").await;
         return (Next::End, None);
     };
     // RFC 9112 §3.2: also where the target is what counts.
     if !headers.get(header::HOST).is_none_or(|host| policy::is_host(host.as_bytes())) {
         let refusal = Refusal::new(Reason::BadRequest, "Host is no host");
-        say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
+        say(caller.stream, record, &refusal, method == b"HEAD").await;
         return (Next::End, None);
     }
     if !is_connect {
@@ -281,7 +288,7 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     let to = match way::admit(&mut record, to, &headers, &caller) {
         Ok(to) => to,
         Err(refusal) => {
-            say(caller.stream, &mut record, &refusal, false).await;
+            say(caller.stream, record, &refusal, false).await;
             return (Next::End, None);
         }
     };
@@ -291,8 +298,8 @@ async fn request(caller: Caller, inbox: &mut BytesMut, head: Head) -> (Next, Opt
     match tunnel::open(caller.stream, record, to, &via, std::mem::take(inbox), grounds, caller.conn.clone()).await {
         Ok(Some(tunnel)) => (Next::Tunnel(Box::new(tunnel)), None),
         Ok(None) => (Next::End, None),
-        Err((refusal, stream, mut record)) => {
-            say(stream, &mut record, &refusal, false).await;
+        Err((refusal, stream, record)) => {
+            say(stream, record, &refusal, false).await;
             (Next::End, None)
         }
     }
@@ -342,7 +349,7 @@ async fn forwarded(
             (Next::End, None)
         }
         After::Refuse(refusal) => {
-            say(caller.stream, &mut record, &refusal, method == b"HEAD").await;
+            say(caller.stream, record, &refusal, method == b"HEAD").await;
             (Next::End, None)
         }
     }

@@ -6,6 +6,7 @@ use super::{
     conn::Allowed,
     here,
     live::{self, Live},
+    parent,
     record::Record,
 };
 use crate::{
@@ -43,10 +44,11 @@ impl Standing {
         }
     }
 
-    /// Whether a reload since it was begun takes it away: what the sweeper asks later, asked now.
-    pub fn is_overtaken(&self) -> bool {
-        live::current()
-            .is_some_and(|(_, now)| now.snapshot.generation != self.then.snapshot.generation && !self.is_allowed())
+    /// Whether a reload since it was begun takes it away: what the sweeper asks later, asked now. `is_doubted`: its connection is.
+    pub fn is_overtaken(&self, is_doubted: bool) -> bool {
+        let is_later = |now: &Live| now.snapshot.generation != self.then.snapshot.generation;
+        let is_new = live::current().is_some_and(|(_, now)| is_later(&now));
+        (is_new && !self.is_allowed()) || (is_doubted && self.closes())
     }
 
     fn holds(&self, now: &Live) -> bool {
@@ -58,14 +60,22 @@ impl Standing {
             Choice::Refused => return false,
         };
         let judge = Judge::of(rule, &now.own, &here::has);
-        self.address.is_none_or(|at| judge.one(at.ip(), at.port()).is_ok()) && self.leaves_alike(now, rule)
+        // What nobody has judged here is for the parent alone to look up.
+        let leads =
+            self.address.map_or_else(|| parent::looks_up(rule, &self.to), |at| judge.one(at.ip(), at.port()).is_ok());
+        leads && self.leaves_alike(now, rule)
     }
 
     /// Its client, where that is one still, and would be let in by what it showed.
     fn client_in(&self, now: &Live) -> Option<ClientId> {
         let then = &self.then.snapshot.config.clients[self.client?.index()];
-        let mut known = (0..).map(ClientId).zip(&now.snapshot.config.clients);
-        let (id, client) = known.find(|(_, client)| client.name == then.name)?;
+        let clients = &now.snapshot.config.clients;
+        // Where it was, mostly.
+        let same = self.client.filter(|id| clients.get(id.index()).is_some_and(|client| client.name == then.name));
+        let elsewhere =
+            || (0..).map(ClientId).zip(clients).find(|(_, client)| client.name == then.name).map(|(id, _)| id);
+        let id = same.or_else(elsewhere)?;
+        let client = &clients[id.index()];
         let callers = &now.snapshot.callers;
         let grounds = self.grounds.as_ref()?;
         callers.stands(callers.egress()?, grounds, id, client.jwt == then.jwt).then_some(id)
@@ -86,7 +96,14 @@ impl Standing {
 
 impl Allowed for Standing {
     fn is_allowed(&self) -> bool {
-        live::current()
-            .is_none_or(|(_, now)| now.snapshot.config.egress.on_revoke == OnRevoke::Keep || self.holds(&now))
+        live::current().is_none_or(|(_, now)| !closes(&now) || self.holds(&now))
     }
+
+    fn closes(&self) -> bool {
+        live::current().is_some_and(|(_, now)| closes(&now))
+    }
+}
+
+fn closes(live: &Live) -> bool {
+    live.snapshot.config.egress.on_revoke == OnRevoke::Close
 }

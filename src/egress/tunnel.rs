@@ -69,7 +69,7 @@ pub async fn open(
     let is_reported = rule.map_or(egress.mode, |rule| rule.mode) == EgressMode::Report;
     let (hello_most, idle, total) = (timeouts.tls_name, timeouts.idle, timeouts.total);
     let standing = Standing::of(&record, &to, grounds);
-    if standing.is_overtaken() {
+    if standing.is_overtaken(conn.is_doubted()) {
         // No rule of the config that holds now would have had it dialled.
         let refusal = Refusal::new(Reason::DestinationNotAllowed, "a reload took it away while it was dialled");
         return Err((refusal, client, record));
@@ -95,18 +95,24 @@ pub async fn open(
         conn.step(now(), hello_most);
         let hello = conn.within(hello(&mut client, &mut ahead)).await;
         conn.no_step();
-        let agrees = match &hello {
-            Ok(hello) => hello_agrees(hello, &wanted),
-            Err(End::Late) => false,
+        let hello = match hello {
+            Ok(Some(hello)) => hello,
+            Err(End::Late) => Hello::NeedMore,
+            Ok(None) => {
+                record.ended = Some("client_gone");
+                return Ok(None);
+            }
             Err(end) => {
                 record.ended = Some(end.as_str());
                 return Ok(None);
             }
         };
+        let agrees = hello_agrees(&hello, &wanted);
         if !agrees {
-            record.detail = hello.unwrap_or(Hello::NeedMore).words();
+            record.detail = hello.words();
         }
         if !agrees && is_reported {
+            conn.forgives_late();
             record.would_refuse = Some(Reason::ServerNameMismatch);
         } else if !agrees {
             // It was told 200: the log has the reason.
@@ -148,20 +154,20 @@ async fn pass_on(
     Ok(())
 }
 
-/// Reads until the name that the client asks for is known, or nobody can wait for it any more.
-async fn hello(client: &mut Stream, ahead: &mut BytesMut) -> Hello {
+/// Reads until the name that the client asks for is known, or cannot be; `None`: it has ended before.
+async fn hello(client: &mut Stream, ahead: &mut BytesMut) -> Option<Hello> {
     let mut reader = HelloReader::default();
     let mut seen = 0;
     loop {
         match reader.feed(&ahead[seen..]) {
             Hello::NeedMore => {}
-            known => return known,
+            known => return Some(known),
         }
         seen = ahead.len();
         // The reader bounds it.
         match client.read_buf(ahead).await {
             Ok(1..) => {}
-            _ => return Hello::NeedMore,
+            _ => return None,
         }
     }
 }

@@ -271,12 +271,17 @@ impl Listeners {
                     match step {
                         Step::Keep => held.open.present().settings.store(settings),
                         _ => {
+                            let is_alike =
+                                held.open.present().settings.load().same_ways(listener, settings.tls.as_ref());
                             let before = held.open.turn_into(shared());
                             if before.name != *name {
                                 let (name, before) = (way.label(name), way.label(&before.name));
                                 tracing::info!(listener = %name, address = %held.bound, %before, "listening");
                             }
                             before.end_connections(&self.workers);
+                            if !is_alike && before.way == Way::Out {
+                                self.workers.doubt_egress(before.key.0);
+                            }
                         }
                     }
                     held

@@ -199,6 +199,13 @@ impl Workers {
         }
     }
 
+    /// The same where the listener takes or believes others from now on.
+    pub fn doubt_egress(&self, listener: u32) {
+        for worker in &self.all {
+            worker.spawn(async move { egress::conn::doubt(listener) });
+        }
+    }
+
     /// Lets each connection have one more request; tunnels go on.
     pub fn retire(&self) {
         for worker in &self.all {

@@ -234,6 +234,9 @@ async fn a_host_that_is_none_is_refused_and_another_than_the_targets_is_not() {
         ask(&gate, &format!("CONNECT {to} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.is(400, "bad_request");
     }
     assert_eq!(far.connections(), 0);
+    // As Python's http.client has it, for an address without brackets.
+    let said = ask(&gate, "CONNECT [2001:db8::1]:43081 HTTP/1.1\r\nHost: 2001:db8::1:43081\r\n\r\n").await;
+    said.is(403, "destination_not_allowed");
     for host in ["", "elsewhere.test", "elsewhere.test:81", "elsewhere.test:", "[2001:db8::1]:81"] {
         let said = ask(&gate, &format!("GET http://{to}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(said.status, 200, "{host:?}: {said:?}");
@@ -321,6 +324,32 @@ async fn a_client_that_is_gone_is_not_waited_for_and_one_that_has_ended_its_side
 }
 
 #[tokio::test]
+async fn what_failed_has_no_place_any_more_once_it_is_told() {
+    let far = origin().start().await;
+    let gate = out(&far, "").await;
+    let dead = crate::harness::origin::dead_address();
+    let limited = format!("limits = {{ tunnels = 1 }}\nto = [\"{dead}\", ");
+    gate.swap("to = [", &limited).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        // Each reads its answer, and keeps its side open.
+        let mut client = gate.client("127.0.0.1").await;
+        client.ask(&format!("GET http://{dead}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await.is(502, "upstream_unreachable");
+        waiting.push(client);
+    }
+    assert_eq!(gate.log(3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn who_waits_for_its_rate_is_not_idle() {
+    let far = origin().answers(|_| Reply::text("x".repeat(12_000))).start().await;
+    let gate = out(&far, "").await;
+    gate.swap("to = [", "timeouts = { idle = \"500ms\" }\nlimits = { bandwidth = \"8KiB/s\" }\nto = [").await;
+    let said = ask(&gate, &format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port())).await;
+    assert_eq!(said.body.len(), 12_000);
+}
+
+#[tokio::test]
 async fn interim_answers_without_end_are_given_up() {
     let far = origin().start().await;
     let gate = out(&far, "").await;
@@ -362,9 +391,10 @@ async fn the_log_says_why_and_never_holds_what_a_url_may_hide() {
     let told = gate.log(8).await;
     for line in &told {
         assert!(!line.to_string().contains("SEC"), "{line}");
-        assert!(line["target"].is_string(), "{line}");
     }
     assert_eq!(told.iter().filter(|line| line["target"] == format!("127.0.0.1:{port}")).count(), 5, "{told:#?}");
+    // Where the password ends in `user:SEC/RET@host`, nobody can know; and a path is no destination.
+    assert_eq!(told.iter().filter(|line| line["target"].is_null()).count(), 2, "{told:#?}");
     let last = told.iter().find(|line| line["target"] == "10.1.1.1:443").expect("a line");
     assert_eq!(last["detail"], "no rule takes client fn to 10.1.1.1:443", "{last}");
 }

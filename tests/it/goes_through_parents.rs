@@ -140,6 +140,20 @@ async fn a_parent_is_asked_for_the_address_that_was_judged_and_sees_the_rules_so
 }
 
 #[tokio::test]
+async fn what_only_a_parent_has_looked_up_does_not_stand_where_names_are_judged_here() {
+    let dns = Dns::start().await;
+    let parent = Scripted::start("127.0.0.8:0", Some(ESTABLISHED)).await;
+    let table = format!("{{ url = \"http://{}\", resolve = \"parent\" }}", parent.address);
+    let text = config(&dns, "\"far.test:9000\"", &table, "").replace("[egress]", "[egress]\non_revoke = \"close\"");
+    let gate = gateway(text).start().await;
+    let mut client = gate.opened("far.test:9000").await;
+    gate.edit(|text| format!("{text}# nothing that concerns it\n")).await;
+    assert_eq!(client.echoes("still").await, "still");
+    gate.swap("resolve = \"parent\"", "resolve = \"here\"").await;
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
 async fn names_are_left_to_the_parent_where_the_rule_says_so_and_nobody_is_asked_here() {
     let dns = Dns::start().await;
     let parent = Scripted::start("127.0.0.8:0", Some(ESTABLISHED)).await;

@@ -376,6 +376,11 @@ async fn no_byte_goes_out_until_the_tls_client_asks_for_the_name_it_was_let_thro
     assert_eq!(detail("what the client sends is not TLS"), 1, "{told:#?}");
     assert_eq!(detail("no whole TLS hello came in time"), 2, "{told:#?}");
 
+    // One that leaves before it has said anything is refused nothing.
+    drop(gate.opened("far.test:443").await);
+    let left = &lines(&gate, 6).await[5];
+    assert_eq!((&left["ended"], &left["reason"]), (&"client_gone".into(), &serde_json::Value::Null), "{left}");
+
     for good in [whole, hello(Some("FAR.test"), 3)] {
         let mut client = gate.opened("far.test:443").await;
         // In pieces, too.

@@ -125,3 +125,34 @@ async fn what_was_being_dialled_when_a_reload_took_it_away_is_refused() {
     let line = &gate.log(1).await[0];
     assert_eq!(line["detail"], "a reload took it away while it was dialled", "{line}");
 }
+
+#[tokio::test]
+async fn a_tunnel_ends_with_what_its_listener_believed_of_its_client() {
+    let far = echo("127.0.0.9:0").await;
+    let to = format!("127.0.0.9:{}", far.port());
+    let text = format!(
+        r#"
+        [client.fn]
+        networks = ["192.0.2.9/32"]
+        [egress]
+        on_revoke = "close"
+        [egress.listener.out]
+        address = "127.0.0.1:0"
+        proxy_protocol = {{ from = ["127.0.0.5/32"] }}
+        [egress.rule.r]
+        clients = ["fn"]
+        to = ["{to}"]
+        private = ["127.0.0.0/8"]
+        "#
+    );
+    let gate = gateway(text).start().await;
+    let mut client = gate.client("127.0.0.5").await;
+    client.say("PROXY TCP4 192.0.2.9 192.0.2.1 5 6\r\n").await;
+    let said = client.ask(&format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await;
+    assert_eq!(said.status, 200, "{said:?}");
+    gate.swap("proxy_protocol = {", "max_connections = 1000\nproxy_protocol = {").await;
+    assert_eq!(client.echoes("still").await, "still");
+    gate.swap("127.0.0.5/32", "127.0.0.6/32").await;
+    assert_eq!(client.rest().await, "", "nobody vouches for its address any more");
+    assert_eq!(gate.log(1).await[0]["ended"], "revoked");
+}

@@ -46,12 +46,16 @@ impl Callers {
     /// Whether `id` of this config would be let in at `gate` by the same; `takes_tokens`: the same tokens as then are that client's.
     pub fn stands(&self, gate: &Gate, grounds: &Grounds, id: ClientId, takes_tokens: bool) -> bool {
         let networks = &self.networks[id.index()];
-        let shows = grounds.password.is_some() || grounds.by_token || grounds.certificate.is_some();
-        let agrees = if shows {
-            let has = |one: &ClientCertificate| self.certificates.iter().any(|(of, m)| *of == id && is_of(one, m));
+        let shown = grounds.certificate.as_deref().filter(|_| gate.mtls());
+        let has = |one: &ClientCertificate| self.certificates.iter().any(|(of, mtls)| *of == id && is_of(one, mtls));
+        let agrees = if grounds.password.is_some() || grounds.by_token {
+            // One that no client has says nothing against the rest.
+            let known = shown.filter(|one| self.certificates.iter().any(|(_, mtls)| is_of(one, mtls)));
             grounds.password.is_none_or(|digest| self.passwords.get(&digest) == Some(&id))
                 && (!grounds.by_token || takes_tokens)
-                && grounds.certificate.as_deref().is_none_or(has)
+                && known.is_none_or(has)
+        } else if let Some(certificate) = shown {
+            has(certificate)
         } else {
             self.by_network(grounds.ip) == Some(id)
         };

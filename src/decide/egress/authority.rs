@@ -213,22 +213,34 @@ pub fn is_host(value: &[u8]) -> bool {
     // RFC 3986 §3.2.3: a port may be empty.
     let value = value.strip_suffix(b":").unwrap_or(value);
     // What could be somebody's is not asked here.
-    value.is_empty() || authority(value, Some(80)).err().is_none_or(|problem| problem.reason() != Reason::BadRequest)
+    value.is_empty()
+        || authority(value, Some(80)).err().is_none_or(|problem| problem.reason() != Reason::BadRequest)
+        || is_bare_ipv6(value)
 }
 
-/// A target as far as it may be logged before it is known to be one: no user or password, no path, no query. Of origin form the path.
+/// Python's http.client writes an address so, with its port behind it, when it asks for a tunnel: wrong, and it is the target that counts.
+fn is_bare_ipv6(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value) else { return false };
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    is_address(text) || text.rsplit_once(':').is_some_and(|(ip, digits)| is_address(ip) && port(digits).is_ok())
+}
+
+/// A target as far as it may be logged before it is known to be one: what could be host and port, without user and password, path and query.
+/// Empty where that can't be told.
 pub fn without_secrets(target: &[u8]) -> &[u8] {
-    let find = |text: &[u8], bytes: &[u8]| text.iter().position(|b| bytes.contains(b)).unwrap_or(text.len());
-    if target.first() == Some(&b'/') {
-        return &target[..find(target, b"?#")];
-    }
+    let is_hosts = |b: &u8| b.is_ascii_alphanumeric() || b"._-:[]%@".contains(b);
     let begin = target.windows(3).position(|w| w == b"://").map_or(0, |at| at + 3);
     let rest = &target[begin..];
-    let rest = &rest[..find(rest, b"/?#")];
-    let host = memchr::memrchr(b'@', rest).map_or(rest, |at| &rest[at + 1..]);
-    match memchr::memrchr(b':', host) {
-        // A password that has a slash in it, and was cut there.
-        Some(at) if host[0] != b'[' && !host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
+    let (host, behind) = rest.split_at(rest.iter().position(|b| !is_hosts(b)).unwrap_or(rest.len()));
+    if memchr::memchr(b'@', behind).is_some() {
+        // Where user and password end, only their writer knows: a slash may be one of theirs.
+        return b"";
+    }
+    let host = memchr::memrchr(b'@', host).map_or(host, |at| &host[at + 1..]);
+    match (host.first(), memchr::memrchr(b':', host)) {
+        (Some(b'['), _) if !host.contains(&b']') => b"",
+        (Some(b'['), _) => host,
+        (_, Some(at)) if !host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
         _ => host,
     }
 }

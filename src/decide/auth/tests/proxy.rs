@@ -156,6 +156,30 @@ fn who_stands_is_asked_again_by_what_it_showed_and_no_secret_is_kept() {
     let new = proxy(EGRESS).door;
     assert!(!new.callers.stands(new.callers.egress().unwrap(), &by_token, ClientId(1), false));
 
+    // RFC 5280's word beside the password: what no client has any more says nothing against the rest.
+    let secure = "10.0.0.4:3128\"\ntls = [{ cert = \"c\", key = \"k\" }]\nclient_ca = \"ca\"";
+    let secure = EGRESS.replace("10.0.0.4:3128\"", secure);
+    let both = secure.replace("[client.fn]", "[client.fn]\nmtls = { subject = \"CN=fn\" }");
+    let shows = |certificate: &str| {
+        let caller = caller().header("proxy-authorization", &basic("fn", PASSWORD)).certificate(certificate, &[], 9);
+        let asking = Asking {
+            ip: caller.ip,
+            headers: &caller.headers,
+            certificate: caller.certificate.as_ref(),
+            now: Now(0),
+            unix: &|| NOW,
+            tokens: None,
+        };
+        let then = proxy(&both).door.callers;
+        then.grounds(then.egress().unwrap(), &asking)
+    };
+    assert!(stands(&both, &shows("CN=fn"), "fn") && stands(EGRESS, &shows("CN=fn"), "fn"));
+    let others = both.replace("[client.office]", "[client.other]\nmtls = { subject = \"CN=gn\" }\n[client.office]");
+    assert!(
+        !stands(&others.replace("CN=fn", "CN=hn").replace("CN=gn", "CN=fn"), &shows("CN=fn"), "fn"),
+        "another's now"
+    );
+
     assert!(stands(EGRESS, &by_network, "office"));
     assert!(!stands(&EGRESS.replace("192.0.2.0/24", "192.0.2.0/30"), &by_network, "office"));
 }
