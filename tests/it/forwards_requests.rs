@@ -327,7 +327,7 @@ async fn a_client_that_is_gone_is_not_waited_for_and_one_that_has_ended_its_side
 async fn what_failed_has_no_place_any_more_once_it_is_told() {
     let far = origin().start().await;
     let gate = out(&far, "").await;
-    let dead = crate::harness::origin::dead_address();
+    let dead = origin::dead_address();
     let limited = format!("limits = {{ tunnels = 1 }}\nto = [\"{dead}\", ");
     gate.swap("to = [", &limited).await;
     let mut waiting = Vec::new();
