@@ -32,7 +32,8 @@ struct Worker {
     log: LogPort,
     /// Where the way out has a log of its own.
     own_log: LogPort,
-    swept: u64,
+    /// What the last sweep has seen.
+    swept: Option<Arc<Live>>,
 }
 
 thread_local! {
@@ -47,7 +48,7 @@ pub fn tokens() -> Option<Rc<RefCell<TokenCache>>> {
 
 /// Makes this thread a worker. Its dice are thrown already.
 pub fn enter(number: usize, live: Arc<ArcSwap<Live>>, log: LogPort, own_log: LogPort) {
-    WORKER.set(Some(Worker { number, live: Cache::new(live), log, own_log, swept: 0 }));
+    WORKER.set(Some(Worker { number, live: Cache::new(live), log, own_log, swept: None }));
 }
 
 /// The generation in force, and this worker's number.
@@ -55,12 +56,17 @@ pub fn current() -> Option<(usize, Arc<Live>)> {
     WORKER.with_borrow_mut(|w| w.as_mut().map(|w| (w.number, w.live.load().clone())))
 }
 
-/// Whether the generation is another one than when this was last asked.
+/// Whether there was a reload since this was last asked. Also one that changed no config but a secret, an authority or a certificate of it: that has
+/// no generation of its own.
 pub fn is_new() -> bool {
     WORKER.with_borrow_mut(|w| {
         w.as_mut().is_some_and(|w| {
-            let generation = w.live.load().snapshot.generation;
-            std::mem::replace(&mut w.swept, generation) != generation
+            let live = w.live.load();
+            let is_new = w.swept.as_ref().is_none_or(|swept| !Arc::ptr_eq(swept, live));
+            if is_new {
+                w.swept = Some(live.clone());
+            }
+            is_new
         })
     })
 }

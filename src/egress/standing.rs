@@ -46,8 +46,7 @@ impl Standing {
 
     /// Whether a reload since it was begun takes it away: what the sweeper asks later, asked now. `is_doubted`: its connection is.
     pub fn is_overtaken(&self, is_doubted: bool) -> bool {
-        let is_later = |now: &Live| now.snapshot.generation != self.then.snapshot.generation;
-        let is_new = live::current().is_some_and(|(_, now)| is_later(&now));
+        let is_new = live::current().is_some_and(|(_, now)| !Arc::ptr_eq(&now, &self.then));
         (is_new && !self.is_allowed()) || (is_doubted && self.closes())
     }
 

@@ -80,6 +80,12 @@ async fn a_tunnel_ends_with_its_clients_network_its_password_its_source_or_its_a
     gate.hup().await;
     assert_eq!(by_password.rest().await, "");
 
+    // By itself, with no other config and so no other generation.
+    std::fs::write(gate.dir().join("hash"), SECRET).unwrap();
+    gate.hup().await;
+    let mut hasty = basic(&gate, &far).await;
+    std::fs::write(gate.dir().join("hash"), OTHER).unwrap();
+    assert_eq!(hasty.rest().await, "");
     std::fs::write(gate.dir().join("hash"), SECRET).unwrap();
     gate.hup().await;
     let mut one = basic(&gate, &far).await;
@@ -92,7 +98,7 @@ async fn a_tunnel_ends_with_its_clients_network_its_password_its_source_or_its_a
     assert_eq!(two.rest().await, "");
 
     eventually("a line of each that tells so", async || {
-        when(gate.log_lines().iter().filter(|line| line["ended"] == "revoked").count() == 4)
+        when(gate.log_lines().iter().filter(|line| line["ended"] == "revoked").count() == 5)
     })
     .await;
 }
