@@ -342,11 +342,11 @@ async fn what_failed_has_no_place_any_more_once_it_is_told() {
 
 #[tokio::test]
 async fn who_waits_for_its_rate_is_not_idle() {
-    let far = origin().answers(|_| Reply::text("x".repeat(12_000))).start().await;
+    let far = origin().answers(|_| Reply::text("x".repeat(40_000))).start().await;
     let gate = out(&far, "").await;
-    gate.swap("to = [", "timeouts = { idle = \"500ms\" }\nlimits = { bandwidth = \"8KiB/s\" }\nto = [").await;
+    gate.swap("to = [", "timeouts = { idle = \"500ms\" }\nlimits = { bandwidth = \"16KiB/s\" }\nto = [").await;
     let said = ask(&gate, &format!("GET http://127.0.0.1:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", far.port())).await;
-    assert_eq!(said.body.len(), 12_000);
+    assert_eq!(said.body.len(), 40_000);
 }
 
 #[tokio::test]
