@@ -59,7 +59,8 @@ pub fn request_head(record: &Record, asked: &Asked<'_>, by_parent: bool) -> Vec<
         if is_ours || stays(name.as_str()) || is_named(connection(), name.as_str()) {
             continue;
         }
-        match hops_left(asked.method, value.as_bytes()).filter(|_| *name == header::MAX_FORWARDS) {
+        let hops = (*name == header::MAX_FORWARDS).then(|| hops_left(asked.method, value.as_bytes())).flatten();
+        match hops {
             Some(left) => field(&mut out, name, left.saturating_sub(1).to_string().as_bytes()),
             None => field(&mut out, name, value.as_bytes()),
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Asking, Callers, Gate, header::Authorization, is_of, user_and_password};
+use super::{Asking, Callers, Gate, header::Authorization, user_and_password};
 use crate::{
     config::{Digest32, model::ClientId},
     decide::ClientCertificate,
@@ -20,12 +20,6 @@ pub struct Grounds {
     certificate: Option<Box<ClientCertificate>>,
 }
 
-impl Grounds {
-    pub fn are_a_token(&self) -> bool {
-        self.by_token
-    }
-}
-
 impl Callers {
     /// What a gate has let somebody in by.
     pub fn grounds(&self, gate: &Gate, asking: &Asking<'_>) -> Grounds {
@@ -39,7 +33,7 @@ impl Callers {
             Authorization::Bearer(_) => (None, true),
             Authorization::Absent | Authorization::Bad(_) => (None, false),
         };
-        let known = shown.certificate.filter(|one| self.certificates.iter().any(|(_, mtls)| is_of(one, mtls)));
+        let known = shown.certificate.filter(|one| self.is_somebodys(one));
         Grounds { ip: asking.ip, password, by_token, certificate: known.cloned().map(Box::new) }
     }
 
@@ -47,10 +41,10 @@ impl Callers {
     pub fn stands(&self, gate: &Gate, grounds: &Grounds, id: ClientId, takes_tokens: bool) -> bool {
         let networks = &self.networks[id.index()];
         let shown = grounds.certificate.as_deref().filter(|_| gate.mtls());
-        let has = |one: &ClientCertificate| self.certificates.iter().any(|(of, mtls)| *of == id && is_of(one, mtls));
+        let has = |one: &ClientCertificate| self.is_of_client(one, id);
         let agrees = if grounds.password.is_some() || grounds.by_token {
             // One that no client has says nothing against the rest.
-            let known = shown.filter(|one| self.certificates.iter().any(|(_, mtls)| is_of(one, mtls)));
+            let known = shown.filter(|one| self.is_somebodys(one));
             grounds.password.is_none_or(|digest| self.passwords.get(&digest) == Some(&id))
                 && (!grounds.by_token || takes_tokens)
                 && known.is_none_or(has)

@@ -478,10 +478,7 @@ impl Callers {
             }
         }
         let now = by_token.is_some().then(asking.unix).unwrap_or_default();
-        let has = |id: ClientId, certificate| {
-            self.certificates.iter().any(|(client, mtls)| *client == id && is_of(certificate, mtls))
-        };
-        let known = (shown.certificate).filter(|one| self.certificates.iter().any(|(_, mtls)| is_of(one, mtls)));
+        let known = shown.certificate.filter(|one| self.is_somebodys(one));
         if by_key.is_none() && by_password.is_none() && by_token.is_none() && known.is_none() {
             return Err(unknown(Kind::Mtls));
         }
@@ -498,7 +495,7 @@ impl Callers {
             };
             let agrees = by_key.is_none_or(|key| key == id)
                 && by_password.is_none_or(|password| password == id)
-                && known.is_none_or(|certificate| has(id, certificate));
+                && known.is_none_or(|certificate| self.is_of_client(certificate, id));
             let networks = &self.networks[id.index()];
             if let Err(late) = by_token {
                 why = late;
@@ -520,6 +517,15 @@ impl Callers {
             }),
         }
         chosen.ok_or_else(|| Failure { kind: shown.kind(), why })
+    }
+
+    /// Whether any client has that certificate.
+    fn is_somebodys(&self, certificate: &ClientCertificate) -> bool {
+        self.certificates.iter().any(|(_, mtls)| is_of(certificate, mtls))
+    }
+
+    fn is_of_client(&self, certificate: &ClientCertificate, id: ClientId) -> bool {
+        self.certificates.iter().any(|(client, mtls)| *client == id && is_of(certificate, mtls))
     }
 
     /// The clients that a token is for, whatever the time.
